@@ -1,0 +1,1 @@
+"""Data formats and generators, numpy only."""

@@ -1,0 +1,3 @@
+"""torch -> ONNX -> bundle, and the proof that nothing changed on the way."""
+
+PART_OF = "edgedl"

@@ -1,0 +1,3 @@
+"""The prediction service: Flask over the runtime."""
+
+PART_OF = "edgedl"
