@@ -1,0 +1,83 @@
+"""What a caller declares about a network: its inputs, its outputs, and the cases it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Dimension = int | str
+Decision = Literal["argmax", "round", "exact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One graph input. A dimension is a number or a name; the same name is the same size everywhere.
+
+    Attributes:
+        name: Name in the graph; inputs are handed to ``forward`` in the order they are declared.
+        dtype: numpy name, e.g. ``uint8``, ``int64``, ``float32``.
+        shape: e.g. ``("N", "H", "W", 3)``.
+        layout: e.g. ``NHWC``.
+        meaning: One phrase for people, e.g. ``RGB levels``.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Dimension, ...]
+    layout: str | None = None
+    meaning: str | None = None
+    unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One graph output, in the order in which ``forward`` returns them.
+
+    Attributes:
+        name: Name in the graph.
+        dtype: numpy name.
+        shape: A name that no input has (e.g. ``D`` detections) is a size that the graph itself decides.
+        unit: e.g. ``year``, ``pixel``.
+        meaning: One phrase for people.
+        decision: What a caller does with it, held equal wherever the float64 margin exceeds the tolerance:
+            ``argmax`` over the last axis, ``round`` to an integer, or ``exact`` equality (indices, token ids).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[Dimension, ...]
+    unit: str | None = None
+    meaning: str | None = None
+    decision: Decision | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One set of input arrays by name, e.g. ``Case("black, batch 7", {"face": zeros})``."""
+
+    name: str
+    inputs: Mapping[str, NDArray[Any]]
+
+
+def bind_sizes(tensors: Mapping[str, tuple[Dimension, ...]], arrays: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    """Sizes of the named dimensions in ``arrays``.
+
+    Raises:
+        ValueError: An array's rank or a fixed size is not as declared, or one name has two sizes.
+    """
+    sizes: dict[str, int] = {}
+    for name, shape in tensors.items():
+        found = np.shape(arrays[name])
+        if len(found) != len(shape):
+            raise ValueError(f"{name} has shape {list(found)}, declared is {list(shape)}")
+        for declared, size in zip(shape, found, strict=True):
+            expected = sizes.setdefault(declared, size) if isinstance(declared, str) else declared
+            if size != expected:
+                raise ValueError(
+                    f"{name} has shape {list(found)}, declared is {list(shape)} with {declared} = {expected}"
+                )
+    return sizes
