@@ -1,0 +1,29 @@
+"""Which samples are validation, where a data set does not say so itself.
+
+The rule: a tenth, decided by SHA-256 of a key, so that it depends neither on the order of the files nor on a random
+generator nor on the machine, and most decisions stay when samples are added. The key is the file's name; where one
+person has many pictures (FG-NET, AgeDB, IMDB-WIKI) it is the person, because a network that has seen somebody at 30 is
+not tested by that person at 31.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+
+def held_out(keys: Iterable[str]) -> frozenset[str]:
+    """The tenth of the distinct keys that is validation.
+
+    Args:
+        keys: names of files or of people, repeated as often as they like.
+
+    Returns:
+        The ``round(n / 10)`` keys with the smallest SHA-256 out of n distinct ones; at least one from two on, so that a
+        small set can be tried out.
+    """
+    distinct = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode()).digest())
+    count = round(len(distinct) / 10)
+    if count == 0 and len(distinct) >= 2:
+        count = 1
+    return frozenset(distinct[:count])
