@@ -1,0 +1,443 @@
+"""A bundle: a folder ``NAME.edge/`` or the same files in one uncompressed zip ``NAME.edge``.
+
+Reading trusts nothing: names are flat, links are refused, sizes are limited before memory is taken, and no byte leaves
+this module before its sha256 has been compared with the manifest's. Writing is atomic: a complete temporary sibling,
+flushed to disk, takes the place of what was there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import stat
+import warnings
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from runtime.archive import Entry, read_entries, read_entry, write_archive
+from runtime.errors import BundleError, InputError
+from runtime.golden import GoldenCase, golden_from_npz, golden_to_npz
+from runtime.manifest import BundleWarning, Manifest, ModelSpec, flat_name
+
+MANIFEST = "manifest.json"
+
+__all__ = [
+    "Bundle",
+    "BundleWarning",
+    "GoldenCase",
+    "Limits",
+    "golden_from_npz",
+    "golden_to_npz",
+    "pack",
+    "replace_manifest",
+    "write_bundle",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is read at most; an ONNX graph cannot be larger than 2 GiB in one file."""
+
+    entries: int = 1000
+    manifest_bytes: int = 8 << 20
+    file_bytes: int = 2 << 30
+    total_bytes: int = 8 << 30
+
+
+LIMITS = Limits()
+
+
+class _Source(Protocol):
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+
+    def read(self, name: str) -> bytes: ...
+
+
+class Bundle:
+    """An opened bundle. Holds no open file, so it needs no closing and may be used from many threads."""
+
+    __slots__ = ("_digests", "_source", "manifest", "path")
+
+    def __init__(self, path: Path, manifest: Manifest, source: _Source) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._source = source
+        self._digests = manifest.digests()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, check: bool = True, limits: Limits = LIMITS) -> Bundle:
+        """Opens a bundle, a folder or a packed file.
+
+        Args:
+            path: the folder or file.
+            check: compare the sha256 of every file now. Without it each file is compared when it is read, which every
+                read does in any case: nothing that was tampered with is ever used.
+            limits: what is read at most.
+
+        Raises:
+            BundleError: missing, truncated, tampered with, too large, with links or names that lead out of it, or
+                written by a newer edgedl.
+        """
+        path = Path(path)
+        try:
+            source = _open_source(path, limits)
+            if MANIFEST not in source.sizes:
+                raise BundleError(f"{path}: no {MANIFEST} in it, so it is not a bundle")
+            if source.sizes[MANIFEST] > limits.manifest_bytes:
+                raise BundleError(f"{path}: {MANIFEST} has {source.sizes[MANIFEST]} bytes, more than is read")
+            bundle = cls(path, Manifest.from_json(_parse_json(source.read(MANIFEST))), source)
+            bundle._check_sizes(limits)
+            if check:
+                bundle.check()
+        except OSError as error:
+            raise BundleError(f"{path}: {error.strerror or error}") from error
+        except BundleError as error:
+            # The path first: a service opens many bundles.
+            raise error if str(error).startswith(str(path)) else BundleError(f"{path}: {error}") from error
+        return bundle
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that the manifest names, in the order of their names."""
+        return tuple(sorted(self._digests))
+
+    def check(self) -> None:
+        """Compares the sha256 of every file with the manifest.
+
+        Raises:
+            BundleError: a file differs.
+        """
+        for name in self.files:
+            self.read(name)
+
+    def read(self, file: str) -> bytes:
+        """The bytes of a file that the manifest names.
+
+        Raises:
+            BundleError: the manifest does not name it, or its bytes are not those that it should hold.
+        """
+        expected = self._digests.get(file)
+        if expected is None:
+            raise BundleError(f"{self.path}: the manifest names no file {file!r}; it names {', '.join(self.files)}")
+        try:
+            data = self._source.read(file)
+        except OSError as error:
+            raise BundleError(f"{self.path}: {file}: {error.strerror or error}") from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != expected:
+            raise BundleError(
+                f"{self.path}: {file} has sha256 {found[:16]}…, the manifest says {expected[:16]}…: "
+                "the file is damaged or was tampered with; export or copy the bundle again"
+            )
+        return data
+
+    def model(self, name: str) -> ModelSpec:
+        """One model of the bundle.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        try:
+            return self.manifest.models[name]
+        except KeyError:
+            known = ", ".join(self.manifest.models)
+            raise InputError(f"{self.path}: no model {name!r}; the bundle holds {known}") from None
+
+    def graph(self, model: str, variant: str = "fp32") -> bytes:
+        """The ONNX graph of a model in one variant.
+
+        Raises:
+            InputError: there is no such model or variant.
+            BundleError: the file is damaged.
+        """
+        variants = self.model(model).variants
+        if variant not in variants:
+            known = ", ".join(variants)
+            raise InputError(f"{self.path}: model {model!r} has no variant {variant!r}; it has {known}")
+        return self.read(variants[variant].file)
+
+    def golden(self, model: str) -> tuple[GoldenCase, ...]:
+        """The recorded answers of a model; empty where it has none.
+
+        Raises:
+            BundleError: damaged, or not the number of cases that the manifest gives.
+        """
+        reference = self.model(model).golden
+        if reference is None:
+            return ()
+        cases = golden_from_npz(self.read(reference.file))
+        if len(cases) != reference.cases:
+            raise BundleError(f"{self.path}: {reference.file} holds {len(cases)} cases, manifest: {reference.cases}")
+        return cases
+
+    def _check_sizes(self, limits: Limits) -> None:
+        sizes = self._source.sizes
+        for name in self.files:
+            if name not in sizes:
+                raise BundleError(f"{self.path}: {name} is missing")
+        for model in self.manifest.models.values():
+            for variant in model.variants.values():
+                if sizes[variant.file] != variant.bytes:
+                    raise BundleError(
+                        f"{self.path}: {variant.file} has {sizes[variant.file]} bytes, the manifest says "
+                        f"{variant.bytes}: truncated or tampered with"
+                    )
+        strangers = sorted(set(sizes) - set(self._digests) - {MANIFEST})
+        if strangers:
+            text = ", ".join(strangers[:5])
+            warnings.warn(f"{self.path}: files that the manifest does not name: {text}", BundleWarning, stacklevel=3)
+
+    def __repr__(self) -> str:
+        return f"Bundle({str(self.path)!r}, name={self.manifest.name!r}, version={self.manifest.version!r})"
+
+
+def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    """Writes a bundle as a folder, atomically, and opens it.
+
+    A bundle that is already there is replaced once the new one is complete. Anything else that is there stays.
+
+    Raises:
+        BundleError: the files are not those of the manifest, or something that is no bundle is at the path.
+    """
+    path = Path(path)
+    contents = _contents(manifest, files)
+    _check_replaceable(path)
+    temporary = _sibling(path)
+    try:
+        temporary.mkdir(parents=False)
+        for name, data in contents.items():
+            _write_file(temporary / name, data)
+        _sync_folder(temporary)
+        Bundle.open(temporary)
+        _swap(temporary, path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        _remove(temporary)
+    return Bundle.open(path, check=False)
+
+
+def pack(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
+    """Writes a bundle as one uncompressed zip, atomically, and opens it. The same bundle gives the same bytes.
+
+    Raises:
+        BundleError: a file of the bundle is damaged, or something that is no bundle is at the path.
+    """
+    path = Path(path)
+    contents = _contents(bundle.manifest, {name: bundle.read(name) for name in bundle.files})
+    _check_replaceable(path)
+    temporary = _sibling(path)
+    try:
+        write_archive(temporary, contents)
+        Bundle.open(temporary)
+        _swap(temporary, path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        _remove(temporary)
+    return Bundle.open(path, check=False)
+
+
+def replace_manifest(path: str | os.PathLike[str], manifest: Manifest) -> Bundle:
+    """Rewrites the manifest alone (new proofs, metrics), atomically, in either form.
+
+    Raises:
+        BundleError: the new manifest names files that the bundle does not hold with these digests.
+    """
+    bundle = Bundle.open(path)
+    held = {name: bundle.read(name) for name in bundle.files}
+    named = {name: data for name, data in held.items() if name in manifest.digests()}
+    contents = _contents(manifest, named)
+    if bundle.path.is_dir():
+        temporary = bundle.path / f".{MANIFEST}.{secrets.token_hex(4)}"
+        try:
+            _write_file(temporary, contents[MANIFEST])
+            temporary.replace(bundle.path / MANIFEST)
+            _sync_folder(bundle.path)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+    else:
+        temporary = _sibling(bundle.path)
+        try:
+            write_archive(temporary, contents)
+            temporary.replace(bundle.path)
+            _sync_folder(bundle.path.parent)
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
+        finally:
+            _remove(temporary)
+    return Bundle.open(path, check=False)
+
+
+class _FolderSource:
+    """The files of a bundle that is a folder."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self._path = path
+        self.sizes: dict[str, int] = {}
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue  # an editor's or a file manager's; a flat name never begins with a dot
+                if len(self.sizes) >= limits.entries:
+                    raise BundleError(f"{path}: more than {limits.entries} files")
+                status = entry.stat(follow_symlinks=False)
+                if not stat.S_ISREG(status.st_mode):
+                    raise BundleError(f"{path}: {entry.name!r} is a link, a folder or a special file, not a plain file")
+                self.sizes[entry.name] = status.st_size
+        _check_total(self.sizes, limits, path)
+
+    def read(self, name: str) -> bytes:
+        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        descriptor = os.open(self._path / name, flags)
+        with os.fdopen(descriptor, "rb") as stream:
+            # One byte more than was there: a file that grew since is noticed, not followed.
+            data = stream.read(self.sizes[name] + 1)
+        if len(data) != self.sizes[name]:
+            raise BundleError(f"{self._path}: {name} changed its size while it was read")
+        return data
+
+
+class _ArchiveSource:
+    """The files of a packed bundle, read where they lie in the zip."""
+
+    def __init__(self, path: Path, limits: Limits) -> None:
+        self._path = path
+        if path.stat().st_size > limits.total_bytes:
+            raise BundleError(f"{path}: {path.stat().st_size} bytes, at most {limits.total_bytes} are read")
+        self._entries: dict[str, Entry] = read_entries(path, max_entries=limits.entries)
+        for name in self._entries:
+            flat_name(name, f"{path}: entry")
+        self.sizes = {name: entry.size for name, entry in self._entries.items()}
+        _check_total(self.sizes, limits, path)
+
+    def read(self, name: str) -> bytes:
+        entry = self._entries[name]
+        data = read_entry(self._path, entry)
+        # The manifest has no digest of its own; the CRC at least tells damage apart from content.
+        if name == MANIFEST and zlib.crc32(data) != entry.crc:
+            raise BundleError(f"{self._path}: {name} is damaged (its CRC-32 differs)")
+        return data
+
+
+def _open_source(path: Path, limits: Limits) -> _Source:
+    if path.is_dir():
+        return _FolderSource(path, limits)
+    if path.is_file():
+        return _ArchiveSource(path, limits)
+    raise BundleError(f"{path}: {'neither a folder nor a file' if path.exists() else 'there is no such bundle'}")
+
+
+def _check_total(sizes: Mapping[str, int], limits: Limits, path: Path) -> None:
+    largest = max(sizes.values(), default=0)
+    if largest > limits.file_bytes or sum(sizes.values()) > limits.total_bytes:
+        raise BundleError(
+            f"{path}: {sum(sizes.values())} bytes, the largest file {largest}; "
+            f"at most {limits.total_bytes} in all and {limits.file_bytes} a file are read"
+        )
+
+
+def _parse_json(data: bytes) -> Any:
+    def refuse_constant(text: str) -> None:
+        raise ValueError(f"{text} is not JSON")
+
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+        return result
+
+    try:
+        return json.loads(data.decode(), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{MANIFEST} is not valid JSON: {error}") from error
+
+
+def _contents(manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The files of a bundle with the manifest first, after checking that they are those the manifest names."""
+    data = (json.dumps(manifest.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    # What is written must be readable: the manifest goes through its own reader.
+    digests = Manifest.from_json(_parse_json(data)).digests()
+    if set(files) != set(digests):
+        missing, strangers = sorted(set(digests) - set(files)), sorted(set(files) - set(digests))
+        raise BundleError(f"the files are not the manifest's: missing {missing}, not named there {strangers}")
+    for name, content in files.items():
+        if hashlib.sha256(content).hexdigest() != digests[name]:
+            raise BundleError(f"{name} does not have the sha256 that the manifest gives it")
+    return {MANIFEST: data} | {name: bytes(files[name]) for name in sorted(files)}
+
+
+def _check_replaceable(path: Path) -> None:
+    """Refuses to take away what is not a bundle, or what the user laid beside a bundle's files."""
+    if not path.exists() and not path.is_symlink():
+        if not path.parent.is_dir():
+            raise BundleError(f"{path}: the folder {path.parent} does not exist")
+        return
+    advice = "nothing was written; choose another name or remove it first"
+    if path.is_symlink():
+        raise BundleError(f"{path}: a link is there; {advice}")
+    if path.is_dir() and not any(path.iterdir()):
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", BundleWarning)
+            there = Bundle.open(path, check=False)
+    except BundleError as error:
+        raise BundleError(f"{path}: what is there is not a bundle that can be read ({error}); {advice}") from error
+    strangers = sorted({entry.name for entry in path.iterdir()} - {MANIFEST, *there.files}) if path.is_dir() else []
+    if strangers:
+        raise BundleError(f"{path}: {', '.join(strangers[:5])} there belongs to no bundle; {advice}")
+
+
+def _sibling(path: Path) -> Path:
+    return path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(6)}")
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Puts ``new`` at ``path``. A folder cannot replace a folder in one step: the old one is kept until then."""
+    old = _sibling(path)
+    there = path.exists()
+    if there:
+        path.replace(old)
+    try:
+        new.replace(path)
+    except OSError:
+        if there:
+            old.replace(path)
+        raise
+    _sync_folder(path.absolute().parent)
+    _remove(old)
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    with path.open("xb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name != "posix":
+        return  # Windows has no handle on a folder
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

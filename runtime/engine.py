@@ -1,0 +1,343 @@
+"""One ONNX graph, ready to run: inputs checked, threads and device chosen with care, usable from many threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.devices import open_session
+from runtime.errors import BundleError, DeviceError, InputError
+from runtime.manifest import ModelSpec, TensorSpec
+from runtime.threads import default_threads
+
+# A dimension of one of these names is the batch: items may be stacked along it. `H` of an [H, W, 3] image is not.
+BATCH_NAMES = frozenset(("N", "B", "batch", "batch_size"))
+
+_DTYPES = {
+    "tensor(bool)": "bool",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(string)": "string",
+}
+
+_forks = 0
+
+
+def _count_fork() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_count_fork)
+
+
+class _Slot:
+    """The checks of one input, worked out once."""
+
+    __slots__ = ("dtype", "fixed", "name", "named", "rank", "spec")
+
+    def __init__(self, spec: TensorSpec) -> None:
+        self.spec = spec
+        self.name = spec.name
+        # Text comes as Python objects or fixed-length unicode; its check is by kind, see `_check`.
+        self.dtype = None if spec.dtype == "string" else np.dtype(spec.dtype)
+        self.rank = len(spec.shape)
+        self.fixed = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int))
+        self.named = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, str))
+
+
+class Engine:
+    """Runs one ONNX graph.
+
+    Args:
+        graph: the graph's bytes or the path of its file. Bytes must hold all weights.
+        spec: the signature from a manifest; None takes the graph's own. Where both are there they have to agree.
+        device: ``cpu``, ``gpu``, ``auto`` …, see ``runtime.devices``; strict.
+        threads: threads for one call; None takes what affinity, cores and the control group's quota allow.
+        name: how messages call it.
+
+    An engine may be used from any number of threads at once. It belongs to the process that made it: the threads of a
+    session do not survive a fork, so a forked child opens its own.
+
+    Raises:
+        BundleError: the graph cannot be loaded or is not what the spec says.
+        DeviceError: the device cannot be had.
+    """
+
+    def __init__(
+        self,
+        graph: bytes | os.PathLike[str],
+        *,
+        spec: ModelSpec | None = None,
+        device: str = "cpu",
+        threads: int | None = None,
+        name: str = "model",
+    ) -> None:
+        self.name = name
+        self.threads = default_threads() if threads is None else threads
+        opened = open_session(graph, device, self.threads)
+        self.device, self.provider = opened.device, opened.provider
+        self._session: Any = opened.session
+        graph_inputs = tuple(_tensor(value, name) for value in self._session.get_inputs())
+        graph_outputs = tuple(_tensor(value, name) for value in self._session.get_outputs())
+        if spec is None:
+            spec = ModelSpec(variants={}, inputs=graph_inputs, outputs=graph_outputs)
+        else:
+            _check_spec(name, "input", spec.inputs, graph_inputs)
+            _check_spec(name, "output", spec.outputs, graph_outputs)
+        self.spec = spec
+        self._slots = tuple(_Slot(tensor) for tensor in spec.inputs)
+        self._output_names = [tensor.name for tensor in spec.outputs]
+        self._forks = _forks
+        self._batch_axes = _batch_axes(spec)
+
+    @property
+    def session(self) -> Any:
+        """The ``onnxruntime.InferenceSession``.
+
+        Raises:
+            InputError: the engine is closed.
+            DeviceError: this process was forked from the one that opened the engine.
+        """
+        session = self._session
+        if session is None:
+            raise InputError(f"engine {self.name!r} is closed")
+        if self._forks != _forks:
+            raise DeviceError(
+                f"engine {self.name!r} was opened before this process was forked, and its threads stayed behind; "
+                "open engines in the worker (gunicorn: without --preload)"
+            )
+        return session
+
+    def run(
+        self, *inputs: Mapping[str, NDArray[Any]] | NDArray[Any], outputs: Sequence[str] | None = None
+    ) -> dict[str, NDArray[Any]]:
+        """Runs the graph once.
+
+        Args:
+            *inputs: one mapping from input name to array, or the arrays in the order of the graph's inputs.
+            outputs: the outputs wanted; None gives all.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            InputError: an input is missing, unknown or of another type or shape than declared. Nothing is cast.
+        """
+        session = self.session
+        feed = self._check(self._by_name(inputs))
+        names = self._output_names if outputs is None else self._checked_outputs(outputs)
+        try:
+            return dict(zip(names, session.run(names, feed), strict=True))
+        # onnxruntime raises a class of its own per status code, all unrelated.
+        except Exception as error:
+            raise InputError(f"{self.name}: ONNX Runtime refused the input: {_describe(feed)}: {error}") from error
+
+    __call__ = run
+
+    def batch(
+        self, items: Sequence[Mapping[str, NDArray[Any]]], *, limit: int | None = None
+    ) -> list[dict[str, NDArray[Any]]]:
+        """Runs many items, those of equal shape together, and answers in the order given.
+
+        Each item is what ``run`` takes, with its batch dimension. Items are stacked along the dimension named ``N``,
+        ``B``, ``batch`` or ``batch_size``; a graph without one runs them one after the other.
+
+        Args:
+            items: the inputs of each call.
+            limit: rows in one call at most; None sets no limit.
+
+        Raises:
+            InputError: as ``run`` does, and names the item.
+        """
+        feeds = []
+        for index, item in enumerate(items):
+            try:
+                feeds.append(self._check(item))
+            except InputError as error:
+                raise InputError(f"item {index}: {error}") from error
+        results: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
+        for group in self._groups(feeds, limit):
+            if len(group) == 1:
+                results[group[0]] = self.run(feeds[group[0]])
+            else:
+                for index, result in zip(group, self._run_stacked([feeds[i] for i in group]), strict=True):
+                    results[index] = result
+        return results
+
+    def close(self) -> None:
+        """Lets the session go once the calls that are under way have ended. A second call does nothing."""
+        self._session = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Engine({self.name!r}, device={self.device!r}, threads={self.threads})"
+
+    def _by_name(self, inputs: tuple[Any, ...]) -> Mapping[str, NDArray[Any]]:
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            return inputs[0]
+        if len(inputs) != len(self._slots):
+            raise InputError(f"{self.name}: {len(inputs)} inputs, expected {self._signature()}")
+        return {slot.name: array for slot, array in zip(self._slots, inputs, strict=True)}
+
+    def _check(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Compares inputs with the signature; a few microseconds, the data itself is not looked at."""
+        feed: dict[str, NDArray[Any]] = {}
+        sizes: dict[str, int] = {}
+        for slot in self._slots:
+            try:
+                array = inputs[slot.name]
+            except KeyError:
+                given = ", ".join(map(str, inputs)) or "none"
+                raise InputError(
+                    f"{self.name}: input {slot.name!r} is missing; given: {given}; expected {self._signature()}"
+                ) from None
+            if not isinstance(array, np.ndarray):
+                raise InputError(f"{self._expected(slot)}, got {type(array).__name__}; pass a numpy array")
+            if array.dtype != slot.dtype and not (slot.dtype is None and array.dtype.kind in "OU"):
+                raise InputError(f"{self._expected(slot)}, got {array.dtype}; nothing is cast, convert it yourself")
+            shape = array.shape
+            if len(shape) != slot.rank:
+                raise InputError(f"{self._expected(slot)}, got the shape {list(shape)}")
+            for axis, size in slot.fixed:
+                if shape[axis] != size:
+                    raise InputError(f"{self._expected(slot)}, got the shape {list(shape)}: dimension {axis} is off")
+            for axis, symbol in slot.named:
+                if sizes.setdefault(symbol, shape[axis]) != shape[axis]:
+                    raise InputError(
+                        f"{self._expected(slot)}, got the shape {list(shape)}: {symbol} is {sizes[symbol]} elsewhere "
+                        "in the same call"
+                    )
+            feed[slot.name] = array if array.flags.c_contiguous else np.ascontiguousarray(array)
+        if len(inputs) != len(feed):
+            strangers = ", ".join(repr(name) for name in inputs if name not in feed)
+            raise InputError(f"{self.name}: unknown input {strangers}; expected {self._signature()}")
+        return feed
+
+    def _checked_outputs(self, outputs: Sequence[str]) -> list[str]:
+        if isinstance(outputs, str):
+            raise InputError(f"{self.name}: outputs is the text {outputs!r}, expected a list of names")
+        for name in outputs:
+            if name not in self._output_names:
+                raise InputError(f"{self.name}: no output {name!r}; there are {', '.join(self._output_names)}")
+        # An empty list means "all" to ONNX Runtime, which nobody who computed the list expects.
+        if not outputs:
+            raise InputError(f"{self.name}: no outputs were asked for; there are {', '.join(self._output_names)}")
+        return list(outputs)
+
+    def _expected(self, slot: _Slot) -> str:
+        return f"{self.name}: input {slot.name!r}: expected {slot.spec.dtype} {_shape_text(slot.spec.shape)}"
+
+    def _signature(self) -> str:
+        return ", ".join(f"{s.name}: {s.spec.dtype} {_shape_text(s.spec.shape)}" for s in self._slots)
+
+    def _groups(self, feeds: Sequence[Mapping[str, NDArray[Any]]], limit: int | None) -> list[list[int]]:
+        """Indices of the items that may run together."""
+        if self._batch_axes is None:
+            return [[index] for index in range(len(feeds))]
+        input_axes, _ = self._batch_axes
+        open_groups: dict[Any, tuple[list[int], int]] = {}
+        groups = []
+        for index, feed in enumerate(feeds):
+            rows = next(feed[name].shape[axis] for name, axis in input_axes.items())
+            key = tuple((array.shape[: input_axes[n]], array.shape[input_axes[n] + 1 :]) for n, array in feed.items())
+            group, filled = open_groups.get(key, ([], 0))
+            if not group or (limit is not None and filled + rows > limit):
+                group, filled = [], 0
+                groups.append(group)
+            group.append(index)
+            open_groups[key] = (group, filled + rows)
+        return groups
+
+    def _run_stacked(self, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> list[dict[str, NDArray[Any]]]:
+        assert self._batch_axes is not None  # noqa: S101 - `_groups` makes no group of two without them
+        input_axes, output_axes = self._batch_axes
+        stacked = {name: np.concatenate([feed[name] for feed in feeds], axis) for name, axis in input_axes.items()}
+        name, axis = next(iter(input_axes.items()))
+        rows = [feed[name].shape[axis] for feed in feeds]
+        answers = self.run(stacked)
+        for output, position in output_axes.items():
+            if answers[output].shape[position] != sum(rows):
+                raise BundleError(
+                    f"{self.name}: output {output!r} has {answers[output].shape[position]} rows for {sum(rows)} given; "
+                    "its first dimension is not the batch that the signature says"
+                )
+        cuts = np.cumsum(rows)[:-1]
+        pieces = {output: np.split(answers[output], cuts, position) for output, position in output_axes.items()}
+        return [{output: parts[index] for output, parts in pieces.items()} for index in range(len(feeds))]
+
+
+def _tensor(value: Any, name: str) -> TensorSpec:
+    """The signature of a session's input or output."""
+    if value.type not in _DTYPES:
+        raise BundleError(f"{name}: {value.name!r} is a {value.type}, which has no numpy array to stand for it")
+    # Nameless dimensions get a name of their own, so that they are never taken for equal.
+    shape = tuple(
+        size if isinstance(size, int | str) and size != "" else f"{value.name}.{axis}"
+        for axis, size in enumerate(value.shape)
+    )
+    return TensorSpec(value.name, _DTYPES[value.type], shape)
+
+
+def _check_spec(name: str, side: str, declared: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:
+    """The manifest may say less than the graph can do, never more."""
+    by_name = {tensor.name: tensor for tensor in found}
+    if set(by_name) != {tensor.name for tensor in declared}:
+        raise BundleError(
+            f"{name}: the manifest gives the {side}s {', '.join(t.name for t in declared)}, "
+            f"the graph has {', '.join(by_name)}"
+        )
+    for tensor in declared:
+        other = by_name[tensor.name]
+        fits = len(tensor.shape) == len(other.shape) and all(
+            isinstance(actual, str) or actual == said for said, actual in zip(tensor.shape, other.shape, strict=True)
+        )
+        if tensor.dtype != other.dtype or not fits:
+            raise BundleError(
+                f"{name}: the manifest says {side} {tensor.name!r} is {tensor.dtype} {_shape_text(tensor.shape)}, "
+                f"the graph says {other.dtype} {_shape_text(other.shape)}"
+            )
+
+
+def _batch_axes(spec: ModelSpec) -> tuple[dict[str, int], dict[str, int]] | None:
+    """Where the batch dimension lies in every input and output; None where one of them has no single such axis."""
+    symbols = {size for tensor in spec.inputs for size in tensor.shape if size in BATCH_NAMES}
+    if len(symbols) != 1:
+        return None
+    symbol = symbols.pop()
+    sides = []
+    for tensors in (spec.inputs, spec.outputs):
+        if any(tensor.shape.count(symbol) != 1 for tensor in tensors):
+            return None
+        sides.append({tensor.name: tensor.shape.index(symbol) for tensor in tensors})
+    return sides[0], sides[1]
+
+
+def _shape_text(shape: Sequence[int | str]) -> str:
+    return f"[{', '.join(map(str, shape))}]"
+
+
+def _describe(feed: Mapping[str, NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in feed.items())

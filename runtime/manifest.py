@@ -1,0 +1,499 @@
+"""The manifest of a bundle: frozen dataclasses, parsed once at the edge and typed from there on.
+
+``Manifest.from_json`` takes what ``json.loads`` gave and either returns a manifest that is right in every type,
+name and digest, or raises ``BundleError`` with the place that is wrong, e.g. ``models.age.inputs[0].dtype``.
+Unknown keys warn (``BundleWarning``): a newer edgedl may have written them. A newer ``schema_version`` refuses.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from runtime.errors import BundleError
+
+SCHEMA_VERSION = 1
+CRITERION = "|a-b| <= atol + rtol*|b|"
+
+DTYPES = frozenset(
+    (
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+        "string",
+    )
+)
+DECISIONS = frozenset(("argmax", "round", "exact"))
+
+# A name is a file name in one folder on any system: no separators, no leading dot, no drive letters.
+_FLAT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+T = TypeVar("T")
+
+
+class BundleWarning(UserWarning):
+    """Something in a bundle is not understood and was left aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a graph. A dimension is a size or a name; the same name is the same size."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    layout: str | None = None
+    meaning: str | None = None
+    unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateSpec:
+    """A carried state of a recurrent model: feed ``output`` of one call as ``input`` of the next."""
+
+    input: str
+    output: str
+    shape: tuple[int | str, ...]
+    dtype: str
+    init: str = "zeros"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One form of a model's graph, e.g. ``fp32`` or ``int8``; ``error`` tells what the form costs."""
+
+    file: str
+    sha256: str
+    bytes: int
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputParity:
+    """The measured, two-sided tolerance of one output.
+
+    ``noise`` is the float32 noise against float64, ``mutant`` the effect of the weakest mutant that must be caught,
+    ``max_abs`` the worst error seen at export. ``decision`` (``argmax``, ``round`` or ``exact``) has to be equal
+    wherever the float64 margin is larger than the tolerance.
+    """
+
+    atol: float
+    rtol: float
+    max_abs: float | None = None
+    noise: float | None = None
+    mutant: float | None = None
+    decision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """What counts as the same answer, and against which reference."""
+
+    criterion: str
+    reference: str
+    outputs: Mapping[str, OutputParity]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A file of the bundle and its digest."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRef:
+    """The recorded answers of a model: an npz file of ``cases`` cases."""
+
+    file: str
+    sha256: str
+    cases: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model of a bundle: its graph in one or more variants, its signature and its recorded answers."""
+
+    variants: Mapping[str, Variant]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    state: tuple[StateSpec, ...] = ()
+    golden: GoldenRef | None = None
+    parity: Parity | None = None
+    trace: FileRef | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """``manifest.json``: the only authority on what a bundle holds."""
+
+    name: str
+    version: str
+    task: str
+    license: str
+    description: str
+    models: Mapping[str, ModelSpec]
+    pipeline: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, FileRef] = field(default_factory=dict)
+    metrics: tuple[Mapping[str, Any], ...] = ()
+    proofs: tuple[Mapping[str, Any], ...] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Manifest:
+        """Parses what ``json.loads`` gave.
+
+        Raises:
+            BundleError: a key is missing or of the wrong type, a name or digest is malformed, two entries claim one
+                file with different digests, or the schema is one that this edgedl does not know.
+        """
+        if not isinstance(data, Mapping):
+            raise BundleError(f"manifest.json holds {_kind(data)}, expected an object")
+        version = data.get("schema_version")
+        if type(version) is not int:
+            raise BundleError(f"manifest.json: schema_version is {version!r}, expected the number {SCHEMA_VERSION}")
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"manifest.json: schema_version is {version}, this edgedl reads {SCHEMA_VERSION}; "
+                f"{'update edgedl' if version > SCHEMA_VERSION else 'export the bundle again'}"
+            )
+        top = _Object(data, "")
+        manifest = cls(
+            schema_version=top.take("schema_version", _integer),
+            name=top.take("name", flat_name),
+            version=top.take("version", _text),
+            task=top.take("task", _text),
+            license=top.take("license", _text, default=""),
+            description=top.take("description", _text, default=""),
+            models=top.take("models", _mapping_of(_model)),
+            pipeline=top.take("pipeline", _free_object, default={}),
+            files=top.take("files", _mapping_of(_file_ref), default={}),
+            metrics=top.take("metrics", _tuple_of(_free_object), default=()),
+            proofs=top.take("proofs", _tuple_of(_free_object), default=()),
+            provenance=top.take("provenance", _free_object, default={}),
+        )
+        top.finish()
+        if not manifest.models:
+            raise BundleError("manifest.json: models is empty, expected at least one model")
+        manifest.digests()
+        return manifest
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form; ``Manifest.from_json(m.to_json()) == m``. Keys that hold nothing are left out."""
+        return {
+            "schema_version": self.schema_version,
+            "name": self.name,
+            "version": self.version,
+            "task": self.task,
+            "license": self.license,
+            "description": self.description,
+            "models": {name: _model_json(model) for name, model in self.models.items()},
+            "pipeline": dict(self.pipeline),
+            "files": {key: {"file": ref.file, "sha256": ref.sha256} for key, ref in self.files.items()},
+            "metrics": [dict(entry) for entry in self.metrics],
+            "proofs": [dict(entry) for entry in self.proofs],
+            "provenance": dict(self.provenance),
+        }
+
+    def digests(self) -> dict[str, str]:
+        """Every file that the manifest names, with its sha256.
+
+        Raises:
+            BundleError: one file is claimed with two digests.
+        """
+        claimed: dict[str, str] = {}
+        for where, file, sha256 in self._claims():
+            if claimed.setdefault(file, sha256) != sha256:
+                raise BundleError(f"manifest.json: {where} gives {file} another sha256 than an entry before it")
+        return claimed
+
+    def _claims(self) -> list[tuple[str, str, str]]:
+        claims = [(f"files.{key}", ref.file, ref.sha256) for key, ref in self.files.items()]
+        for name, model in self.models.items():
+            claims += [(f"models.{name}.variants.{key}", v.file, v.sha256) for key, v in model.variants.items()]
+            for part, reference in (("golden", model.golden), ("trace", model.trace)):
+                if reference is not None:
+                    claims.append((f"models.{name}.{part}", reference.file, reference.sha256))
+        return claims
+
+
+class _Object:
+    """Takes keys out of a JSON object one by one and warns about what is left."""
+
+    def __init__(self, value: Any, where: str) -> None:
+        if not isinstance(value, Mapping):
+            raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected an object")
+        self._left = dict(value)
+        self._where = where
+
+    def take(self, key: str, parse: Callable[[Any, str], T], *, default: Any = BundleError) -> T:
+        where = f"{self._where}.{key}" if self._where else key
+        if key not in self._left:
+            if default is BundleError:
+                raise BundleError(f"manifest.json: {where} is missing")
+            return default  # type: ignore[no-any-return]
+        value = self._left.pop(key)
+        if value is None and default is None:
+            return None  # type: ignore[return-value]
+        return parse(value, where)
+
+    def finish(self) -> None:
+        if self._left:
+            place = f" in {self._where}" if self._where else ""
+            keys = ", ".join(sorted(map(repr, self._left)))
+            warnings.warn(f"manifest.json: unknown keys{place}: {keys} (left aside)", BundleWarning, stacklevel=2)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
+    return names.get(type(value), f"the number {value}" if isinstance(value, int | float) else type(value).__name__)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected a text")
+    return value
+
+
+def _integer(value: Any, where: str) -> int:
+    if type(value) is not int or value < 0:
+        raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected a whole number of at least 0")
+    return value
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected a finite number of at least 0")
+    return float(value)
+
+
+def flat_name(value: Any, where: str = "name") -> str:
+    """A file name that lies in the bundle's own folder on every system.
+
+    Raises:
+        BundleError: the name has separators, leads out of the folder, or begins with a dot.
+    """
+    if not isinstance(value, str) or not _FLAT_NAME.fullmatch(value):
+        raise BundleError(
+            f"{where}: {value!r} is not a flat file name (letters, digits, '.', '_', '+', '-'; no folders)"
+        )
+    return value
+
+
+def _file_name(value: Any, where: str) -> str:
+    if flat_name(value, f"manifest.json: {where}") == "manifest.json":
+        raise BundleError(f"manifest.json: {where} names manifest.json itself")
+    return value  # type: ignore[no-any-return]
+
+
+def _sha256(value: Any, where: str) -> str:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
+        raise BundleError(f"manifest.json: {where} is {value!r:.80}, expected 64 lower-case hexadecimal digits")
+    return value
+
+
+def _choice(choices: frozenset[str]) -> Callable[[Any, str], str]:
+    def parse(value: Any, where: str) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise BundleError(f"manifest.json: {where} is {value!r:.80}, expected one of {', '.join(sorted(choices))}")
+        return value
+
+    return parse
+
+
+def _shape(value: Any, where: str) -> tuple[int | str, ...]:
+    if not isinstance(value, list):
+        raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected a list of sizes and names")
+    for size in value:
+        if not (isinstance(size, str) and size) and not (type(size) is int and size >= 0):
+            raise BundleError(f"manifest.json: {where} holds {size!r}, expected a size or the name of a dimension")
+    return tuple(value)
+
+
+def _free_object(value: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected an object")
+    return dict(value)
+
+
+def _tuple_of(parse: Callable[[Any, str], T]) -> Callable[[Any, str], tuple[T, ...]]:
+    def parse_list(value: Any, where: str) -> tuple[T, ...]:
+        if not isinstance(value, list):
+            raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected a list")
+        return tuple(parse(item, f"{where}[{index}]") for index, item in enumerate(value))
+
+    return parse_list
+
+
+def _mapping_of(parse: Callable[[Any, str], T]) -> Callable[[Any, str], Mapping[str, T]]:
+    def parse_mapping(value: Any, where: str) -> Mapping[str, T]:
+        return {key: parse(item, f"{where}.{key}") for key, item in _free_object(value, where).items()}
+
+    return parse_mapping
+
+
+def _tensor(value: Any, where: str) -> TensorSpec:
+    part = _Object(value, where)
+    spec = TensorSpec(
+        name=part.take("name", _text),
+        dtype=part.take("dtype", _choice(DTYPES)),
+        shape=part.take("shape", _shape),
+        layout=part.take("layout", _text, default=None),
+        meaning=part.take("meaning", _text, default=None),
+        unit=part.take("unit", _text, default=None),
+    )
+    part.finish()
+    return spec
+
+
+def _state(value: Any, where: str) -> StateSpec:
+    part = _Object(value, where)
+    spec = StateSpec(
+        input=part.take("input", _text),
+        output=part.take("output", _text),
+        shape=part.take("shape", _shape),
+        dtype=part.take("dtype", _choice(DTYPES)),
+        init=part.take("init", _choice(frozenset(("zeros",))), default="zeros"),
+    )
+    part.finish()
+    return spec
+
+
+def _variant(value: Any, where: str) -> Variant:
+    part = _Object(value, where)
+    variant = Variant(
+        file=part.take("file", _file_name),
+        sha256=part.take("sha256", _sha256),
+        bytes=part.take("bytes", _integer),
+        error=part.take("error", _free_object, default=None),
+    )
+    part.finish()
+    return variant
+
+
+def _output_parity(value: Any, where: str) -> OutputParity:
+    part = _Object(value, where)
+    parity = OutputParity(
+        atol=part.take("atol", _number),
+        rtol=part.take("rtol", _number),
+        max_abs=part.take("max_abs", _number, default=None),
+        noise=part.take("noise", _number, default=None),
+        mutant=part.take("mutant", _number, default=None),
+        decision=part.take("decision", _choice(DECISIONS), default=None),
+    )
+    part.finish()
+    return parity
+
+
+def _parity(value: Any, where: str) -> Parity:
+    part = _Object(value, where)
+    parity = Parity(
+        # Another criterion than this one is not understood, and guessing would turn the proof into a claim.
+        criterion=part.take("criterion", _choice(frozenset((CRITERION,)))),
+        reference=part.take("reference", _text),
+        outputs=part.take("outputs", _mapping_of(_output_parity)),
+    )
+    part.finish()
+    return parity
+
+
+def _file_ref(value: Any, where: str) -> FileRef:
+    part = _Object(value, where)
+    reference = FileRef(file=part.take("file", _file_name), sha256=part.take("sha256", _sha256))
+    part.finish()
+    return reference
+
+
+def _golden(value: Any, where: str) -> GoldenRef:
+    part = _Object(value, where)
+    reference = GoldenRef(
+        file=part.take("file", _file_name),
+        sha256=part.take("sha256", _sha256),
+        cases=part.take("cases", _integer),
+    )
+    part.finish()
+    return reference
+
+
+def _model(value: Any, where: str) -> ModelSpec:
+    part = _Object(value, where)
+    model = ModelSpec(
+        variants=part.take("variants", _mapping_of(_variant)),
+        inputs=part.take("inputs", _tuple_of(_tensor)),
+        outputs=part.take("outputs", _tuple_of(_tensor)),
+        state=part.take("state", _tuple_of(_state), default=()),
+        golden=part.take("golden", _golden, default=None),
+        parity=part.take("parity", _parity, default=None),
+        trace=part.take("trace", _file_ref, default=None),
+    )
+    part.finish()
+    if not model.variants:
+        raise BundleError(f"manifest.json: {where}.variants is empty, expected at least one graph")
+    for kind, tensors in (("inputs", model.inputs), ("outputs", model.outputs)):
+        names = [tensor.name for tensor in tensors]
+        if len(set(names)) != len(names):
+            raise BundleError(f"manifest.json: {where}.{kind} gives a name twice: {', '.join(names)}")
+    outputs = {tensor.name for tensor in model.outputs}
+    if model.parity is not None and not set(model.parity.outputs) <= outputs:
+        strangers = ", ".join(sorted(set(model.parity.outputs) - outputs))
+        raise BundleError(f"manifest.json: {where}.parity speaks of {strangers}, which is no output of the model")
+    return model
+
+
+def _present(**entries: Any) -> dict[str, Any]:
+    return {key: value for key, value in entries.items() if value is not None}
+
+
+def _tensor_json(spec: TensorSpec) -> dict[str, Any]:
+    return _present(
+        name=spec.name,
+        dtype=spec.dtype,
+        shape=list(spec.shape),
+        layout=spec.layout,
+        meaning=spec.meaning,
+        unit=spec.unit,
+    )
+
+
+def _model_json(model: ModelSpec) -> dict[str, Any]:
+    golden, parity, trace = model.golden, model.parity, model.trace
+    return _present(
+        variants={
+            key: _present(file=v.file, sha256=v.sha256, bytes=v.bytes, error=v.error and dict(v.error))
+            for key, v in model.variants.items()
+        },
+        inputs=[_tensor_json(spec) for spec in model.inputs],
+        outputs=[_tensor_json(spec) for spec in model.outputs],
+        state=[
+            {"input": s.input, "output": s.output, "shape": list(s.shape), "dtype": s.dtype, "init": s.init}
+            for s in model.state
+        ],
+        golden=golden and {"file": golden.file, "sha256": golden.sha256, "cases": golden.cases},
+        parity=parity
+        and {
+            "criterion": parity.criterion,
+            "reference": parity.reference,
+            "outputs": {
+                name: _present(
+                    atol=p.atol, rtol=p.rtol, max_abs=p.max_abs, noise=p.noise, mutant=p.mutant, decision=p.decision
+                )
+                for name, p in parity.outputs.items()
+            },
+        },
+        trace=trace and {"file": trace.file, "sha256": trace.sha256},
+    )
