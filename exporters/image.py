@@ -47,7 +47,8 @@ def resize_images(images: Tensor, size: tuple[int, int], dtype: torch.dtype | No
         (N, C, height, width) in levels of the input; nothing is scaled.
     """
     height, width = size
-    return _resize(images, height, width, dtype or _float_dtype(images))
+    resized: Tensor = _resize(images, height, width, dtype or _float_dtype(images))
+    return resized
 
 
 def letterbox(
@@ -88,7 +89,8 @@ def non_maximum_suppression(
     Returns:
         (D,) int64 indices into ``boxes`` by falling score; of equal scores the lower index comes first. D may be 0.
     """
-    return _nms(boxes, scores, iou_threshold, score_threshold, max_detections)
+    selected: Tensor = _nms(boxes, scores, iou_threshold, score_threshold, max_detections)
+    return selected
 
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
