@@ -1,0 +1,57 @@
+"""``edgedl evaluate``: judge a bundle, not the network, on data with known answers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from edgedl.cli import arguments
+from edgedl.cli.output import number, table
+
+
+def add_parser(sub: arguments.Subparsers) -> None:
+    """Declares the verb."""
+    parser = arguments.verb(sub, "evaluate", run, "judge a bundle on data with known answers")
+    arguments.bundle(parser)
+    parser.add_argument("--data", metavar="PATH", required=True, help="a folder or zip in the data set's own format")
+    parser.add_argument("--split", metavar="S", help="a part of the data, e.g. val (default: all of it)")
+    parser.add_argument(
+        "--aligned",
+        action="store_true",
+        help="the pictures are faces already cropped: give each to the network as it is, without the detector",
+    )
+    parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. fp32")
+    arguments.device(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    from edgedl.tasks import task
+    from runtime.bundle import Bundle
+
+    # Only what was asked for, so that a task need not know every other task's options.
+    options: dict[str, Any] = {"aligned": True} if args.aligned else {}
+    if args.variant:
+        options["variant"] = args.variant
+    name = Bundle.open(args.bundle).manifest.task
+    result: Mapping[str, Any] = task(name).evaluate(
+        args.bundle, args.data, args.split, args.device, args.threads, **options
+    )
+    args.out.text(f"{result['n']} samples")
+    args.out.text(table(("metric", "value"), list(result["metrics"].items())))
+    for key, value in result.items():
+        if key in ("n", "metrics", "ok"):
+            continue
+        if isinstance(value, Mapping):
+            args.out.text(f"\n{table((key, 'value'), [(name, _flat(item)) for name, item in value.items()])}")
+        else:
+            args.out.text(f"{key}: {_flat(value)}")
+    args.out.document({"ok": True, **result})
+    return 0
+
+
+def _flat(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {number(item)}" for key, item in value.items())
+    return value if isinstance(value, int | float | str) else str(value)

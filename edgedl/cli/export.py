@@ -1,0 +1,115 @@
+"""``edgedl export``: a trained run, or anybody's ``nn.Module``, -> a bundle, through the parity gate."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedl.cli import arguments, runs
+from edgedl.cli.describe import description
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
+
+FACTORY = re.compile(r"(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)")
+
+
+def add_parser(sub: arguments.Subparsers) -> None:
+    """Declares the verb."""
+    parser = arguments.verb(
+        sub,
+        "export",
+        run,
+        "prove and write a bundle",
+        "A factory is called without arguments and returns (module, options); the options are the keyword\n"
+        "arguments of exporters.export.export: inputs, outputs and, where wished, name, task, cases, sizes,\n"
+        "license and so on. The current folder is searched for its module. When the gate says no, the exit\n"
+        "status is 1 and no bundle is left behind.",
+    )
+    parser.add_argument("source", metavar="RUN|package.module:factory", help="a trained run or a factory")
+    parser.add_argument("-o", "--output", metavar="B", help="the bundle to write (default: the name, with .edge)")
+    parser.add_argument("--name", help="the name of the bundle (default: the task's or the factory's)")
+    parser.add_argument("--opset", type=arguments.positive, metavar="N", help="the ONNX opset (default: 18)")
+    parser.add_argument(
+        "--untrained", action="store_true", help="allow a network whose parity gate is vacuous because it never learned"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    options = {"name": args.name, "opset": args.opset, "untrained": args.untrained or None}
+    given = {key: value for key, value in options.items() if value is not None}
+    bundle = export(args.source, args.output, given)
+    args.out.text(description(bundle))
+    args.out.document({"ok": True, "bundle": str(bundle.path), "manifest": bundle.manifest.to_json()})
+    return 0
+
+
+def export(source: str, output: str | None, options: Mapping[str, Any]) -> Bundle:
+    """Exports a run by its task, or the module of a factory with the options that it returned."""
+    factory = FACTORY.fullmatch(source)
+    if factory is None or Path(source).exists():
+        return _export_run(Path(source), output, options)
+    return _export_factory(factory["module"], factory["name"], output, options)
+
+
+def _export_run(run_path: Path, output: str | None, options: Mapping[str, Any]) -> Bundle:
+    from edgedl.tasks import task
+
+    name = runs.task_of(run_path)
+    bundle: Bundle = task(name).export(run_path, Path(output or f"{options.get('name', name)}.edge"), **options)
+    return bundle
+
+
+def _export_factory(module_name: str, attribute: str, output: str | None, options: Mapping[str, Any]) -> Bundle:
+    from exporters.export import export as export_module
+    from runtime.errors import InputError
+
+    made = _load_factory(module_name, attribute)()
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)):
+        raise InputError(
+            f"{module_name}:{attribute} returned {type(made).__name__}, expected (module, options) with the "
+            "keyword arguments of exporters.export.export as a dict"
+        )
+    module, declared = made
+    merged = {"name": attribute.rpartition(".")[2], "task": "generic"} | dict(declared) | dict(options)
+    for key in ("inputs", "outputs"):
+        if key not in merged:
+            raise InputError(f"{module_name}:{attribute} gives no {key}; its options hold {', '.join(declared) or '-'}")
+    try:
+        return export_module(module, Path(output or f"{merged['name']}.edge"), **merged)
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise InputError(f"{module_name}:{attribute}: {error}") from error
+
+
+def _load_factory(module_name: str, attribute: str) -> Any:
+    from runtime.errors import InputError
+
+    # As `python -m` does, unless the user asked Python not to (PYTHONSAFEPATH).
+    here = [] if sys.flags.safe_path else [""]
+    sys.path[:0] = here
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise  # a module that the factory's module needs
+        raise InputError(
+            f"there is no module {error.name}, neither installed nor in {Path.cwd()}; expected package.module:factory"
+        ) from error
+    finally:
+        if here and sys.path[:1] == here:
+            del sys.path[0]
+    for part in attribute.split("."):
+        if not hasattr(found, part):
+            raise InputError(f"{module_name} has no {attribute}; expected the name of a function in it")
+        found = getattr(found, part)
+    if not callable(found):
+        raise InputError(f"{module_name}:{attribute} is {type(found).__name__}, expected a function")
+    return found
