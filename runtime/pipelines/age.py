@@ -1,0 +1,229 @@
+"""Age prediction after DEX: find the faces, crop each with its margin, and let the graph answer in years."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.bundle import Bundle
+from runtime.errors import BundleError, InputError
+from runtime.faces import Crop, Detection, Pixels, crop_from_json, cut, framed, overlap
+from runtime.media import read_image
+from runtime.pipelines import Source, open_engines
+
+SAME_FACE = 0.3
+"""Overlap (IoU) from which the second look is taken to have found the face of the first."""
+
+LARGEST_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class AgeSettings:
+    """What the bundle fixes outside its graphs, from the manifest's `pipeline`.
+
+    Attributes:
+        years: (K,) the classes of the distribution.
+        crop: how a face is cut out.
+        look_again: the detector looks once more at each face, in a square of this times the box: the keypoints of a
+            small face in a big photo are only as fine as the detector's 192 pixels. 0 leaves it at the first look.
+        frame: a photo in which no face is found is looked at once more inside a frame of this share of its sides,
+            because the detector misses faces that fill the picture. 0 does not.
+    """
+
+    years: tuple[float, ...]
+    crop: Crop
+    look_again: float = 2.5
+    frame: float = 0.5
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> AgeSettings:
+        """Reads the manifest's `pipeline`.
+
+        Raises:
+            BundleError: a key is missing, unknown or of the wrong type.
+        """
+        fields = dict(data)
+        try:
+            settings = cls(
+                years=tuple(float(y) for y in fields.pop("years")),
+                crop=crop_from_json(fields.pop("crop")),
+                look_again=float(fields.pop("look_again", 0)),
+                frame=float(fields.pop("frame", 0)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"the pipeline settings of this age bundle cannot be read: {error!r}") from error
+        if fields:
+            raise BundleError(
+                f"unknown pipeline settings {', '.join(sorted(fields))}; an age bundle has years, crop, look_again, frame"
+            )
+        return settings
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face and its age.
+
+    Attributes:
+        box: x1, y1, x2, y2 in pixels of the photo.
+        score: 0..1, how sure the detector is.
+        age: expectation, in years.
+        low: a tenth of the distribution lies below.
+        high: a tenth of the distribution lies above.
+        keypoints: (6, 2) right eye, left eye, nose tip, mouth, right ear, left ear, in pixels of the photo.
+        probabilities: (K,) over the bundle's years.
+    """
+
+    box: tuple[float, float, float, float]
+    score: float
+    age: float
+    low: float
+    high: float
+    keypoints: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+    def to_json(self, *, distribution: bool = False) -> dict[str, Any]:
+        """The face as in DESIGN §4; boxes and ages to the hundredth, which is finer than either is known."""
+        document: dict[str, Any] = {
+            "box": [round(v, 2) for v in self.box],
+            "score": round(self.score, 4),
+            "age": round(self.age, 2),
+            "low": round(self.low, 2),
+            "high": round(self.high, 2),
+            "keypoints": np.round(self.keypoints.astype(np.float64), 2).tolist(),
+        }
+        if distribution:
+            document["probabilities"] = np.round(self.probabilities.astype(np.float64), 6).tolist()
+        return document
+
+
+class AgePipeline:
+    """A photo in, its faces with their ages out. Safe to use from several threads.
+
+    Raises:
+        BundleError: the bundle is no age bundle.
+        DeviceError: the device cannot be had.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
+    ) -> None:
+        self.bundle = bundle
+        self.settings = AgeSettings.from_json(bundle.manifest.pipeline)
+        self.engines = open_engines(
+            bundle, device=device, threads=threads, variant=variant, expected=("faces", "age")
+        )
+
+    def faces(self, source: Source) -> list[Face]:
+        """Finds every face of a photo and its age, the surest first; no face gives an empty list, not a guess.
+
+        Args:
+            source: a file's path, an encoded image's bytes, or uint8 RGB pixels (H, W, 3).
+
+        Raises:
+            InputError: not an image, or too large.
+        """
+        image = read_image(source)
+        found = self.find(image)
+        answers = self.ages([self.settings.crop(image, face) for face in found])
+        return [
+            Face(
+                box=tuple(float(v) for v in face.box),  # type: ignore[arg-type]  # four of them, by the graph's shape
+                score=face.score,
+                age=float(answer["age"]),
+                low=float(answer["low"]),
+                high=float(answer["high"]),
+                keypoints=np.asarray(face.keypoints, dtype=np.float32),
+                probabilities=answer["probabilities"],
+            )
+            for face, answer in zip(found, answers, strict=True)
+        ]
+
+    def predict(self, source: Source, *, distribution: bool = False, **options: Any) -> dict[str, Any]:
+        """Answers with {"faces": [...]}, see `Face.to_json`; `distribution` adds the probabilities."""
+        if options:
+            raise InputError(f"age prediction has no option {', '.join(options)}; it has distribution")
+        return {"faces": [face.to_json(distribution=distribution) for face in self.faces(source)]}
+
+    def find(self, image: Pixels) -> list[Detection]:
+        """Finds the faces of uint8 RGB pixels (H, W, 3), the surest first, in pixels of the image."""
+        first = self._detect(image)
+        if not first and self.settings.frame > 0:
+            inside, across, down = framed(image, self.settings.frame)
+            height, width = image.shape[:2]
+            first = [
+                face
+                for face in (_shifted(face, -across, -down) for face in self._detect(inside))
+                if _inside((face.box[:2] + face.box[2:]) / 2, width, height)
+            ]
+        if self.settings.look_again <= 0:
+            return first
+        return [self._look_again(image, face) for face in first]
+
+    def ages(self, crops: Sequence[Pixels]) -> list[dict[str, Any]]:
+        """The network alone: crops (H, W, 3) of any sizes -> age, low, high in years, and probabilities, in order."""
+        answers: list[dict[str, Any]] = [{} for _ in crops]
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for index, crop in enumerate(crops):
+            by_shape.setdefault(crop.shape, []).append(index)
+        for indices in by_shape.values():
+            for start in range(0, len(indices), LARGEST_BATCH):
+                part = indices[start : start + LARGEST_BATCH]
+                outputs = self.engines["age"].run({"face": np.stack([crops[i] for i in part])})
+                for row, index in enumerate(part):
+                    answers[index] = {name: values[row] for name, values in outputs.items()}
+        return answers
+
+    def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """The photo with each face's box and age drawn into it."""
+        from runtime.drawing import draw_faces
+
+        return draw_faces(read_image(source), result["faces"])
+
+    def close(self) -> None:
+        """Gives the sessions back."""
+        for engine in self.engines.values():
+            engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _detect(self, image: Pixels) -> list[Detection]:
+        found = self.engines["faces"].run({"image": np.ascontiguousarray(image)})
+        return [
+            Detection(box, float(score), keypoints)
+            for box, score, keypoints in zip(found["boxes"], found["scores"], found["keypoints"], strict=True)
+        ]
+
+    def _look_again(self, image: Pixels, face: Detection) -> Detection:
+        """The same face, measured in a close-up; as it was if the close-up does not show it."""
+        middle = (face.box[:2] + face.box[2:]) / 2
+        half = self.settings.look_again * float((face.box[2:] - face.box[:2]).max()) / 2
+        left, top = (int(v) for v in np.floor(middle - half))
+        right, bottom = (int(v) for v in np.ceil(middle + half))
+        close = [_shifted(f, left, top) for f in self._detect(cut(image, left, top, right, bottom))]
+        if not close:
+            return face
+        overlaps = overlap(face.box, np.stack([f.box for f in close]))
+        best = int(overlaps.argmax())
+        if overlaps[best] < SAME_FACE:
+            return face
+        return Detection(close[best].box, face.score, close[best].keypoints)
+
+
+def _shifted(face: Detection, x: int, y: int) -> Detection:
+    shift = np.array([x, y], dtype=np.float32)
+    return Detection(face.box + np.tile(shift, 2), face.score, face.keypoints + shift)
+
+
+def _inside(point: NDArray[Any], width: int, height: int) -> bool:
+    return bool(0 <= point[0] < width and 0 <= point[1] < height)

@@ -1,0 +1,80 @@
+"""The pipeline of a bundle whose graph already does everything: arrays in, arrays out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.bundle import Bundle
+from runtime.errors import BundleError, InputError
+from runtime.pipelines import Source, open_engines
+
+
+class TensorPipeline:
+    """Runs a bundle's only model on a .npy file (one input) or a .npz file (inputs by name)."""
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
+    ) -> None:
+        if len(bundle.manifest.models) != 1:
+            raise BundleError(
+                f"{bundle.path}: task {bundle.manifest.task!r} has no pipeline in this version, and only a bundle "
+                f"with a single model can be run without one; this one has {', '.join(bundle.manifest.models)}"
+            )
+        self.bundle = bundle
+        self.engines = open_engines(bundle, device=device, threads=threads, variant=variant)
+        (self.engine,) = self.engines.values()
+
+    def predict(self, source: Source, **options: Any) -> dict[str, Any]:
+        """Answers arrays with arrays: {"outputs": {name: nested lists}}.
+
+        Raises:
+            InputError: the source is not a .npy or .npz, or does not fit the model's inputs.
+        """
+        if options:
+            raise InputError(f"task {self.bundle.manifest.task!r} has no option {', '.join(options)}")
+        answers = self.engine.run(self._inputs(source))
+        return {"outputs": {name: value.tolist() for name, value in answers.items()}}
+
+    def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """Arrays have no picture.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(f"task {self.bundle.manifest.task!r} answers with arrays; there is no picture to save")
+
+    def close(self) -> None:
+        """Gives the session back."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _inputs(self, source: Source) -> dict[str, NDArray[Any]]:
+        names = [spec.name for spec in self.engine.spec.inputs]
+        if isinstance(source, np.ndarray):
+            return {names[0]: source}
+        try:
+            file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
+            loaded = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            what = "the body" if isinstance(source, bytes) else str(source)
+            raise InputError(
+                f"{what} is not a .npy or .npz file ({error}); this model takes {', '.join(names)}"
+            ) from error
+        if isinstance(loaded, np.ndarray):
+            return {names[0]: loaded}
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
