@@ -100,7 +100,10 @@ def shadowed() -> list[str]:
     The function lives in ``runtime/parts.py``. It is loaded from the file beside this package, because the very
     package that it would be imported from may be the one that is shadowed.
     """
-    module = _beside_edgedl("runtime/parts.py")
+    try:
+        module = _beside_edgedl("runtime/parts.py")
+    except (ImportError, OSError):
+        return []  # half an installation; the import that failed says so
     found: list[str] = module.shadowed()
     return found
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from edgedl.cli import arguments
 from edgedl.cli.failures import USAGE, explain
-from edgedl.cli.output import number, table
+from edgedl.cli.output import number, render, table
 
 if TYPE_CHECKING:
     from runtime.pipelines import Pipeline
 
 STANDARD_INPUT = "-"
+LONGEST_LINE = 100
 # What a folder is searched for; a file that is named outright is tried whatever its name.
 SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp"))
 
@@ -92,7 +93,8 @@ def expand(inputs: Sequence[str]) -> Iterator[str]:
                 raise InputError(f"{name}: a folder without pictures ({', '.join(sorted(SUFFIXES))})")
             yield from found
         elif glob.has_magic(name):
-            found = sorted(item for item in glob.iglob(name, recursive=True) if Path(item).is_file())
+            # Not Path.glob, which takes no absolute pattern.
+            found = sorted(item for item in glob.glob(name, recursive=True) if Path(item).is_file())  # noqa: PTH207
             if not found:
                 raise InputError(f"{name}: no file fits this pattern")
             yield from found
@@ -102,14 +104,13 @@ def expand(inputs: Sequence[str]) -> Iterator[str]:
 
 def _predict(pipeline: Pipeline, name: str, folder: Path | None) -> dict[str, Any]:
     source = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name)
+    result = pipeline.predict(source)
     if folder is None:
-        return pipeline.predict(source)
-    from runtime.media import read_image, write_jpeg
+        return result
+    from runtime.media import write_jpeg
 
-    image = read_image(source)
-    result = pipeline.predict(image)
     saved = _free_name(folder, "stdin" if name == STANDARD_INPUT else Path(name).stem, pipeline)
-    write_jpeg(saved, pipeline.draw(image, result))
+    write_jpeg(saved, pipeline.draw(source, result))
     return {**result, "saved": str(saved)}
 
 
@@ -130,9 +131,16 @@ def _text(result: Mapping[str, Any]) -> str:
             continue
         if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
             lines.append(_things(key, value))
-        elif not isinstance(value, list | Mapping):
-            lines.append(f"  {key}: {number(value)}")
+        elif isinstance(value, Mapping):
+            lines += [f"  {name}: {_shortened(item)}" for name, item in value.items()]
+        else:
+            lines.append(f"  {key}: {_shortened(value)}")
     return "\n".join(lines)
+
+
+def _shortened(value: Any) -> str:
+    text = render(value) if isinstance(value, list | Mapping) else number(value)
+    return text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]} … (all of it: --json)"
 
 
 def _things(key: str, items: Sequence[Mapping[str, Any]]) -> str:

@@ -1,0 +1,83 @@
+# make demo    the main job, shown: public weights -> bundle -> verify -> predict -> train -> export -> serve
+# make test    every test that takes less than a minute
+# make check   lint, types, layers, Dockerfile
+#
+# Each sets itself up in .venv and needs Python 3.11+, pip and make, nothing else. A second call does not install again.
+
+PYTHON ?= python3
+SERVE ?= 1
+PORT ?= 8000
+# Options of `edgedl train age` that keep the demo short.
+DEMO_TRAINING ?=
+# Two workers pay off on two cores; one thread each, or they fight over them.
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+STAMP := .venv/.installed
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: help setup demo test test-slow test-lowest check format bench clean
+
+help:
+	@sed -n 's/^# //p' Makefile | head -3
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "edgedl needs Python 3.11 or newer; say which with: make PYTHON=python3.12" >&2; exit 1; }
+	@rm -f $@
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev
+	@touch $@
+
+# Everything that the demo makes lies in demo/. The portrait comes with matplotlib.
+demo: export PATH := $(CURDIR)/$(BIN):$(PATH)
+demo: $(STAMP)
+	@rm -rf demo && mkdir demo
+	@python -c "import matplotlib, shutil; \
+	  shutil.copy(matplotlib.get_data_path() + '/sample_data/grace_hopper.jpg', 'demo/portrait.jpg')"
+	cd demo && edgedl pull age -o age.edge
+	cd demo && edgedl verify age.edge
+	cd demo && edgedl predict age.edge portrait.jpg --save .
+	cd demo && edgedl train age $(DEMO_TRAINING) -o run
+	cd demo && edgedl export run -o small.edge --name small
+	cd demo && edgedl verify small.edge
+	cd demo && edgedl predict small.edge portrait.jpg
+ifeq ($(SERVE),0)
+	@echo "Done; everything is in demo/. To look at it: .venv/bin/edgedl serve demo/age.edge demo/small.edge"
+else
+	@echo "Serving both bundles at http://127.0.0.1:$(PORT) until Ctrl-C (make demo SERVE=0 ends here)"
+	cd demo && edgedl serve age.edge small.edge --port $(PORT)
+endif
+
+test: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# The oldest packages that pyproject.toml admits, in an environment of their own.
+test-lowest: $(STAMP)
+	$(BIN)/python tests/packaging/lowest.py
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/hadolint Dockerfile
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+# Figures worth keeping need a machine that does nothing else meanwhile.
+bench: $(STAMP)
+	@for script in benchmarks/*.py; do echo "$$script" >&2; $(BIN)/python "$$script" || exit 1; done
+
+clean:
+	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

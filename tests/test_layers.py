@@ -1,0 +1,158 @@
+"""The house: its public names, what importing them costs, and the size of its files."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import edgedl
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("edgedl", "exporters", "runtime", "service")
+WORKSHOP = ("torch", "onnx", "onnxscript", "lightning")
+SOURCES = sorted(path for folder in (*PACKAGES, "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py"))
+
+WALK = """
+import importlib, pkgutil, sys
+
+refused = set(sys.argv[1].split(","))
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in refused:
+            raise ImportError(f"{name} has no place here", name=name)
+
+sys.meta_path.insert(0, Refuse())
+for package in sys.argv[2:]:
+    module = importlib.import_module(package)
+    for found in pkgutil.walk_packages(module.__path__, package + "."):
+        importlib.import_module(found.name)
+        print(found.name)
+"""
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def test_the_public_surface():
+    assert edgedl.__all__ == ["Bundle", "Engine", "__version__", "export", "load", "verify"]
+    for name in edgedl.__all__:
+        assert getattr(edgedl, name) is not None
+    assert dir(edgedl) == edgedl.__all__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = edgedl.nothing
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_package_says_what_it_is_part_of(package):
+    assert __import__(package).PART_OF == "edgedl"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_each_package_is_typed(package):
+    assert (ROOT / package / "py.typed").is_file()
+
+
+def test_importing_edgedl_imports_nothing_else():
+    code = """
+import sys
+before = set(sys.modules)
+import edgedl
+print(sorted({name.partition(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))
+"""
+    done = python(code)
+    assert done.stdout == "['edgedl']\n", done.stderr
+
+
+def test_importing_edgedl_takes_no_time():
+    code = "import time\nstart = time.perf_counter()\nimport edgedl\nprint(time.perf_counter() - start)"
+    assert min(float(python(code).stdout) for _ in range(5)) <= 0.05
+
+
+@pytest.mark.parametrize("package", ["runtime", "service"])
+def test_what_goes_on_the_device_never_reaches_the_workshop(package):
+    done = python(WALK, ",".join(WORKSHOP), package)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) > 5
+
+
+def test_the_walk_above_notices():
+    done = python(WALK, "numpy", "runtime")
+    assert done.returncode != 0
+    assert "has no place here" in done.stderr
+
+
+def test_files_are_of_a_size_to_be_read():
+    lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES}
+    assert {name: count for name, count in lines.items() if count > 400} == {}
+
+
+def test_no_file_or_folder_is_a_drawer_for_everything():
+    drawers = {"utils", "helpers", "common", "manager", "misc"}
+    names = [path.relative_to(ROOT).with_suffix("") for path in SOURCES]
+    assert [str(name) for name in names if drawers & set(name.parts)] == []
+
+
+def test_every_module_says_what_it_is_for():
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if not (ast.get_docstring(ast.parse(path.read_text())) or "").strip()
+    ]
+    assert silent == []
+
+
+def test_make_check_runs_every_check():
+    recipe = (ROOT / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0]
+    for tool in ("ruff check", "ruff format --check", "mypy", "lint-imports", "hadolint Dockerfile"):
+        assert tool in recipe
+
+
+def test_the_linter_of_layers_knows_all_packages():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert settings["tool"]["importlinter"]["root_packages"] == list(PACKAGES)
+    assert settings["tool"]["mypy"]["packages"] == list(PACKAGES)
+    assert settings["tool"]["mypy"]["strict"] is True
+    assert settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == list(PACKAGES)
+    device = settings["tool"]["importlinter"]["contracts"][3]
+    assert device["source_modules"] == ["runtime", "service"]
+    assert set(WORKSHOP) <= set(device["forbidden_modules"])
+
+
+def test_layers_hold():
+    from importlinter.cli import lint_imports
+
+    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_every_requirement_of_the_extras_is_pinned_once():
+    """What CI installs is decided in constraints.txt alone."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = settings["project"]
+    wanted = [*project["dependencies"], *settings["dependency-groups"]["dev"], *settings["build-system"]["requires"]]
+    for extra, requirements in project["optional-dependencies"].items():
+        wanted += requirements if extra != "gpu" else []  # CI has no GPU
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            assert version, line
+            assert canonicalize_name(name) not in pins, line
+            pins[canonicalize_name(name)] = version
+    for requirement in map(Requirement, wanted):
+        if requirement.name != "edgedl":
+            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
