@@ -12,20 +12,17 @@ import json
 import os
 import secrets
 import shutil
-import stat
 import warnings
-import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from runtime.archive import Entry, read_entries, read_entry, write_archive
+from runtime.archive import write_archive
 from runtime.errors import BundleError, InputError
+from runtime.fields import BundleWarning
 from runtime.golden import GoldenCase, golden_from_npz, golden_to_npz
-from runtime.manifest import BundleWarning, Manifest, ModelSpec, flat_name
-
-MANIFEST = "manifest.json"
+from runtime.manifest import Manifest, ModelSpec
+from runtime.sources import LIMITS, MANIFEST, Limits, Source, open_source
 
 __all__ = [
     "Bundle",
@@ -40,32 +37,12 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What is read at most; an ONNX graph cannot be larger than 2 GiB in one file."""
-
-    entries: int = 1000
-    manifest_bytes: int = 8 << 20
-    file_bytes: int = 2 << 30
-    total_bytes: int = 8 << 30
-
-
-LIMITS = Limits()
-
-
-class _Source(Protocol):
-    @property
-    def sizes(self) -> Mapping[str, int]: ...
-
-    def read(self, name: str) -> bytes: ...
-
-
 class Bundle:
     """An opened bundle. Holds no open file, so it needs no closing and may be used from many threads."""
 
     __slots__ = ("_digests", "_source", "manifest", "path")
 
-    def __init__(self, path: Path, manifest: Manifest, source: _Source) -> None:
+    def __init__(self, path: Path, manifest: Manifest, source: Source) -> None:
         self.path = path
         self.manifest = manifest
         self._source = source
@@ -87,7 +64,7 @@ class Bundle:
         """
         path = Path(path)
         try:
-            source = _open_source(path, limits)
+            source = open_source(path, limits)
             if MANIFEST not in source.sizes:
                 raise BundleError(f"{path}: no {MANIFEST} in it, so it is not a bundle")
             if source.sizes[MANIFEST] > limits.manifest_bytes:
@@ -276,74 +253,6 @@ def replace_manifest(path: str | os.PathLike[str], manifest: Manifest) -> Bundle
         finally:
             _remove(temporary)
     return Bundle.open(path, check=False)
-
-
-class _FolderSource:
-    """The files of a bundle that is a folder."""
-
-    def __init__(self, path: Path, limits: Limits) -> None:
-        self._path = path
-        self.sizes: dict[str, int] = {}
-        with os.scandir(path) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue  # an editor's or a file manager's; a flat name never begins with a dot
-                if len(self.sizes) >= limits.entries:
-                    raise BundleError(f"{path}: more than {limits.entries} files")
-                status = entry.stat(follow_symlinks=False)
-                if not stat.S_ISREG(status.st_mode):
-                    raise BundleError(f"{path}: {entry.name!r} is a link, a folder or a special file, not a plain file")
-                self.sizes[entry.name] = status.st_size
-        _check_total(self.sizes, limits, path)
-
-    def read(self, name: str) -> bytes:
-        flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(self._path / name, flags)
-        with os.fdopen(descriptor, "rb") as stream:
-            # One byte more than was there: a file that grew since is noticed, not followed.
-            data = stream.read(self.sizes[name] + 1)
-        if len(data) != self.sizes[name]:
-            raise BundleError(f"{self._path}: {name} changed its size while it was read")
-        return data
-
-
-class _ArchiveSource:
-    """The files of a packed bundle, read where they lie in the zip."""
-
-    def __init__(self, path: Path, limits: Limits) -> None:
-        self._path = path
-        if path.stat().st_size > limits.total_bytes:
-            raise BundleError(f"{path}: {path.stat().st_size} bytes, at most {limits.total_bytes} are read")
-        self._entries: dict[str, Entry] = read_entries(path, max_entries=limits.entries)
-        for name in self._entries:
-            flat_name(name, f"{path}: entry")
-        self.sizes = {name: entry.size for name, entry in self._entries.items()}
-        _check_total(self.sizes, limits, path)
-
-    def read(self, name: str) -> bytes:
-        entry = self._entries[name]
-        data = read_entry(self._path, entry)
-        # The manifest has no digest of its own; the CRC at least tells damage apart from content.
-        if name == MANIFEST and zlib.crc32(data) != entry.crc:
-            raise BundleError(f"{self._path}: {name} is damaged (its CRC-32 differs)")
-        return data
-
-
-def _open_source(path: Path, limits: Limits) -> _Source:
-    if path.is_dir():
-        return _FolderSource(path, limits)
-    if path.is_file():
-        return _ArchiveSource(path, limits)
-    raise BundleError(f"{path}: {'neither a folder nor a file' if path.exists() else 'there is no such bundle'}")
-
-
-def _check_total(sizes: Mapping[str, int], limits: Limits, path: Path) -> None:
-    largest = max(sizes.values(), default=0)
-    if largest > limits.file_bytes or sum(sizes.values()) > limits.total_bytes:
-        raise BundleError(
-            f"{path}: {sum(sizes.values())} bytes, the largest file {largest}; "
-            f"at most {limits.total_bytes} in all and {limits.file_bytes} a file are read"
-        )
 
 
 def _parse_json(data: bytes) -> Any:

@@ -9,7 +9,9 @@ This module owns the only import of onnxruntime, so that telemetry is off before
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import io
 import logging
 import os
 import re
@@ -225,7 +227,11 @@ def _open_accelerator(graph: bytes | os.PathLike[str], config: ProviderConfig, t
     """Proves that the provider starts, then gives it the graph."""
     ort = onnxruntime()
     if config.provider in ("CUDAExecutionProvider", "TensorrtExecutionProvider") and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # finds the CUDA libraries that pip installed beside Python packages
+        # Finds the CUDA libraries that pip installed. It prints what it misses, and standard output is not its place.
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            ort.preload_dlls()
+        if said.getvalue():
+            logger.debug("preload_dlls: %s", said.getvalue().strip())
     entry = [(config.provider, config.options)]
     strict = _options(PROBE_GRAPH, threads)
     strict.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -320,7 +326,7 @@ def _reason(config: ProviderConfig, error: BundleError | None) -> str:
                 ctypes.CDLL(str(folder / "libonnxruntime_providers_shared.so"), mode=ctypes.RTLD_GLOBAL)
                 ctypes.CDLL(str(library))
             except OSError as problem:
-                return f"{problem}.{_advice('gpu')}"
+                return f"{problem}; pip install 'edgedl[gpu]' brings NVIDIA's libraries"
         if not (Path("/dev/nvidiactl").exists() or os.name == "nt" or Path("/dev/dxg").exists()):
             return "no NVIDIA driver on this machine (/dev/nvidiactl is missing)"
     return str(error) if error else "see the lines of onnxruntime on standard error"

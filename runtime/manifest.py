@@ -7,45 +7,33 @@ Unknown keys warn (``BundleWarning``): a newer edgedl may have written them. A n
 
 from __future__ import annotations
 
-import re
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from runtime.errors import BundleError
+from runtime.fields import BundleWarning as BundleWarning
+from runtime.fields import (
+    Fields,
+    choice,
+    digest,
+    flat_name,
+    free_object,
+    integer,
+    kind_of,
+    mapping_of,
+    number,
+    shape,
+    text,
+    tuple_of,
+)
 
 SCHEMA_VERSION = 1
 CRITERION = "|a-b| <= atol + rtol*|b|"
 
-DTYPES = frozenset(
-    (
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float16",
-        "float32",
-        "float64",
-        "string",
-    )
-)
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = frozenset(("bool", "string", *_INTEGERS, "float16", "float32", "float64"))
 DECISIONS = frozenset(("argmax", "round", "exact"))
-
-# A name is a file name in one folder on any system: no separators, no leading dot, no drive letters.
-_FLAT_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,127}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-T = TypeVar("T")
-
-
-class BundleWarning(UserWarning):
-    """Something in a bundle is not understood and was left aside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +151,7 @@ class Manifest:
                 file with different digests, or the schema is one that this edgedl does not know.
         """
         if not isinstance(data, Mapping):
-            raise BundleError(f"manifest.json holds {_kind(data)}, expected an object")
+            raise BundleError(f"manifest.json holds {kind_of(data)}, expected an object")
         version = data.get("schema_version")
         if type(version) is not int:
             raise BundleError(f"manifest.json: schema_version is {version!r}, expected the number {SCHEMA_VERSION}")
@@ -172,20 +160,20 @@ class Manifest:
                 f"manifest.json: schema_version is {version}, this edgedl reads {SCHEMA_VERSION}; "
                 f"{'update edgedl' if version > SCHEMA_VERSION else 'export the bundle again'}"
             )
-        top = _Object(data, "")
+        top = Fields(data, "")
         manifest = cls(
-            schema_version=top.take("schema_version", _integer),
+            schema_version=top.take("schema_version", integer),
             name=top.take("name", flat_name),
-            version=top.take("version", _text),
-            task=top.take("task", _text),
-            license=top.take("license", _text, default=""),
-            description=top.take("description", _text, default=""),
-            models=top.take("models", _mapping_of(_model)),
-            pipeline=top.take("pipeline", _free_object, default={}),
-            files=top.take("files", _mapping_of(_file_ref), default={}),
-            metrics=top.take("metrics", _tuple_of(_free_object), default=()),
-            proofs=top.take("proofs", _tuple_of(_free_object), default=()),
-            provenance=top.take("provenance", _free_object, default={}),
+            version=top.take("version", text),
+            task=top.take("task", text),
+            license=top.take("license", text, default=""),
+            description=top.take("description", text, default=""),
+            models=top.take("models", mapping_of(_model)),
+            pipeline=top.take("pipeline", free_object, default={}),
+            files=top.take("files", mapping_of(_file_ref), default={}),
+            metrics=top.take("metrics", tuple_of(free_object), default=()),
+            proofs=top.take("proofs", tuple_of(free_object), default=()),
+            provenance=top.take("provenance", free_object, default={}),
         )
         top.finish()
         if not manifest.models:
@@ -232,211 +220,102 @@ class Manifest:
         return claims
 
 
-class _Object:
-    """Takes keys out of a JSON object one by one and warns about what is left."""
-
-    def __init__(self, value: Any, where: str) -> None:
-        if not isinstance(value, Mapping):
-            raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected an object")
-        self._left = dict(value)
-        self._where = where
-
-    def take(self, key: str, parse: Callable[[Any, str], T], *, default: Any = BundleError) -> T:
-        where = f"{self._where}.{key}" if self._where else key
-        if key not in self._left:
-            if default is BundleError:
-                raise BundleError(f"manifest.json: {where} is missing")
-            return default  # type: ignore[no-any-return]
-        value = self._left.pop(key)
-        if value is None and default is None:
-            return None  # type: ignore[return-value]
-        return parse(value, where)
-
-    def finish(self) -> None:
-        if self._left:
-            place = f" in {self._where}" if self._where else ""
-            keys = ", ".join(sorted(map(repr, self._left)))
-            warnings.warn(f"manifest.json: unknown keys{place}: {keys} (left aside)", BundleWarning, stacklevel=2)
-
-
-def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "a truth value", type(None): "null"}
-    return names.get(type(value), f"the number {value}" if isinstance(value, int | float) else type(value).__name__)
-
-
-def _text(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected a text")
-    return value
-
-
-def _integer(value: Any, where: str) -> int:
-    if type(value) is not int or value < 0:
-        raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected a whole number of at least 0")
-    return value
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected a finite number of at least 0")
-    return float(value)
-
-
-def flat_name(value: Any, where: str = "name") -> str:
-    """A file name that lies in the bundle's own folder on every system.
-
-    Raises:
-        BundleError: the name has separators, leads out of the folder, or begins with a dot.
-    """
-    if not isinstance(value, str) or not _FLAT_NAME.fullmatch(value):
-        raise BundleError(
-            f"{where}: {value!r} is not a flat file name (letters, digits, '.', '_', '+', '-'; no folders)"
-        )
-    return value
-
-
 def _file_name(value: Any, where: str) -> str:
     if flat_name(value, f"manifest.json: {where}") == "manifest.json":
         raise BundleError(f"manifest.json: {where} names manifest.json itself")
     return value  # type: ignore[no-any-return]
 
 
-def _sha256(value: Any, where: str) -> str:
-    if not isinstance(value, str) or not _SHA256.fullmatch(value):
-        raise BundleError(f"manifest.json: {where} is {value!r:.80}, expected 64 lower-case hexadecimal digits")
-    return value
-
-
-def _choice(choices: frozenset[str]) -> Callable[[Any, str], str]:
-    def parse(value: Any, where: str) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise BundleError(f"manifest.json: {where} is {value!r:.80}, expected one of {', '.join(sorted(choices))}")
-        return value
-
-    return parse
-
-
-def _shape(value: Any, where: str) -> tuple[int | str, ...]:
-    if not isinstance(value, list):
-        raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected a list of sizes and names")
-    for size in value:
-        if not (isinstance(size, str) and size) and not (type(size) is int and size >= 0):
-            raise BundleError(f"manifest.json: {where} holds {size!r}, expected a size or the name of a dimension")
-    return tuple(value)
-
-
-def _free_object(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected an object")
-    return dict(value)
-
-
-def _tuple_of(parse: Callable[[Any, str], T]) -> Callable[[Any, str], tuple[T, ...]]:
-    def parse_list(value: Any, where: str) -> tuple[T, ...]:
-        if not isinstance(value, list):
-            raise BundleError(f"manifest.json: {where} is {_kind(value)}, expected a list")
-        return tuple(parse(item, f"{where}[{index}]") for index, item in enumerate(value))
-
-    return parse_list
-
-
-def _mapping_of(parse: Callable[[Any, str], T]) -> Callable[[Any, str], Mapping[str, T]]:
-    def parse_mapping(value: Any, where: str) -> Mapping[str, T]:
-        return {key: parse(item, f"{where}.{key}") for key, item in _free_object(value, where).items()}
-
-    return parse_mapping
-
-
 def _tensor(value: Any, where: str) -> TensorSpec:
-    part = _Object(value, where)
+    part = Fields(value, where)
     spec = TensorSpec(
-        name=part.take("name", _text),
-        dtype=part.take("dtype", _choice(DTYPES)),
-        shape=part.take("shape", _shape),
-        layout=part.take("layout", _text, default=None),
-        meaning=part.take("meaning", _text, default=None),
-        unit=part.take("unit", _text, default=None),
+        name=part.take("name", text),
+        dtype=part.take("dtype", choice(DTYPES)),
+        shape=part.take("shape", shape),
+        layout=part.take("layout", text, default=None),
+        meaning=part.take("meaning", text, default=None),
+        unit=part.take("unit", text, default=None),
     )
     part.finish()
     return spec
 
 
 def _state(value: Any, where: str) -> StateSpec:
-    part = _Object(value, where)
+    part = Fields(value, where)
     spec = StateSpec(
-        input=part.take("input", _text),
-        output=part.take("output", _text),
-        shape=part.take("shape", _shape),
-        dtype=part.take("dtype", _choice(DTYPES)),
-        init=part.take("init", _choice(frozenset(("zeros",))), default="zeros"),
+        input=part.take("input", text),
+        output=part.take("output", text),
+        shape=part.take("shape", shape),
+        dtype=part.take("dtype", choice(DTYPES)),
+        init=part.take("init", choice(frozenset(("zeros",))), default="zeros"),
     )
     part.finish()
     return spec
 
 
 def _variant(value: Any, where: str) -> Variant:
-    part = _Object(value, where)
+    part = Fields(value, where)
     variant = Variant(
         file=part.take("file", _file_name),
-        sha256=part.take("sha256", _sha256),
-        bytes=part.take("bytes", _integer),
-        error=part.take("error", _free_object, default=None),
+        sha256=part.take("sha256", digest),
+        bytes=part.take("bytes", integer),
+        error=part.take("error", free_object, default=None),
     )
     part.finish()
     return variant
 
 
 def _output_parity(value: Any, where: str) -> OutputParity:
-    part = _Object(value, where)
+    part = Fields(value, where)
     parity = OutputParity(
-        atol=part.take("atol", _number),
-        rtol=part.take("rtol", _number),
-        max_abs=part.take("max_abs", _number, default=None),
-        noise=part.take("noise", _number, default=None),
-        mutant=part.take("mutant", _number, default=None),
-        decision=part.take("decision", _choice(DECISIONS), default=None),
+        atol=part.take("atol", number),
+        rtol=part.take("rtol", number),
+        max_abs=part.take("max_abs", number, default=None),
+        noise=part.take("noise", number, default=None),
+        mutant=part.take("mutant", number, default=None),
+        decision=part.take("decision", choice(DECISIONS), default=None),
     )
     part.finish()
     return parity
 
 
 def _parity(value: Any, where: str) -> Parity:
-    part = _Object(value, where)
+    part = Fields(value, where)
     parity = Parity(
         # Another criterion than this one is not understood, and guessing would turn the proof into a claim.
-        criterion=part.take("criterion", _choice(frozenset((CRITERION,)))),
-        reference=part.take("reference", _text),
-        outputs=part.take("outputs", _mapping_of(_output_parity)),
+        criterion=part.take("criterion", choice(frozenset((CRITERION,)))),
+        reference=part.take("reference", text),
+        outputs=part.take("outputs", mapping_of(_output_parity)),
     )
     part.finish()
     return parity
 
 
 def _file_ref(value: Any, where: str) -> FileRef:
-    part = _Object(value, where)
-    reference = FileRef(file=part.take("file", _file_name), sha256=part.take("sha256", _sha256))
+    part = Fields(value, where)
+    reference = FileRef(file=part.take("file", _file_name), sha256=part.take("sha256", digest))
     part.finish()
     return reference
 
 
 def _golden(value: Any, where: str) -> GoldenRef:
-    part = _Object(value, where)
+    part = Fields(value, where)
     reference = GoldenRef(
         file=part.take("file", _file_name),
-        sha256=part.take("sha256", _sha256),
-        cases=part.take("cases", _integer),
+        sha256=part.take("sha256", digest),
+        cases=part.take("cases", integer),
     )
     part.finish()
     return reference
 
 
 def _model(value: Any, where: str) -> ModelSpec:
-    part = _Object(value, where)
+    part = Fields(value, where)
     model = ModelSpec(
-        variants=part.take("variants", _mapping_of(_variant)),
-        inputs=part.take("inputs", _tuple_of(_tensor)),
-        outputs=part.take("outputs", _tuple_of(_tensor)),
-        state=part.take("state", _tuple_of(_state), default=()),
+        variants=part.take("variants", mapping_of(_variant)),
+        inputs=part.take("inputs", tuple_of(_tensor)),
+        outputs=part.take("outputs", tuple_of(_tensor)),
+        state=part.take("state", tuple_of(_state), default=()),
         golden=part.take("golden", _golden, default=None),
         parity=part.take("parity", _parity, default=None),
         trace=part.take("trace", _file_ref, default=None),
