@@ -28,13 +28,16 @@ def run(args: argparse.Namespace) -> int:
 
     result: dict[str, Any] = bench(args.bundle, device=args.device, threads=args.threads)
     rows = [
-        (variant, int(batch), figures["p50_ms"], figures["p95_ms"], figures["per_s"])
-        for variant, batches in result["variants"].items()
+        (model, variant, int(batch), figures["p50_ms"], figures["p95_ms"], figures["per_s"])
+        for model, variants in result["models"].items()
+        for variant, batches in variants.items()
         for batch, figures in batches.items()
     ]
-    args.out.text(table(("variant", "batch", "p50 ms", "p95 ms", "per second"), rows))
-    for key, value in result.items():
-        if isinstance(value, int | float | str) and key != "ok":
-            args.out.text(f"{key}: {number(value)}")
+    args.out.text(table(("model", "variant", "batch", "p50 ms", "p95 ms", "per second"), rows))
+    args.out.text(
+        f"\n{number(result['cold_start_s'])} s from starting Python to the first answer, "
+        f"{number(result['rss_mb'])} MB at its peak, {number(result['overhead'])} µs a call over the bare session\n"
+        f"{result['threads']} threads on {result['device']} ({result['provider']})"
+    )
     args.out.document({"ok": True, **result})
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from edgedl.cli import arguments
-from edgedl.cli.output import table
 
 
 def add_parser(sub: arguments.Subparsers) -> None:
@@ -31,12 +30,7 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = Bundle.open(args.bundle)
     report = verify(bundle, device=args.device, threads=args.threads, variant=args.variant)
-    rows = [
-        (c.model, c.variant, c.output, c.cases, c.max_abs, c.max_rel, c.allowed, "ok" if c.ok else "DIFFERS")
-        for c in report.checks
-    ]
-    header = ("model", "variant", "output", "cases", "max_abs", "max_rel", "allowed", "verdict")
-    args.out.text(table(header, rows))
+    args.out.text(str(report))
     verdict = "the same answers" if report.ok else "not the same answers"
     args.out.text(f"\n{verdict} on {report.device} ({report.provider})")
     document = {**report.to_json(), "ok": bool(report)}

@@ -1,0 +1,59 @@
+"""The smallest honest bundle, for tests that need some bundle rather than a particular one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from runtime.bundle import Bundle, GoldenCase, golden_to_npz, write_bundle
+from runtime.manifest import CRITERION, GoldenRef, Manifest, ModelSpec, OutputParity, Parity, TensorSpec, Variant
+
+SCALE = np.array([2.0, -1.0, 0.5], np.float32)
+
+
+def scale_graph(scale: np.ndarray) -> bytes:
+    """y [N, 3] = x [N, 3] * scale."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "scale"], ["y"], name="scaling")],
+        "scale",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [numpy_helper.from_array(scale, "scale")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return model.SerializeToString()
+
+
+def write_scale_bundle(path: Path, scale: np.ndarray = SCALE) -> Bundle:
+    """A bundle whose recorded answers are those of SCALE; with another scale its graph differs from them."""
+    graph = scale_graph(scale)
+    rng = np.random.default_rng(3)
+    inputs = [rng.normal(size=(rows, 3)).astype(np.float32) for rows in (1, 2, 7, 32)]
+    golden = golden_to_npz(
+        [GoldenCase(f"batch {len(x)}", {"x": x}, {"y": x.astype(np.float64) * SCALE}) for x in inputs]
+    )
+    model = ModelSpec(
+        variants={"fp32": Variant("scale.onnx", hashlib.sha256(graph).hexdigest(), len(graph))},
+        inputs=(TensorSpec("x", "float32", ("N", 3), meaning="numbers"),),
+        outputs=(TensorSpec("y", "float32", ("N", 3), unit="metre"),),
+        golden=GoldenRef("scale.golden.npz", hashlib.sha256(golden).hexdigest(), len(inputs)),
+        parity=Parity(
+            CRITERION, "numpy float64", {"y": OutputParity(1e-5, 0.0, max_abs=1e-7, noise=1e-7, mutant=1e-3)}
+        ),
+    )
+    manifest = Manifest(
+        name="scale",
+        version="2.0.1",
+        task="scaling",
+        license="CC0-1.0",
+        description="three numbers, scaled",
+        models={"scale": model},
+        pipeline={"years": list(range(20))},
+        metrics=({"dataset": "made up", "split": "val", "n": 4, "metric": "MAE", "value": 4.75, "unit": "metre"},),
+        proofs=({"target": "arm64/cortex-a72", "onnxruntime": "1.32.0", "ok": True, "max_abs": 3.8e-6},),
+        provenance={"tool": "tests", "weights": [{"name": "none", "license": "CC0-1.0", "sha256": "0" * 64}]},
+    )
+    return write_bundle(path, manifest, {"scale.onnx": graph, "scale.golden.npz": golden})
