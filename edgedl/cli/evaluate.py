@@ -41,17 +41,18 @@ def run(args: argparse.Namespace) -> int:
     args.out.text(f"{result['n']} samples")
     args.out.text(table(("metric", "value"), list(result["metrics"].items())))
     for key, value in result.items():
-        if key in ("n", "metrics", "ok"):
-            continue
-        if isinstance(value, Mapping):
-            args.out.text(f"\n{table((key, 'value'), [(name, _flat(item)) for name, item in value.items()])}")
-        else:
-            args.out.text(f"{key}: {_flat(value)}")
+        if key not in ("n", "metrics"):
+            args.out.text(_more(key, value))
     args.out.document({"ok": True, **result})
     return 0
 
 
-def _flat(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {number(item)}" for key, item in value.items())
-    return value if isinstance(value, int | float | str) else str(value)
+def _more(key: str, value: Any) -> str:
+    """What a task reports beyond its metrics: one value, names with values, or a table."""
+    if not isinstance(value, Mapping):
+        return f"{key}: {number(value)}"
+    inner = list(value.values())
+    if inner and all(isinstance(item, Mapping) for item in inner):
+        columns = list(inner[0])
+        return "\n" + table((key, *columns), [(name, *map(item.get, columns)) for name, item in value.items()])
+    return f"{key}: " + (", ".join(f"{name} {number(item)}" for name, item in value.items()) or "none")

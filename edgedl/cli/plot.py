@@ -20,8 +20,8 @@ def run(args: argparse.Namespace) -> int:
     from edgedl.tasks import task
 
     path = Path(args.run_path)
-    output = Path(args.output) if args.output else path / "curves.png"
-    task(runs.task_of(path)).plot(path, output)
-    args.out.text(str(output))
-    args.out.document({"ok": True, "figure": str(output)})
+    pictures = task(runs.task_of(path)).plot(path, args.output)
+    for picture in pictures:
+        args.out.text(str(picture))
+    args.out.document({"ok": True, "pictures": [str(picture) for picture in pictures]})
     return 0

@@ -4,53 +4,34 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-RECORD = "run.json"
+CONFIG = "config.json"
 
 
-def new_run(task: str, wanted: str | None) -> Path:
-    """The folder that a run is written to: the one asked for, else ``runs/TASK-N`` with the next free N."""
-    if wanted is not None:
-        return Path(wanted)
+def new_run(task: str) -> Path:
+    """``runs/TASK-N`` with the next free N."""
     number = 1
     while (path := Path("runs") / f"{task}-{number}").exists():
         number += 1
     return path
 
 
-def record(run: Path, **entries: Any) -> None:
-    """Adds entries to the run's record, so that other verbs know its task without being told."""
-    run.mkdir(parents=True, exist_ok=True)
-    known = _read(run) if (run / RECORD).exists() else {"schema_version": 1}
-    text = json.dumps(known | entries, indent=2, default=str) + "\n"
-    temporary = run / f".{RECORD}"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(run / RECORD)
-
-
 def task_of(run: Path) -> str:
-    """The task that a run belongs to.
+    """The task that a run belongs to. Reads its ``config.json`` only, so that no verb needs torch to find its task.
 
     Raises:
         InputError: the folder holds no run.
     """
     from runtime.errors import InputError
 
-    if not (run / RECORD).is_file():
-        found = "a folder without" if run.is_dir() else "not the folder of a run: no"
-        raise InputError(f"{run} is {found} {RECORD}; `edgedl train TASK -o RUN` writes one")
-    task = _read(run).get("task")
-    if not isinstance(task, str):
-        raise InputError(f"{run / RECORD} names no task; was it written by `edgedl train`?")
-    return task
-
-
-def _read(run: Path) -> dict[str, Any]:
-    from runtime.errors import InputError
-
+    if not (run / CONFIG).is_file():
+        found = "it has no config.json" if run.is_dir() else "it is no folder" if run.exists() else "it does not exist"
+        raise InputError(f"{run} is not a run: {found}; `edgedl train TASK -o RUN` makes one")
     try:
-        content = json.loads((run / RECORD).read_text(encoding="utf-8"))
+        config = json.loads((run / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{run / RECORD} is not valid JSON: {error}") from error
-    return content if isinstance(content, dict) else {}
+        raise InputError(f"{run / CONFIG} is not valid JSON: {error}") from error
+    task = config.get("task") if isinstance(config, dict) else None
+    if not isinstance(task, str):
+        raise InputError(f"{run / CONFIG} names no task, so this is not a run of `edgedl train`")
+    return task

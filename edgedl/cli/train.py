@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
-from edgedl._version import __version__
 from edgedl.cli import arguments, runs
 from edgedl.cli.output import number
+
+# Lightning starts the further processes of a run as the same command with this environment.
+SAME_RUN = "EDGEDL_RUN"
 
 
 def add_parser(sub: arguments.Subparsers) -> None:
@@ -39,15 +42,30 @@ def _declare_task(parser: arguments.Parser, words: Sequence[str]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from edgedl.tasks import task
+    from runtime.errors import InputError
 
-    path = runs.new_run(args.task, args.output)
-    chosen = task(args.task)
-    # Before training: an interrupted run can be exported too.
-    runs.record(path, task=args.task, edgedl=__version__, command=shlex.join(sys.argv), data=args.data)
-    result: Mapping[str, object] = chosen.train(args, path)
+    if args.output is None and getattr(args, "resume", None):
+        raise InputError("--resume needs to know which run: add -o RUN")
+    with _run_folder(args) as path:
+        result = task(args.task).train(args, path)
     args.out.text(f"run  {path}")
     for key, value in result.items():
         if not isinstance(value, Mapping | list | tuple):
             args.out.text(f"{key}  {number(value)}")
     args.out.document({"ok": True, "run": str(path), **result})
     return 0
+
+
+@contextlib.contextmanager
+def _run_folder(args: argparse.Namespace) -> Iterator[Path]:
+    """The folder asked for, or a new one: the same for every process that this one starts to train beside it."""
+    if args.output is not None:
+        yield Path(args.output)
+        return
+    first = SAME_RUN not in os.environ
+    path = os.environ.setdefault(SAME_RUN, str(runs.new_run(args.task)))
+    try:
+        yield Path(path)
+    finally:
+        if first:
+            del os.environ[SAME_RUN]

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from edgedl.cli import arguments
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
 
 
 def add_parser(sub: arguments.Subparsers) -> None:
@@ -35,10 +40,16 @@ def run(args: argparse.Namespace) -> int:
     args.out.text(f"\n{verdict} on {report.device} ({report.provider})")
     document = {**report.to_json(), "ok": bool(report)}
     if args.explain:
-        from exporters.explain import explain
-
-        explanation = explain(bundle, device=args.device, threads=args.threads, variant=args.variant)
-        args.out.text(f"\n{explanation}")
-        document["explanation"] = explanation.to_json()
+        graphs = dict.fromkeys((check.model, check.variant) for check in report.checks)
+        document["explanations"] = [_explain(args, bundle, *graph) for graph in graphs]
     args.out.document(document)
     return 0 if report else 1
+
+
+def _explain(args: argparse.Namespace, bundle: Bundle, model: str, variant: str) -> dict[str, Any]:
+    from exporters.explain import explain
+
+    difference = explain(bundle, model, variant, args.device)
+    found = str(difference) if difference else "every value inside the graph is as recorded"
+    args.out.text(f"{model} {variant}: {found}")
+    return {"model": model, "variant": variant, "difference": asdict(difference) if difference else None}

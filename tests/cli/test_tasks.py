@@ -1,0 +1,190 @@
+"""The verbs that work through a task: pull, train, evaluate, plot, and export of a run. The task is a stand-in."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgedl import tasks
+from runtime.bundle import Bundle
+from runtime.errors import InputError
+from tests.bundles import write_scale_bundle
+
+
+class Scaling:
+    """Records what it was asked for."""
+
+    name = "scaling"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, ...]] = []
+
+    def add_train_arguments(self, parser):
+        parser.add_argument("--epochs", type=int, default=3)
+        parser.add_argument("--resume", action="store_true")
+
+    def train(self, args, run_path):
+        self.asked.append(("train", args.data, args.epochs, Path(run_path)))
+        Path(run_path).mkdir(parents=True, exist_ok=True)
+        (Path(run_path) / "config.json").write_text('{"schema_version": 1, "task": "scaling"}')
+        print("Lightning says something")
+        return {"MAE": 4.75, "history": [1, 2]}
+
+    def export(self, run_path, path, **options):
+        self.asked.append(("export", Path(run_path), options))
+        return write_scale_bundle(Path(path))
+
+    def pull(self, path, **options):
+        self.asked.append(("pull", options))
+        return write_scale_bundle(Path(path))
+
+    def evaluate(self, bundle, data, split, device, threads, **options):
+        self.asked.append(("evaluate", str(data), split, device, threads, options))
+        by_age = {"0-9": {"MAE": 1.5, "n": 2}, "10-19": {"MAE": 2.5, "n": 1}}
+        return {"n": 3, "metrics": {"MAE": 1.8333, "CS@5": 1.0}, "by_age": by_age, "skipped": {}, "mode": "as deployed"}
+
+    def plot(self, path, output):
+        self.asked.append(("plot", Path(path), output))
+        return [Path(output or Path(path) / "curves.png")]
+
+
+@pytest.fixture(autouse=True)
+def scaling(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    known = Scaling()
+
+    def task(name):
+        if name != "scaling":
+            raise InputError(f"unknown task {name!r}; there is scaling")
+        return known
+
+    monkeypatch.setattr(tasks, "task", task)
+    return known
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"schema_version": 1, "task": "scaling"}')
+    return folder
+
+
+def test_pull_writes_a_bundle(edgedl, scaling):
+    result = edgedl("pull", "scaling")
+    assert (result.status, result.err) == (0, "")
+    assert result.out.startswith("scaling.edge: scale 2.0.1")
+    assert Bundle.open("scaling.edge").manifest.name == "scale"
+    document = edgedl("pull", "scaling", "-o", "other.edge", "--json").document
+    assert document["bundle"] == "other.edge"
+    assert document["manifest"]["license"] == "CC0-1.0"
+
+
+def test_train_numbers_its_runs(edgedl, scaling):
+    for number in (1, 2):
+        assert edgedl("train", "scaling").status == 0
+        assert scaling.asked[-1] == ("train", None, 3, Path("runs") / f"scaling-{number}")
+
+
+def test_processes_of_one_training_share_its_run(edgedl, scaling, monkeypatch):
+    monkeypatch.setenv("EDGEDL_RUN", "runs/scaling-1")
+    Path("runs/scaling-1").mkdir(parents=True)
+    assert edgedl("train", "scaling").status == 0
+    assert scaling.asked[-1][-1] == Path("runs/scaling-1")
+
+
+def test_nothing_stays_in_the_environment_after_a_training(edgedl):
+    assert edgedl("train", "scaling").status == 0
+    assert "EDGEDL_RUN" not in os.environ
+
+
+def test_train_takes_the_options_of_its_task(edgedl, scaling):
+    result = edgedl("train", "scaling", "--epochs", "7", "--data", "faces.zip", "-o", "mine", "--json")
+    assert scaling.asked == [("train", "faces.zip", 7, Path("mine"))]
+    assert result.document == {"schema_version": 1, "ok": True, "run": "mine", "MAE": 4.75, "history": [1, 2]}
+    assert result.err == "Lightning says something\n"
+
+
+def test_train_help_knows_the_options_of_the_task(edgedl):
+    assert "--epochs" in edgedl("train", "scaling", "--help").out
+    assert "--epochs" not in edgedl("train", "--help").out
+
+
+def test_train_refuses_an_option_that_no_task_has(edgedl):
+    result = edgedl("train", "scaling", "--epoch", "3")
+    assert result.status == 2
+    assert "--epoch" in result.err.splitlines()[-1]
+
+
+def test_resuming_needs_a_run(edgedl, scaling):
+    result = edgedl("train", "scaling", "--resume")
+    assert (result.status, scaling.asked) == (2, [])
+    assert "-o RUN" in result.err
+
+
+@pytest.mark.parametrize("words", [("train", "nothing"), ("pull", "nothing")], ids=" ".join)
+def test_an_unknown_task_is_named(edgedl, words):
+    result = edgedl(*words)
+    assert result.status == 2
+    assert "unknown task 'nothing'; there is scaling" in result.err
+
+
+def test_export_finds_the_task_of_a_run(edgedl, scaling, run_folder):
+    result = edgedl("export", run_folder, "-o", "mine.edge", "--name", "mine", "--untrained")
+    assert result.status == 0
+    assert scaling.asked == [("export", run_folder, {"name": "mine", "untrained": True})]
+    assert "mine.edge: scale 2.0.1" in result.out
+    assert edgedl("export", run_folder, "--json").document["bundle"] == "scaling.edge"
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (None, "it has no config.json"),
+        ("{", "not valid JSON"),
+        ("{}", "names no task"),
+        ("[]", "names no task"),
+        (json.dumps({"task": 3}), "names no task"),
+    ],
+)
+def test_a_folder_that_is_no_run_is_refused(edgedl, tmp_path, content, found):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if content is not None:
+        (folder / "config.json").write_text(content)
+    for verb in ("export", "plot"):
+        result = edgedl(verb, folder)
+        assert (result.status, result.out) == (2, "")
+        assert found in result.err
+
+
+def test_evaluate_judges_the_bundle(edgedl, scaling, scale_bundle):
+    document = edgedl("evaluate", scale_bundle, "--data", "faces.zip", "--json").document
+    assert scaling.asked == [("evaluate", "faces.zip", None, "cpu", None, {})]
+    assert (document["n"], document["metrics"]) == (3, {"MAE": 1.8333, "CS@5": 1.0})
+
+
+def test_evaluate_hands_on_what_was_asked_for(edgedl, scaling, scale_bundle):
+    options = ("--split", "val", "--aligned", "--threads", "2", "--variant", "fp32", "--device", "auto")
+    assert edgedl("evaluate", scale_bundle, "--data", "x", *options).status == 0
+    assert scaling.asked == [("evaluate", "x", "val", "auto", 2, {"aligned": True, "variant": "fp32"})]
+
+
+def test_evaluate_prints_tables(edgedl, scale_bundle):
+    lines = edgedl("evaluate", scale_bundle, "--data", "x").out.splitlines()
+    assert lines[0] == "3 samples"
+    assert lines[2].split() == ["MAE", "1.83"]
+    assert ["by_age", "MAE", "n"] in [line.split() for line in lines]
+    assert ["10-19", "2.5", "1"] in [line.split() for line in lines]
+    assert "skipped: none" in lines
+    assert "mode: as deployed" in lines
+
+
+def test_plot_draws_a_run(edgedl, scaling, run_folder):
+    assert edgedl("plot", run_folder).out == f"{run_folder / 'curves.png'}\n"
+    assert edgedl("plot", run_folder, "-o", "a.png", "--json").document["pictures"] == ["a.png"]
+    assert scaling.asked == [("plot", run_folder, None), ("plot", run_folder, "a.png")]
