@@ -23,6 +23,8 @@ class Input:
         shape: e.g. ``("N", "H", "W", 3)``.
         layout: e.g. ``NHWC``.
         meaning: One phrase for people, e.g. ``RGB levels``.
+        unit: e.g. ``degree``.
+        limits: Smallest and largest value that generated cases draw (token ids: ``(0, vocabulary - 1)``).
     """
 
     name: str
@@ -31,6 +33,7 @@ class Input:
     layout: str | None = None
     meaning: str | None = None
     unit: str | None = None
+    limits: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,238 @@
+"""torch module -> ONNX graph: traced once, with every named axis dynamic, then cleaned.
+
+What torch writes beside the graph is dropped (stack traces with the paths of this machine, the whole program in
+comments), axes get their declared names, nodes are named after the module they come from, and the same module gives
+the same bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from exporters.errors import GuardError
+from exporters.image import onnx_translations
+from exporters.spec import Input, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """A graph and the torch program that it was made from, for comparing their intermediate values."""
+
+    model: onnx.ModelProto
+    program: torch.export.ExportedProgram
+    values: Mapping[str, str]
+    """Name of a node in the torch program -> name of its value in the graph."""
+
+
+def convert(
+    module: nn.Module,
+    example: Mapping[str, NDArray[Any]],
+    inputs: Sequence[Input],
+    outputs: Sequence[Output],
+    opset: int,
+) -> Converted:
+    """Exports a module, traced on ``example``.
+
+    Raises:
+        GuardError: torch cannot export it, or can only with an axis frozen that is declared dynamic.
+    """
+    arguments = tuple(torch.from_numpy(example[tensor.name].copy()) for tensor in inputs)
+    dynamic = tuple(
+        {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
+        for tensor in inputs
+    )
+    with _quiet():
+        try:
+            traced = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+        # Whatever forward does can go wrong while it is traced, with any exception.
+        except Exception as error:
+            raise GuardError(_explain_trace(error, inputs, example)) from error
+        try:
+            program = torch.onnx.export(
+                traced,
+                (),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[tensor.name for tensor in inputs],
+                output_names=[tensor.name for tensor in outputs],
+                custom_translation_table=onnx_translations(),
+                verbose=False,
+            )
+        except Exception as error:
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise GuardError(f"torch.onnx has no translation for part of the module: {reason}") from error
+    if program is None or program.exported_program is None:
+        raise GuardError("torch.onnx gave no program")
+    model = program.model_proto
+    values = _torch_names(model, program.exported_program)
+    _clean(model)
+    return Converted(model, program.exported_program, values)
+
+
+def rename_axes(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
+    """Gives the axes their declared names, in the inputs, the outputs and everywhere between.
+
+    Raises:
+        GuardError: an axis is frozen that is declared by name, or has another size than declared, or two named
+            dimensions are one and the same in the graph.
+    """
+    names: dict[str, str] = {}
+    for declared, value in zip(inputs, model.graph.input, strict=True):
+        for axis, (size, found) in enumerate(_axes(declared, value)):
+            if isinstance(size, int) and found != size:
+                raise GuardError(f"input {declared.name}, axis {axis}: declared is {size}, the graph has {found}")
+            if isinstance(size, str):
+                if isinstance(found, int):
+                    raise GuardError(
+                        f"input {declared.name}: axis {axis} ({size}) is frozen to {found}: forward turns it into a "
+                        "Python number or a constant"
+                    )
+                if names.setdefault(found, size) != size:
+                    raise GuardError(
+                        f"input {declared.name}: forward forces {size} = {names[found]}; declare one name for both"
+                    )
+                value.type.tensor_type.shape.dim[axis].dim_param = size
+    for tensor in model.graph.value_info:
+        for dimension in tensor.type.tensor_type.shape.dim:
+            if dimension.HasField("dim_param"):
+                text = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dimension.dim_param)
+                dimension.dim_param = text
+    for wanted, value in zip(outputs, model.graph.output, strict=True):
+        for axis, (size, found) in enumerate(_axes(wanted, value)):
+            dimension = value.type.tensor_type.shape.dim[axis]
+            if isinstance(size, str):
+                if isinstance(found, int):
+                    raise GuardError(f"output {wanted.name}: axis {axis} is declared {size} but frozen to {found}")
+                # Whether an expression such as 2*(T//2) really is what it is called, the sweep tells.
+                dimension.dim_param = size
+            elif isinstance(found, int) and found != size:
+                raise GuardError(f"output {wanted.name}, axis {axis}: declared is {size}, the graph gives {found}")
+            else:
+                dimension.dim_value = size
+
+
+def stamp(graph: bytes, properties: Mapping[str, str]) -> bytes:
+    """Writes ``metadata_props`` into a graph, so that a stray file tells what it belongs to."""
+    model = onnx.load_from_string(graph)
+    onnx.helper.set_model_props(model, dict(properties))
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def operators(model: onnx.ModelProto) -> Counter[str]:
+    """How many nodes there are of each operator."""
+    return Counter(node.op_type for node in model.graph.node)
+
+
+def _axes(declared: Input | Output, value: onnx.ValueInfoProto) -> Iterator[tuple[int | str, int | str]]:
+    """Declared size and found size of each axis. An axis without either in the graph has a name of its own."""
+    tensor = value.type.tensor_type
+    found_dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    kind = "input" if isinstance(declared, Input) else "output"
+    if declared.name != value.name:
+        raise GuardError(f"{kind} {declared.name} is called {value.name} in the graph")
+    if found_dtype != declared.dtype:
+        raise GuardError(f"{kind} {declared.name}: declared is {declared.dtype}, the graph has {found_dtype}")
+    if len(tensor.shape.dim) != len(declared.shape):
+        raise GuardError(
+            f"{kind} {declared.name}: declared is {list(declared.shape)}, the graph has {len(tensor.shape.dim)} axes"
+        )
+    for axis, (size, dimension) in enumerate(zip(declared.shape, tensor.shape.dim, strict=True)):
+        found: int | str = dimension.dim_value if dimension.HasField("dim_value") else dimension.dim_param
+        yield size, found if found != "" else f"{declared.name}.{axis}"
+
+
+def _clean(model: onnx.ModelProto) -> None:
+    """Drops comments, unused opsets and torch's notes; names nodes by module; writes the lowest IR version."""
+    seen: Counter[str] = Counter()
+    for node in model.graph.node:
+        scope = _scope(node)
+        name = f"{scope}/{node.op_type}" if scope else node.op_type
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        del node.metadata_props[:]
+        node.doc_string = ""
+    for holder in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+    initializers = {initializer.name for initializer in model.graph.initializer}
+    kept = [value for value in model.graph.value_info if value.name not in initializers]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(kept)
+    for part in (model.graph, model):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    used = {node.domain for node in model.graph.node} | {f.domain for f in model.functions}
+    opsets = [opset for opset in model.opset_import if opset.domain in used | {""}]
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
+    # An older ONNX Runtime refuses a graph of a newer IR version, whatever is in it.
+    model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
+
+
+def _scope(node: onnx.NodeProto) -> str:
+    """The path of the torch module that a node comes from, e.g. ``backbone.blocks.0.conv1``; empty at the top."""
+    for entry in node.metadata_props:
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            path = ast.literal_eval(entry.value)  # "['', 'backbone', 'backbone.norm', 'relu']": the last is the call
+            return str(path[-2]) if len(path) > 1 else ""
+    return ""
+
+
+def _torch_names(model: onnx.ModelProto, program: torch.export.ExportedProgram) -> dict[str, str]:
+    """Values carry the names of torch's nodes, all but the graph's outputs, which were renamed in order."""
+    known = {name for node in model.graph.node for name in node.output}
+    values = {node.name: node.name for node in program.graph.nodes if node.name in known}
+    results = [spec.arg.name for spec in program.graph_signature.output_specs if hasattr(spec.arg, "name")]
+    if len(results) == len(model.graph.output):
+        values |= {name: value.name for name, value in zip(results, model.graph.output, strict=True)}
+    return values
+
+
+def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDArray[Any]]) -> str:
+    text = str(error).strip()
+    frozen = re.search(r"(?:specialized|inferred).*?constant \((\d+)\)", text, re.DOTALL)
+    if frozen:
+        size = int(frozen[1])
+        axes = [
+            f"{name} of {tensor.name}"
+            for tensor in inputs
+            for axis, name in enumerate(tensor.shape)
+            if isinstance(name, str) and example[tensor.name].shape[axis] == size
+        ]
+        return (
+            f"forward freezes {' and '.join(axes) or 'an axis'} to {size}, the size of the example: it turns the size "
+            "into a Python number, a constant or a loop. Use tensor operations, or declare the axis with a number"
+        )
+    lines = text.splitlines()
+    return f"torch cannot export the module: {type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences the exporter, which logs and warns about itself; what matters is asserted on the graph afterwards."""
+    names = ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
+    levels = {name: logging.getLogger(name).level for name in names}
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)

@@ -1,0 +1,195 @@
+"""Where an answer goes wrong: the first node whose value differs, and by how much.
+
+Two questions, one method. At export a graph is compared with the torch program that it was made from, value by value.
+On a device it is compared with its *trace*: for one golden case, the l2 norm and one random projection of every
+value, recorded when the graph passed its gate. A change d of a value moves its projection by about |d|, so two
+numbers per value find any fault, and a trace stays small.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from exporters.convert import Converted
+from exporters.execute import open_graph, run_case
+from exporters.reference import Arrays, max_difference
+from exporters.spec import Case
+from runtime.bundle import Bundle
+from runtime.engine import Engine
+from runtime.errors import BundleError
+from runtime.golden import GoldenCase
+
+DIFFERS = 1e-5
+"""Relative difference of a value that no rounding explains: float32 noise of deep networks is about 1e-6."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A node whose output is not what it should be.
+
+    Attributes:
+        node: Name of the node, which begins with the module that it comes from.
+        operator: e.g. ``Conv``.
+        value: Name of its output.
+        relative: Size of the difference over the size of the value; infinite for another shape or NaN.
+        position: The how manieth node it is, from 1.
+        nodes: How many nodes there are.
+    """
+
+    node: str
+    operator: str
+    value: str
+    relative: float
+    position: int
+    nodes: int
+
+    def __str__(self) -> str:
+        off = "has another shape or is not a number" if math.isinf(self.relative) else f"is off by {self.relative:.1e}"
+        return (
+            f"first node that differs: {self.node} ({self.operator}, {self.position} of {self.nodes}): its output "
+            f"{self.value} {off}" + ("" if math.isinf(self.relative) else " of its own size")
+        )
+
+
+def first_torch_difference(converted: Converted, graph: bytes, case: Case) -> Difference | None:
+    """Compares the graph with the torch program it was made from, both in float32, on one case.
+
+    Returns:
+        The first node that differs; None if all agree, in which case the fault arose while torch traced forward.
+    """
+    expected = _TorchValues(converted).collect(case)
+    model = onnx.load_from_string(graph)
+    exposed, names = expose(model)
+    session = open_graph(exposed, "as written")
+    found = run_case(session, case, names)
+    for position, node, value in _values(model):
+        if value in expected and value in found:
+            size = float(np.abs(expected[value].astype(np.float64)).max(initial=0)) or 1.0
+            relative = max_difference(found[value], expected[value]) / size
+            if relative > DIFFERS:
+                return Difference(node.name, node.op_type, value, relative, position, len(model.graph.node))
+    return None
+
+
+def record_trace(graph: bytes, case: Case) -> bytes:
+    """The trace of a graph on one case, as npz: ``case``, ``values``, ``norms``, ``projections``."""
+    model = onnx.load_from_string(graph)
+    exposed, names = expose(model)
+    found = run_case(open_graph(exposed, "as written"), case, names)
+    prints = [fingerprint(found[name]) for name in names]
+    stream = io.BytesIO()
+    np.savez_compressed(
+        stream,
+        case=np.array(case.name),
+        values=np.array(names),
+        norms=np.array([norm for norm, _ in prints]),
+        projections=np.array([projection for _, projection in prints]),
+    )
+    return stream.getvalue()
+
+
+def explain(bundle: Bundle, model: str, variant: str = "fp32", device: str = "cpu") -> Difference | None:
+    """Runs a model's graph on a device with all its values exposed and compares them with the recorded trace.
+
+    Returns:
+        The first node that differs; None if every value agrees.
+
+    Raises:
+        BundleError: the bundle holds no trace of this model.
+    """
+    reference = bundle.model(model).trace
+    if reference is None:
+        raise BundleError(f"{bundle.path}: model {model!r} has no trace; export it again to be able to explain it")
+    with np.load(io.BytesIO(bundle.read(reference.file)), allow_pickle=False) as archive:
+        trace = {name: archive[name] for name in ("case", "values", "norms", "projections")}
+    case = _golden_case(bundle.golden(model), str(trace["case"]))
+    graph = onnx.load_from_string(bundle.graph(model, variant))
+    recorded = dict(zip(map(str, trace["values"]), zip(trace["norms"], trace["projections"], strict=True), strict=True))
+    exposed, names = expose(graph)
+    with Engine(exposed, device=device, name=model) as engine:
+        found = engine.run(case.inputs, outputs=names)
+    return _compare(graph, recorded, found)
+
+
+def expose(model: onnx.ModelProto) -> tuple[bytes, list[str]]:
+    """A copy of a graph in which the output of every node is an output of the graph, and the outputs' names."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    already = {value.name for value in copied.graph.output}
+    names = [value for _, _, value in _values(copied)]
+    for name in names:
+        if name not in already:
+            copied.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
+    return copied.SerializeToString(), names
+
+
+def fingerprint(array: NDArray[Any]) -> tuple[float, float]:
+    """The l2 norm of an array, and its projection on random signs that depend on its size only."""
+    flat = np.asarray(array, dtype=np.float64).ravel()
+    signs = np.random.default_rng(flat.size).integers(0, 2, flat.size) * 2.0 - 1.0
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.linalg.norm(flat)), float(flat @ signs)
+
+
+def _compare(
+    model: onnx.ModelProto, recorded: Mapping[str, tuple[float, float]], found: Mapping[str, NDArray[Any]]
+) -> Difference | None:
+    for position, node, value in _values(model):
+        if value not in recorded:
+            continue  # another variant has nodes of its own
+        norm, projection = fingerprint(found[value])
+        expected_norm, expected_projection = recorded[value]
+        size = abs(expected_norm) or 1.0
+        difference = max(abs(norm - expected_norm), abs(projection - expected_projection)) / size
+        if not difference <= DIFFERS:  # NaN differs
+            relative = difference if math.isfinite(difference) else math.inf
+            return Difference(node.name, node.op_type, value, relative, position, len(model.graph.node))
+    return None
+
+
+def _values(model: onnx.ModelProto) -> Iterator[tuple[int, onnx.NodeProto, str]]:
+    """Position, node and name of every value in the order of computation, which ONNX prescribes for nodes."""
+    for position, node in enumerate(model.graph.node, start=1):
+        for value in node.output:
+            if value:
+                yield position, node, value
+
+
+def _golden_case(cases: Sequence[GoldenCase], name: str) -> GoldenCase:
+    for case in cases:
+        if case.name == name:
+            return case
+    raise BundleError(f"the trace was recorded on the golden case {name!r}, which the bundle does not hold")
+
+
+class _TorchValues(torch.fx.Interpreter):
+    """Runs the torch program behind a graph and keeps what each node gave, under the name of the graph's value."""
+
+    def __init__(self, converted: Converted) -> None:
+        super().__init__(converted.program.module())
+        self._names = converted.values
+        self._order = [value.name for value in converted.model.graph.input]
+        self.found: Arrays = {}
+
+    def collect(self, case: Case) -> Arrays:
+        """The values for one case."""
+        self.found = {}
+        with torch.no_grad():
+            self.run(*(torch.from_numpy(case.inputs[name].copy()) for name in self._order))
+        return self.found
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        """Runs one node of the program."""
+        result = super().run_node(n)
+        if n.name in self._names and isinstance(result, torch.Tensor):
+            self.found[self._names[n.name]] = result.numpy(force=True).copy()
+        return result

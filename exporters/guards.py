@@ -1,0 +1,175 @@
+"""What has to hold before a module is exported and of the graph that comes out; each guard stands for a real fault.
+
+Before: evaluation mode; float32 weights; cases that fit the declaration, share no memory and vary every named size.
+After: the inputs and opset that were asked for, every input used, no functions, custom operators or denormal weights,
+no loop unrolled, a graph that the ONNX checker accepts. The axes are held in `exporters.convert.rename_axes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from exporters.errors import GuardError
+from exporters.optimize import flush_graph
+from exporters.spec import Case, Input, Output, bind_sizes
+from exporters.sweep import dimension_names
+
+
+def check_declaration(inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
+    """Names are unique and dtypes are numpy's.
+
+    Raises:
+        GuardError: they are not.
+    """
+    if not inputs or not outputs:
+        raise GuardError("declare at least one input and one output")
+    tensors: list[Input | Output] = [*inputs, *outputs]
+    names = [tensor.name for tensor in tensors]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise GuardError(f"declared twice: {', '.join(twice)}; inputs and outputs share one name space in a graph")
+    for tensor in tensors:
+        try:
+            np.dtype(tensor.dtype)
+        except TypeError as error:
+            raise GuardError(f"{tensor.name}: {tensor.dtype!r} is not a numpy dtype") from error
+
+
+def check_module(module: nn.Module) -> None:
+    """Evaluation mode, float32, on the CPU.
+
+    Raises:
+        GuardError: dropout or batch normalisation would still be learning, or the weights are of another type.
+    """
+    training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
+    if training:
+        raise GuardError(
+            f"in training mode: {_some(training)}; dropout and batch normalisation would answer differently: "
+            "call module.eval() first"
+        )
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+            raise GuardError(f"{name} is {tensor.dtype}, expected torch.float32: call module.float() first")
+        if tensor.device.type != "cpu":
+            raise GuardError(f"{name} is on {tensor.device}, expected the CPU: call module.cpu() first")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise GuardError(f"{name} holds a number that is not finite: the training has diverged")
+
+
+def check_cases(inputs: Sequence[Input], cases: Sequence[Case]) -> None:
+    """Every case fits the declaration, no two arrays of one case share memory, every named size varies.
+
+    Raises:
+        GuardError: see above; the message names the case.
+    """
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
+    seen: dict[str, set[int]] = {name: set() for name in dimension_names(inputs)}
+    names: set[str] = set()
+    for case in cases:
+        if case.name in names or "/" in case.name or not case.name:
+            raise GuardError(f"case {case.name!r}: a name must be there, unique and without a slash")
+        names.add(case.name)
+        if set(case.inputs) != set(shapes):
+            raise GuardError(f"case {case.name!r} has the inputs {sorted(case.inputs)}, declared are {sorted(shapes)}")
+        for tensor in inputs:
+            found = case.inputs[tensor.name].dtype
+            if found != np.dtype(tensor.dtype):
+                raise GuardError(f"case {case.name!r}: {tensor.name} is {found}, declared is {tensor.dtype}")
+        try:
+            sizes = bind_sizes(shapes, case.inputs)
+        except ValueError as error:
+            raise GuardError(f"case {case.name!r}: {error}") from error
+        for name, size in sizes.items():
+            seen[name].add(size)
+        for one, other in combinations(shapes, 2):
+            if np.shares_memory(case.inputs[one], case.inputs[other]):
+                raise GuardError(
+                    f"case {case.name!r}: {one} and {other} share memory; torch would take them for one input and "
+                    "wire the graph wrongly: give each its own array, with values of its own"
+                )
+    for name, sizes_seen in seen.items():
+        if len(sizes_seen) < 2:
+            text = ", ".join(map(str, sizes_seen)) or "no size"
+            raise GuardError(
+                f"dimension {name} is swept over {text} only, so a frozen axis would pass: give "
+                f"sizes={{'{name}': […]}} or cases of other sizes, or declare it as a number"
+            )
+
+
+def check_graph(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequence[Output], opset: int) -> None:
+    """Holds a finished graph to what was asked for.
+
+    Raises:
+        GuardError: see the module's docstring.
+    """
+    for kind, declared, found in (
+        ("inputs", [tensor.name for tensor in inputs], [value.name for value in model.graph.input]),
+        ("outputs", [tensor.name for tensor in outputs], [value.name for value in model.graph.output]),
+    ):
+        if declared != found:
+            raise GuardError(f"the graph's {kind} are {found}, declared are {declared}")
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions != {"": opset}:
+        raise GuardError(
+            f"asked for opset {opset}, the graph has {versions}; some operator of it has no form in opset {opset}: "
+            f"ask for {max(versions.values(), default=opset)}"
+        )
+    strange = sorted(
+        {f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+    )
+    if strange or model.functions:
+        functions = [function.name for function in model.functions]
+        raise GuardError(f"only standard operators run everywhere; the graph has {_some(strange + functions)}")
+    used = _consumed(model.graph) | {value.name for value in model.graph.output}
+    unused = [tensor.name for tensor in inputs if tensor.name not in used]
+    if unused:
+        raise GuardError(f"no node reads {', '.join(unused)}: forward ignores it; drop the input or use it")
+    check_unrolled(model)
+    if flush_graph(onnx.ModelProto.FromString(model.SerializeToString())):
+        raise GuardError("denormal weights are left in the graph")
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise GuardError(f"the ONNX checker refuses the graph: {error}") from error
+
+
+def check_unrolled(model: onnx.ModelProto, limit: int = 16) -> None:
+    """Refuses a loop over time that was written out: the same weights multiplied more than ``limit`` times.
+
+    Raises:
+        GuardError: an initializer of rank two or more is read by more than ``limit`` multiplications.
+    """
+    weights = {initializer.name for initializer in model.graph.initializer if len(initializer.dims) >= 2}
+    readers: dict[str, int] = {}
+    for node in model.graph.node:
+        if node.op_type in ("MatMul", "Gemm", "Conv"):
+            for name in {name for name in node.input if name in weights}:
+                readers[name] = readers.get(name, 0) + 1
+    for name, count in readers.items():
+        if count > limit:
+            raise GuardError(
+                f"{name} is multiplied {count} times: a loop was unrolled to the example's length, and no other length "
+                "will run. Use a recurrent layer or torch.while_loop"
+            )
+
+
+def _consumed(graph: onnx.GraphProto) -> set[str]:
+    """Every name that a node reads, in the graph and in the graphs inside its nodes."""
+    names: set[str] = set()
+    for node in graph.node:
+        names.update(node.input)
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
+                names |= _consumed(inner) | {value.name for value in inner.output}
+    return names
+
+
+def _some(names: Sequence[str], count: int = 4) -> str:
+    more = f" and {len(names) - count} more" if len(names) > count else ""
+    return ", ".join(names[:count]) + more

@@ -1,0 +1,187 @@
+"""The cases that an exported graph is held against, the example it is traced with, and what is recorded of them.
+
+A graph that is right at the size it was exported with proves little: the usual faults (a frozen axis, a constant
+computed from the example's shape, an unrolled loop) show at other sizes only.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.errors import GuardError
+from exporters.spec import Case, Input, bind_sizes
+from runtime.engine import BATCH_NAMES
+
+BATCH_SIZES = (1, 2, 7, 32)
+OTHER_SIZES = (1, 7, 33, 128)
+"""One, odd, long: what a dimension is swept over when nothing is said about it."""
+
+MIN_GOLDEN = 8
+MAX_GOLDEN = 12
+
+
+def dimension_names(inputs: Iterable[Input]) -> tuple[str, ...]:
+    """The named dimensions of the inputs, in the order in which they appear."""
+    return tuple(dict.fromkeys(size for tensor in inputs for size in tensor.shape if isinstance(size, str)))
+
+
+def default_sizes(inputs: Sequence[Input], given: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+    """The sizes of every named dimension: those given, else a sweep in which no two dimensions agree.
+
+    Raises:
+        GuardError: sizes for a dimension that no input has.
+    """
+    names = dimension_names(inputs)
+    strangers = sorted(set(given) - set(names))
+    if strangers:
+        raise GuardError(f"sizes are given for {', '.join(strangers)}; the inputs' dimensions are {', '.join(names)}")
+    sizes: dict[str, tuple[int, ...]] = {}
+    for name in names:
+        if name in given:
+            sizes[name] = tuple(int(size) for size in given[name])
+        elif name in BATCH_NAMES:
+            sizes[name] = BATCH_SIZES
+        else:
+            shift = 2 * sum(other not in BATCH_NAMES for other in sizes)  # H and W must not be swapped unnoticed
+            sizes[name] = (OTHER_SIZES[0], *(size + shift for size in OTHER_SIZES[1:]))
+    return sizes
+
+
+def generate_cases(inputs: Sequence[Input], sizes: Mapping[str, Sequence[int]], seed: int = 0) -> tuple[Case, ...]:
+    """Cases over ``sizes``: each dimension through all its sizes, then all small, all large, and the edge values.
+
+    The values depend on the seed and the case's name only, so a case stays the same when others come or go.
+    """
+    base = {name: _middle(values) for name, values in sizes.items()}
+    combinations = [base | {name: size} for name, values in sizes.items() for size in values]
+    # All large, but for the batch: two long items show what thirty-two would.
+    large = {name: base[name] if name in BATCH_NAMES else max(values) for name, values in sizes.items()}
+    combinations += [{name: min(values) for name, values in sizes.items()}, large]
+    cases: dict[str, Case] = {}
+    for index, bound in enumerate(combinations):
+        where = " ".join(f"{name}={size}" for name, size in bound.items()) or "fixed sizes"
+        cases.setdefault(where, Case(where, _draw(inputs, bound, f"{seed} {where}", narrow=index % 2 == 1)))
+    # However few dimensions there are, there must be enough to record.
+    for index in range(max(0, MIN_GOLDEN - 2 - len(cases))):
+        name = f"random {index + 1}"
+        cases[name] = Case(name, _draw(inputs, base, f"{seed} {name}", narrow=index % 2 == 1))
+    edges = [Case(name, {t.name: _constant(t, base, top) for t in inputs}) for name, top in (("low", 0), ("high", 1))]
+    return (*cases.values(), *edges)
+
+
+def choose_example(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, NDArray[Any]]:
+    """The arrays that the module is traced with: every named size at least 2, all different, fixed sizes avoided.
+
+    torch freezes an axis whose example size is 1, and may take two axes of one size for the same axis. If no case will
+    do, sizes of several cases are put together and their values repeated.
+
+    Raises:
+        GuardError: the cases do not offer such sizes.
+    """
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
+    names = dimension_names(inputs)
+    fixed = {size for tensor in inputs for size in tensor.shape if isinstance(size, int)}
+    bound = [bind_sizes(shapes, case.inputs) for case in cases]
+    candidates = {name: sorted({sizes[name] for sizes in bound if sizes[name] >= 2}) for name in names}
+    for name, found in candidates.items():
+        if not found:
+            raise GuardError(f"dimension {name} is never larger than 1 in the cases; torch would freeze it: add a size")
+    chosen = _distinct(candidates, fixed) or _distinct(candidates, set())
+    if chosen is None:
+        text = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in candidates.items())
+        raise GuardError(f"no example with all sizes different can be made of the cases ({text}): add sizes")
+    template = next((case for case, sizes in zip(cases, bound, strict=True) if sizes == chosen), cases[0])
+    return {
+        tensor.name: np.resize(
+            template.inputs[tensor.name], [chosen[size] if isinstance(size, str) else size for size in tensor.shape]
+        ).copy()
+        for tensor in inputs
+    }
+
+
+def choose_golden(inputs: Sequence[Input], cases: Sequence[Case], count: int | None = None) -> tuple[int, ...]:
+    """Indices of the cases to record: few, yet every size and edge of the sweep that fits among them.
+
+    Raises:
+        GuardError: fewer than eight cases, or fewer asked for.
+    """
+    count = MAX_GOLDEN if count is None else count
+    if count < MIN_GOLDEN or len(cases) < MIN_GOLDEN:
+        raise GuardError(
+            f"a model records at least {MIN_GOLDEN} golden cases; asked for are {count} and the sweep has {len(cases)}"
+        )
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
+    features = []
+    for case in cases:
+        seen = {f"{name}={size}" for name, size in bind_sizes(shapes, case.inputs).items()}
+        for tensor in inputs:
+            array = case.inputs[tensor.name]
+            if array.size and array.min() == array.max():
+                seen.add(f"{tensor.name} is all {array.flat[0]}")
+        features.append(seen)
+    weight = [sum(array.nbytes for array in case.inputs.values()) for case in cases]
+    chosen: list[int] = []
+    covered: set[str] = set()
+    while len(chosen) < min(count, len(cases)):
+        left = [index for index in range(len(cases)) if index not in chosen]
+        best = min(left, key=lambda index: (-len(features[index] - covered), weight[index], index))
+        chosen.append(best)
+        covered |= features[best]
+    return tuple(sorted(chosen))
+
+
+def _middle(values: Sequence[int]) -> int:
+    return sorted(values)[(len(values) - 1) // 2] if len(values) > 1 else values[0]
+
+
+def _distinct(candidates: Mapping[str, Sequence[int]], taken: set[int]) -> dict[str, int] | None:
+    """One candidate per name, no two equal and none in ``taken``; small ones first. None if there is no such choice."""
+    if not candidates:
+        return {}
+    (name, sizes), *rest = candidates.items()
+    for size in sizes:
+        if size not in taken and (others := _distinct(dict(rest), taken | {size})) is not None:
+            return {name: size, **others}
+    return None
+
+
+def _draw(inputs: Sequence[Input], sizes: Mapping[str, int], key: str, *, narrow: bool) -> dict[str, NDArray[Any]]:
+    """Random arrays; ``narrow`` ones keep to a part of the range, as a dark photo does."""
+    arrays = {}
+    for tensor in inputs:
+        rng = np.random.default_rng(zlib.crc32(f"{key} {tensor.name}".encode()))
+        shape = [sizes[size] if isinstance(size, str) else size for size in tensor.shape]
+        dtype = np.dtype(tensor.dtype)
+        if dtype.kind == "f" and tensor.limits is None:
+            arrays[tensor.name] = (rng.standard_normal(shape) * (0.3 if narrow else 1)).astype(dtype)
+            continue
+        low, high = _limits(tensor)
+        if narrow and high - low > 8:
+            third = (high - low) / 3
+            low = low + rng.random() * 2 * third
+            high = low + third
+        if dtype.kind == "f":
+            arrays[tensor.name] = rng.uniform(low, high, shape).astype(dtype)
+        else:
+            arrays[tensor.name] = rng.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
+    return arrays
+
+
+def _constant(tensor: Input, sizes: Mapping[str, int], top: int) -> NDArray[Any]:
+    shape = [sizes[size] if isinstance(size, str) else size for size in tensor.shape]
+    return np.full(shape, _limits(tensor)[top], dtype=tensor.dtype)
+
+
+def _limits(tensor: Input) -> tuple[float, float]:
+    if tensor.limits is not None:
+        return tensor.limits
+    kind = np.dtype(tensor.dtype).kind
+    if kind == "f":
+        return 0.0, 1.0
+    # Only bytes are levels; wider integers are mostly indices, and 0 and 1 are always in range.
+    return (0, 255) if tensor.dtype == "uint8" else (0, 1)
