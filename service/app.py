@@ -1,0 +1,97 @@
+"""The application factory: bundles in, a Flask application out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from os import PathLike
+from typing import TYPE_CHECKING, cast
+
+from flask import Flask, Response
+
+from runtime.errors import InputError, MissingExtraError
+from runtime.media import MAX_PIXELS
+from service import headers, operations, problems, v1
+from service.metrics import Metrics
+from service.served import Served, Settings
+
+if TYPE_CHECKING:
+    from runtime.bundle import Bundle
+    from runtime.pipelines import Pipeline
+
+MAX_BYTES = 32 * 2**20
+MAX_IMAGES = 32
+
+
+def create_app(
+    bundles: Sequence[str | PathLike[str] | Bundle | Pipeline],
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    variant: str | None = None,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    max_images: int = MAX_IMAGES,
+    body_seconds: float = 30.0,
+    cors_origins: Sequence[str] = (),
+) -> Flask:
+    """The service for some bundles. Every pipeline is loaded and has answered a warm-up run when this returns.
+
+    Call it in the process that serves: ONNX Runtime sessions do not survive a fork.
+
+    Args:
+        bundles: Paths, opened bundles or loaded pipelines, each under the name in its manifest.
+        device: Where paths and bundles run: ``cpu``, ``gpu``, ``auto`` …
+        threads: Threads of each engine; None takes what the process may use.
+        variant: Which variant of the models; None takes the bundle's own choice.
+        max_bytes: Largest request body, in bytes.
+        max_pixels: Largest image, in pixels.
+        max_images: Most images in one request.
+        body_seconds: Longest time a request body may take to arrive (under gunicorn).
+        cors_origins: Origins of other sites whose pages may call the service.
+
+    Raises:
+        BundleError: A bundle is damaged.
+        DeviceError: The device cannot be had.
+        InputError: No bundle, or two of one name.
+        MissingExtraError: OpenCV is not installed.
+    """
+    if find_spec("cv2") is None:
+        raise MissingExtraError("opencv-python-headless", "serve")  # better now than at the first photo
+    settings = Settings(max_bytes, max_pixels, max_images, body_seconds, tuple(cors_origins))
+    served: dict[str, Served] = {}
+    for bundle in bundles:
+        one = Served(_pipeline(bundle, device, threads, variant))
+        if one.name in served:
+            raise InputError(f"two bundles are called {one.name!r}; each needs a name of its own to have a route")
+        served[one.name] = one
+    if not served:
+        raise InputError("there is no bundle to serve; give at least one")
+
+    app = Flask("service", static_folder="static", static_url_path="/static")
+    app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False
+    app.extensions["edgedl"] = served
+    metrics = Metrics()
+    metrics.install(app, frozenset(served))
+    headers.install(app, settings.cors_origins)
+    problems.install(app)
+    app.register_blueprint(v1.blueprint(served, settings, metrics))
+    app.register_blueprint(operations.blueprint(served, settings, metrics))
+
+    @app.get("/")
+    def page() -> Response:
+        return app.send_static_file("index.html")
+
+    return app
+
+
+def _pipeline(
+    bundle: str | PathLike[str] | Bundle | Pipeline, device: str, threads: int | None, variant: str | None
+) -> Pipeline:
+    if hasattr(bundle, "predict"):
+        return cast("Pipeline", bundle)
+    from runtime.pipelines import load
+
+    pipeline: Pipeline = load(bundle, device=device, threads=threads, variant=variant)
+    return pipeline

@@ -1,0 +1,155 @@
+"""``GET /openapi.json``: the routes of this very application, with its bundles and limits (OpenAPI 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service.inputs import IMAGE_TYPES
+from service.served import Served, Settings
+
+_TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
+_PROBLEMS = {
+    "400": "The request has the wrong form: `found` and `expected` say how.",
+    "404": "There is no such bundle.",
+    "405": "The route does not take this method; `Allow` lists what it takes.",
+    "408": "The body did not arrive in time.",
+    "413": "The body, the image or the number of images is over the limit.",
+    "415": "The content type is not one of those in `Accept`.",
+    "422": "The file cannot be decoded, or does not suit the bundle.",
+    "500": "The server failed; its log has the reason under `request_id`.",
+    "503": "The bundle cannot answer at present; `Retry-After` says when to try again.",
+}
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
+_FACE = {
+    "type": "object",
+    "required": ["box", "score", "age", "low", "high", "keypoints"],
+    "properties": {
+        "box": _NUMBERS
+        | {"minItems": 4, "maxItems": 4, "description": "x1, y1, x2, y2 in pixels of the upright image"},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "age": {"type": "number", "description": "expected age in years"},
+        "low": {"type": "number", "description": "10th percentile of the age, in years"},
+        "high": {"type": "number", "description": "90th percentile of the age, in years"},
+        "keypoints": {"type": "array", "items": _NUMBERS, "description": "x, y in pixels: eyes, nose, mouth, ears"},
+        "probabilities": _NUMBERS | {"description": "with ?distribution=1: one per entry of the bundle's `years`"},
+    },
+}
+# What a result of each task holds; a task that is not here is described as an object.
+_RESULTS: dict[str, dict[str, Any]] = {
+    "age": {
+        "type": "object",
+        "required": ["faces"],
+        "properties": {"faces": {"type": "array", "items": {"$ref": "#/components/schemas/Face"}}},
+    },
+}
+_PROBLEM = {
+    "type": "object",
+    "required": ["type", "title", "status", "detail", "request_id"],
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "found": {"type": "string"},
+        "expected": {"type": "string"},
+        "request_id": {"type": "string"},
+    },
+}
+_READINESS = {"200": ("ready", "application/json"), "503": ("A bundle does not answer.", "application/json")}
+
+
+def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]:
+    """The OpenAPI document of a service."""
+    plain = {
+        "/": ("The page for people.", {"200": ("HTML", "text/html")}),
+        "/v1": ("The bundles, their signatures and the limits.", {"200": ("the list", "application/json")}),
+        "/livez": ("The process is alive.", {"200": ("alive", "application/json")}),
+        "/readyz": ("Every bundle has answered a warm-up run.", _READINESS),
+        "/health": ("Liveness and readiness of each bundle, in detail.", _READINESS),
+        "/metrics": ("Prometheus metrics.", {"200": ("exposition", "text/plain")}),
+        "/openapi.json": ("This document.", {"200": ("OpenAPI 3.1", "application/json")}),
+    }
+    paths: dict[str, Any] = {
+        path: {
+            "get": {
+                "summary": summary,
+                "operationId": path.strip("/").replace(".", "_") or "page",
+                "responses": {status: _content(*answer) for status, answer in answers.items()},
+            }
+        }
+        for path, (summary, answers) in plain.items()
+    }
+    for name, one in served.items():
+        paths[f"/v1/{name}"] = {"post": _predict(one, settings)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "edgedl",
+            "summary": "Bundles that answer over HTTP.",
+            "version": "1",
+        },
+        "servers": [{"url": "."}],
+        "paths": paths,
+        "components": {"schemas": {"Face": _FACE, "Problem": _PROBLEM}},
+    }
+
+
+def _content(description: str, media_type: str) -> dict[str, Any]:
+    return {"description": description, "content": {media_type: {}}}
+
+
+def _predict(one: Served, settings: Settings) -> dict[str, Any]:
+    manifest = one.pipeline.bundle.manifest
+    base64 = {"type": "string", "contentEncoding": "base64"}
+    # One of two forms, each closed: the body is either a single image or a list of them.
+    json_body = {
+        "oneOf": [
+            {
+                "type": "object",
+                "required": [key],
+                "additionalProperties": False,
+                "properties": {key: schema},
+            }
+            for key, schema in (
+                ("image", base64),
+                ("images", {"type": "array", "minItems": 1, "maxItems": settings.max_images, "items": base64}),
+            )
+        ]
+    }
+    form = {
+        "type": "object",
+        "additionalProperties": {"type": "string", "contentMediaType": "application/octet-stream"},
+    }
+    answer = {
+        "type": "object",
+        "required": ["name", "version", "results"],
+        "properties": {
+            "name": {"const": manifest.name},
+            "version": {"type": "string"},
+            "results": {"type": "array", "items": _RESULTS.get(manifest.task, {"type": "object"})},
+        },
+    }
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {
+        "summary": manifest.description or f"Answers of the bundle {manifest.name}.",
+        "description": f"At most {settings.max_bytes:,} bytes, {settings.max_pixels:,} pixels an image and "
+        f"{settings.max_images} images a request.",
+        "operationId": f"predict_{manifest.name}",
+        "parameters": [
+            {"name": option, "in": "query", "required": False, "schema": {"type": _TYPES[kind]}}
+            for option, kind in one.options.items()
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {media_type: {} for media_type in IMAGE_TYPES}
+            | {"multipart/form-data": {"schema": form}, "application/json": {"schema": json_body}},
+        },
+        "responses": {
+            "200": {
+                "description": "One result an image, in order.",
+                "content": {"application/json": {"schema": answer}},
+            }
+        }
+        | {status: {"description": text, "content": problem} for status, text in _PROBLEMS.items()},
+    }

@@ -1,0 +1,194 @@
+"""The pipelines that a service holds, and whether they can answer."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.errors import InputError, MediaError
+from runtime.media import read_image
+from runtime.npy import load_npy
+from runtime.pipelines.tensors import TensorPipeline
+from service.problems import Problem
+
+if TYPE_CHECKING:
+    from runtime.pipelines import Pipeline
+
+LOG = logging.getLogger("edgedl.service")
+
+RETRY_SECONDS = 1.0
+OPTION_TYPES: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a service accepts.
+
+    Attributes:
+        max_bytes: Largest request body, in bytes.
+        max_pixels: Largest image, in pixels (width times height), read from its header before it is decoded.
+        max_images: Most images in one request.
+        body_seconds: Longest time that a request body may take to arrive; a slow sender must not hold a thread.
+        cors_origins: Origins of other sites whose pages may call the service; none by default.
+    """
+
+    max_bytes: int
+    max_pixels: int
+    max_images: int
+    body_seconds: float
+    cors_origins: tuple[str, ...]
+
+
+class Served:
+    """One pipeline and its health.
+
+    A pipeline that fails on a request is tried on its warm-up input at once: that tells a picture the pipeline cannot
+    take from an engine that is broken. A broken one refuses requests (503) and reports unready until a later try,
+    at most one a second, succeeds.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.name: str = pipeline.bundle.manifest.name
+        self.failure: str | None = "not tried yet"
+        self.warm_up_ms: float | None = None
+        self.options = _options(pipeline)
+        self.takes_arrays = isinstance(pipeline, TensorPipeline)
+        self._trying = Lock()
+        self._tried = 0.0
+        self._probes = _recorded_inputs(pipeline)
+        self.warm_up()
+
+    def warm_up(self) -> None:
+        """Run the pipeline on a grey image and each engine on its smallest recorded case, and note the outcome."""
+        start = time.perf_counter()
+        try:
+            with suppress(InputError):  # a task that takes no pictures answers, too
+                self.pipeline.predict(np.full((64, 64, 3), 128, np.uint8))
+            for model, inputs in self._probes.items():
+                self.pipeline.engines[model].run(inputs)
+        except Exception as error:
+            LOG.error("bundle %s does not answer its warm-up run", self.name, exc_info=error)
+            self.failure = type(error).__name__
+        else:
+            self.failure = None
+            self.warm_up_ms = (time.perf_counter() - start) * 1e3
+        self._tried = time.monotonic()
+
+    def ready(self) -> bool:
+        """Whether the pipeline answers; a failed one is tried again, at most once a second and by one thread."""
+        if self.failure is not None and self._trying.acquire(blocking=False):
+            try:
+                if time.monotonic() - self._tried >= RETRY_SECONDS:
+                    self.warm_up()
+            finally:
+                self._trying.release()
+        return self.failure is None
+
+    def decode(self, data: bytes, settings: Settings) -> NDArray[Any]:
+        """The array that the pipeline takes: uint8 RGB [H, W, 3], or, where the task is only a graph, any .npy array.
+
+        Raises:
+            MediaError: The file cannot be decoded.
+            TooLargeError: It has more pixels than allowed.
+        """
+        if not self.takes_arrays:
+            return read_image(data, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
+        try:
+            return load_npy(data)
+        except ValueError as error:
+            raise MediaError(f"{error}; this bundle takes arrays as .npy") from error
+
+    def predict(self, image: NDArray[Any], options: dict[str, Any]) -> dict[str, Any]:
+        """The pipeline's answer for one image.
+
+        Args:
+            image: What ``decode`` gave.
+            options: The pipeline's own options.
+
+        Raises:
+            InputError: The image does not suit the pipeline.
+            Problem: 503, the engine is broken.
+        """
+        if not self.ready():
+            raise self._unavailable()
+        try:
+            return self.pipeline.predict(image, **options)
+        except InputError:
+            raise
+        except Exception as error:
+            self.warm_up()
+            if self.failure is not None:
+                raise self._unavailable() from error
+            raise
+
+    def describe(self) -> dict[str, Any]:
+        """The bundle as ``GET /v1`` lists it."""
+        manifest = self.pipeline.bundle.manifest
+        return {
+            "name": manifest.name,
+            "version": manifest.version,
+            "task": manifest.task,
+            "license": manifest.license,
+            "description": manifest.description,
+            "url": f"/v1/{manifest.name}",
+            "ready": self.failure is None,
+            "options": self.options,
+            "pipeline": dict(manifest.pipeline),
+            "models": {
+                name: {
+                    "inputs": [asdict(tensor) for tensor in model.inputs],
+                    "outputs": [asdict(tensor) for tensor in model.outputs],
+                }
+                | _engine(self.pipeline, name, tuple(model.variants))
+                for name, model in manifest.models.items()
+            },
+        }
+
+    def _unavailable(self) -> Problem:
+        return Problem(
+            503, f"The bundle {self.name!r} cannot answer at present; try again soon.", headers={"Retry-After": "2"}
+        )
+
+
+def _engine(pipeline: Pipeline, model: str, variants: tuple[str, ...]) -> dict[str, Any]:
+    engine = pipeline.engines.get(model)
+    if engine is None:
+        return {}
+    return {
+        "device": engine.device,
+        "provider": engine.provider,
+        "threads": engine.threads,
+        # A variant that only some models have leaves the others as they are.
+        "variant": variant if (variant := getattr(pipeline, "variant", None)) in variants else "fp32",
+    }
+
+
+def _options(pipeline: Pipeline) -> dict[str, str]:
+    """The options that ``predict`` takes by keyword, with their types: these and no others may stand in a query."""
+    options = {}
+    for parameter in inspect.signature(pipeline.predict).parameters.values():
+        annotation = parameter.annotation
+        kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+        if parameter.kind is parameter.KEYWORD_ONLY and kind in OPTION_TYPES:
+            options[parameter.name] = kind
+    return options
+
+
+def _recorded_inputs(pipeline: Pipeline) -> dict[str, dict[str, NDArray[Any]]]:
+    """For each engine, the inputs of the smallest case recorded in the bundle."""
+    probes = {}
+    for model in pipeline.engines:
+        if pipeline.bundle.manifest.models[model].golden is not None:
+            cases = pipeline.bundle.golden(model)
+            smallest = min(cases, key=lambda case: sum(array.size for array in case.inputs.values()))
+            probes[model] = dict(smallest.inputs)
+    return probes

@@ -1,0 +1,64 @@
+// The service's own HTTP interface. Every failure becomes a Failure with words for a person.
+
+export class Failure extends Error {
+  /** @param {string} title a few words @param {string} detail a sentence @param {string} [id] the request's id */
+  constructor(title, detail, id = "") {
+    super(detail);
+    this.title = title;
+    this.id = id;
+  }
+}
+
+const TITLES = {
+  400: "The server did not understand the request",
+  404: "That bundle is not here",
+  408: "The upload took too long",
+  413: "That picture is too large",
+  415: "That kind of file is not taken",
+  422: "That picture cannot be read",
+  500: "The server failed",
+  503: "The server is not ready",
+};
+
+async function ask(url, request) {
+  let response;
+  try {
+    response = await fetch(url, request);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("The server cannot be reached", "Is it still running? Try again in a moment.");
+  }
+  const document = await response.json().catch(() => null);
+  if (response.ok && document !== null) return { response, document };
+  const title = TITLES[response.status] ?? `The server answered ${response.status}`;
+  throw new Failure(title, document?.detail ?? response.statusText, document?.request_id ?? "");
+}
+
+/** The bundles and limits of this server. */
+export async function listBundles() {
+  return (await ask("v1")).document;
+}
+
+/**
+ * Ask a bundle about one encoded picture.
+ * @returns {Promise<{result: object, milliseconds: number, server: number|null}>} the answer, the time from sending to
+ *   receiving it, and the part of it that the server spent on decoding and predicting
+ */
+export async function predict(bundle, options, blob, signal) {
+  const query = new URLSearchParams(Object.entries(options).filter(([name]) => name in bundle.options));
+  const url = `v1/${encodeURIComponent(bundle.name)}${String(query) ? `?${query}` : ""}`;
+  const start = performance.now();
+  const { response, document } = await ask(url, {
+    method: "POST",
+    headers: { "Content-Type": blob.type },
+    body: blob,
+    signal,
+  });
+  const timing = response.headers.get("Server-Timing") ?? "";
+  const parts = [...timing.matchAll(/dur=([\d.]+)/g)].map((match) => Number(match[1]));
+  return {
+    result: document.results[0],
+    milliseconds: performance.now() - start,
+    server: parts.length ? parts.reduce((sum, part) => sum + part, 0) : null,
+  };
+}

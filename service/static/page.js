@@ -1,0 +1,217 @@
+// The page: takes pictures, asks the chosen bundle, and hands the answer to the module of its task.
+
+import { Failure, listBundles, predict } from "./api.js";
+import { element } from "./element.js";
+import { Camera, openPhoto, pictureIn } from "./source.js";
+import { Stage } from "./stage.js";
+import { taskModule } from "./tasks/index.js";
+
+const SHORTEST_CYCLE = 100; // milliseconds between two camera pictures: ten a second are enough for the eye
+
+const find = (id) => document.getElementById(id);
+const stage = new Stage({
+  stage: find("stage"),
+  frame: find("frame"),
+  picture: find("picture"),
+  video: find("video"),
+  overlay: find("overlay"),
+  targets: find("targets"),
+});
+const camera = new Camera(find("video"));
+
+let bundle = null; // the chosen one, as /v1 lists it
+let task = null; // its module
+let view = null; // what that module made
+let turn = 0; // rises with each new picture or camera run: late answers to an earlier one are dropped
+let last = null; // the last photo, asked again when another bundle is chosen
+
+function complain(error) {
+  const failure = error instanceof Failure ? error : new Failure("The page failed", String(error?.message ?? error));
+  find("message-title").textContent = failure.title;
+  find("message-detail").textContent = failure.message;
+  find("message-id").textContent = failure.id ? `Request ${failure.id}` : "";
+  find("message").hidden = false;
+}
+
+function settle() {
+  find("message").hidden = true;
+}
+
+function scaled(result, scale) {
+  // Boxes and points are the only pixels in an answer; what was sent may be smaller than what is shown.
+  if (scale === 1) return result;
+  const back = (value) => (Array.isArray(value) ? value.map(back) : value / scale);
+  const face = (one) => ({ ...one, box: back(one.box), keypoints: back(one.keypoints ?? []) });
+  return result.faces ? { ...result, faces: result.faces.map(face) } : result;
+}
+
+function openView() {
+  find("empty").hidden = true;
+  find("view").hidden = false;
+  document.querySelector("main").classList.add("open");
+}
+
+function closeView() {
+  find("view").hidden = true;
+  find("empty").hidden = false;
+  document.querySelector("main").classList.remove("open");
+}
+
+function timing(...pairs) {
+  const nodes = pairs.flatMap(([value, unit], index) => [index ? " · " : "", element("b", {}, value), ` ${unit}`]);
+  find("timing").replaceChildren(...nodes);
+}
+
+async function showPhoto(file) {
+  stopCamera();
+  settle();
+  const mine = ++turn;
+  try {
+    const photo = await openPhoto(file);
+    if (mine !== turn) return;
+    last = photo;
+    openView();
+    view.clear();
+    stage.show(photo.image, photo.width, photo.height);
+    await askAbout(photo, mine);
+  } catch (error) {
+    if (mine === turn) complain(error);
+  }
+}
+
+async function askAbout(photo, mine) {
+  find("busy").hidden = false;
+  timing();
+  try {
+    const answer = await predict(bundle, task.options, photo.body);
+    if (mine !== turn) return;
+    find("spoken").textContent = view.show(scaled(answer.result, photo.scale), false);
+    const server = answer.server === null ? [] : [[answer.server.toFixed(0), "ms in the bundle"]];
+    timing([answer.milliseconds.toFixed(0), "ms"], ...server);
+  } finally {
+    if (mine === turn) find("busy").hidden = true;
+  }
+}
+
+async function startCamera() {
+  settle();
+  const mine = ++turn;
+  try {
+    await camera.start();
+    if (mine !== turn) return camera.stop();
+    last = null;
+    openView();
+    view.clear();
+    find("busy").hidden = true;
+    stage.show(null, camera.size.width, camera.size.height, camera.mirrored);
+    reflectCamera();
+    await look(mine);
+  } catch (error) {
+    if (mine !== turn) return;
+    stopCamera();
+    complain(error);
+  }
+}
+
+async function look(mine) {
+  let cycle = null; // milliseconds, smoothed
+  while (mine === turn && camera.running) {
+    const start = performance.now();
+    if (document.hidden) {
+      await pause(250);
+      continue;
+    }
+    const frame = await camera.grab();
+    const answer = await predict(bundle, task.options, frame.body);
+    if (mine !== turn || !camera.running) return;
+    if (frame.width !== stage.width || frame.height !== stage.height) {
+      stage.show(null, frame.width, frame.height, camera.mirrored); // the device was turned
+    }
+    view.show(scaled(answer.result, frame.scale), true);
+    await pause(SHORTEST_CYCLE - (performance.now() - start));
+    const took = performance.now() - start;
+    cycle = cycle === null ? took : 0.8 * cycle + 0.2 * took;
+    if (mine === turn) timing([answer.milliseconds.toFixed(0), "ms"], [(1000 / cycle).toFixed(1), "fps"]);
+  }
+}
+
+function pause(milliseconds) {
+  return new Promise((resolve) => setTimeout(resolve, Math.max(0, milliseconds)));
+}
+
+function stopCamera() {
+  if (!camera.running) return;
+  turn += 1;
+  camera.stop();
+  reflectCamera();
+  stage.setRegions([]);
+  view.clear();
+  timing();
+  closeView();
+  find("camera").focus(); // the button that was pressed is gone
+}
+
+function reflectCamera() {
+  find("live").textContent = camera.running ? "Stop the camera" : "Use the camera";
+  find("live").setAttribute("aria-pressed", String(camera.running));
+}
+
+function chooseBundle(next) {
+  bundle = next;
+  task = taskModule(bundle.task);
+  view?.clear();
+  stage.setRegions([]);
+  view = task.create({ panel: find("answer"), stage, bundle });
+  find("title").textContent = task.title;
+  find("lead").textContent = task.lead;
+  find("bundle-name").textContent = find("bundle").hidden ? bundle.name : "";
+  const engine = Object.values(bundle.models)[0] ?? {};
+  const facts = [bundle.version, engine.device, engine.variant].filter(Boolean).map((fact) => element("span", {}, fact));
+  if (!bundle.ready) facts.push(element("span", { class: "bad" }, "not ready"));
+  find("bundle-facts").replaceChildren(...facts);
+  document.title = `${bundle.name} – edgedl`;
+}
+
+async function begin() {
+  const { bundles } = await listBundles();
+  const select = find("bundle");
+  select.replaceChildren(...bundles.map((one) => element("option", { value: one.name }, one.name)));
+  select.hidden = bundles.length < 2;
+  select.addEventListener("change", () => {
+    settle();
+    chooseBundle(bundles.find((one) => one.name === select.value));
+    if (last) askAbout(last, ++turn).catch(complain);
+  });
+  chooseBundle(bundles[0]);
+
+  const file = find("file");
+  for (const id of ["choose", "again"]) find(id).addEventListener("click", () => file.click());
+  file.addEventListener("change", () => {
+    if (file.files.length) showPhoto(file.files[0]);
+    file.value = ""; // so that the same photo can be chosen twice
+  });
+  for (const id of ["camera", "live"]) {
+    find(id).addEventListener("click", () => (camera.running ? stopCamera() : startCamera()));
+  }
+  addEventListener("paste", (event) => {
+    const picture = pictureIn(event.clipboardData);
+    if (picture) showPhoto(picture);
+  });
+  const dragging = (on) => document.body.classList.toggle("dragging", on);
+  addEventListener("dragover", (event) => {
+    event.preventDefault();
+    dragging(true);
+  });
+  addEventListener("dragleave", (event) => {
+    if (!event.relatedTarget) dragging(false);
+  });
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    dragging(false);
+    const picture = pictureIn(event.dataTransfer);
+    if (picture) showPhoto(picture);
+  });
+  document.body.dataset.state = "ready";
+}
+
+begin().catch(complain);

@@ -1,0 +1,22 @@
+// The answer as it came, for tasks that have no module of their own.
+
+import { element } from "../element.js";
+
+export default {
+  title: "Show a photo",
+  lead: "The bundle's answer is shown as JSON.",
+  options: {},
+  create({ panel }) {
+    return {
+      show(result) {
+        panel.replaceChildren(
+          element("div", { class: "card" }, element("h2", {}, "Answer"), element("pre", { tabindex: "0" }, JSON.stringify(result, null, 2))),
+        );
+        return "The answer is shown.";
+      },
+      clear() {
+        panel.replaceChildren();
+      },
+    };
+  },
+};

@@ -1,0 +1,71 @@
+"""``/v1``: the bundles, and an answer for a picture."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from flask import Blueprint, Response, request
+
+from runtime.errors import InputError
+from service.deadlines import Deadlines
+from service.inputs import read_images, read_options
+from service.metrics import Metrics
+from service.problems import Problem, from_edgedl
+from service.served import Served, Settings
+
+
+def json_response(document: Any, status: int = 200) -> Response:
+    """A JSON answer; numpy values are written as they are."""
+    body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    return Response(body, status=status, content_type="application/json")
+
+
+def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics) -> Blueprint:
+    """The routes ``GET /v1`` and ``POST /v1/NAME``."""
+    routes = Blueprint("v1", __name__)
+    deadlines = Deadlines()
+
+    @routes.get("/v1")
+    def bundles() -> Response:
+        limits = {
+            "max_bytes": settings.max_bytes,
+            "max_pixels": settings.max_pixels,
+            "max_images": settings.max_images,
+        }
+        return json_response({"bundles": [one.describe() for one in served.values()], "limits": limits})
+
+    @routes.post("/v1/<name>")
+    def predict(name: str) -> Response:
+        if name not in served:
+            raise Problem(
+                404,
+                f"There is no bundle {name!r}; this service has {', '.join(map(repr, served))}.",
+                found=name,
+                expected=", ".join(served),
+            )
+        one = served[name]
+        options = read_options(request.args.to_dict(flat=False), one.options)
+        images = read_images(request, settings, deadlines)
+        decoding = predicting = 0.0
+        results = []
+        for index, data in enumerate(images):
+            try:
+                start = time.perf_counter()
+                image = one.decode(data, settings)
+                decoded = time.perf_counter()
+                results.append(one.predict(image, options))
+            except InputError as error:
+                where = f"Image {index + 1} of {len(images)}" if len(images) > 1 else ""
+                raise from_edgedl(error, where) from error
+            decoding += decoded - start
+            predicting += time.perf_counter() - decoded
+            metrics.count_result(name, results[-1])
+        manifest = one.pipeline.bundle.manifest
+        response = json_response({"name": manifest.name, "version": manifest.version, "results": results})
+        response.headers["Server-Timing"] = f"decode;dur={decoding * 1e3:.2f}, predict;dur={predicting * 1e3:.2f}"
+        return response
+
+    return routes

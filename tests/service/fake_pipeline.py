@@ -1,0 +1,87 @@
+"""A pipeline whose answers a test can work out by hand."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+
+from runtime.errors import InputError
+from runtime.manifest import Manifest
+
+YEARS = list(range(81))
+# Two faces in every picture of at least 32 pixels, as shares of its width and height.
+FACES = ((0.10, 0.20, 0.40, 0.60), (0.55, 0.15, 0.90, 0.75))
+
+
+class FakePipeline:
+    """Stands in for the age pipeline: the first face's age is the mean red over four, the second's 20 years more."""
+
+    def __init__(self, name: str = "age", task: str = "age") -> None:
+        tensor = {"name": "face", "dtype": "uint8", "shape": ["N", "H", "W", 3]}
+        model = {
+            "variants": {"fp32": {"file": "age.onnx", "sha256": "0" * 64, "bytes": 1}},
+            "inputs": [tensor],
+            "outputs": [{"name": "age", "dtype": "float32", "shape": ["N"], "unit": "year"}],
+        }
+        manifest = Manifest.from_json(
+            {
+                "schema_version": 1,
+                "name": name,
+                "version": "1.2.3",
+                "task": task,
+                "license": "CC0-1.0",
+                "description": "Ages of faces.",
+                "models": {"age": model},
+                "pipeline": {"years": YEARS},
+            }
+        )
+        self.bundle: Any = SimpleNamespace(manifest=manifest)
+        self.engines: dict[str, Any] = {}
+        self.fault: Exception | None = None
+        self.calls = 0
+
+    def predict(self, source: Any, *, distribution: bool = False, limit: int = 8) -> dict[str, Any]:
+        self.calls += 1
+        if self.fault is not None:
+            raise self.fault
+        height, width = source.shape[:2]
+        if min(height, width) < 4:
+            raise InputError(f"the image is {width} x {height}; faces need at least 4 x 4")
+        if min(height, width) < 32:
+            return {"faces": []}
+        faces = []
+        for index, (x1, y1, x2, y2) in enumerate(FACES[:limit]):
+            age = float(source[..., 0].mean()) / 4 + 20 * index
+            box = [x1 * width, y1 * height, x2 * width, y2 * height]
+            face = {"box": box, "score": 0.9, "age": age, "low": age - 8, "high": age + 8, "keypoints": [box[:2]] * 6}
+            if distribution:
+                weights = np.exp(-0.5 * ((np.array(YEARS) - age) / 6.2) ** 2)
+                face["probabilities"] = (weights / weights.sum()).astype(np.float32)
+            faces.append(face)
+        return {"faces": faces}
+
+    def draw(self, source: Any, result: Any) -> Any:
+        return source
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> FakePipeline:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def picture(width: int = 80, height: int = 60, red: int = 100) -> np.ndarray:
+    """uint8 RGB, [height, width, 3]."""
+    return np.full((height, width, 3), (red, 30, 60), np.uint8)
+
+
+def encoded(extension: str = ".png", **size: int) -> bytes:
+    ok, data = cv2.imencode(extension, picture(**size)[..., ::-1])
+    assert ok
+    return data.tobytes()
