@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from edgedl.data.sources import Source
 
 Attribute = str | int | float | bool
-_NOTHING: Mapping[str, Attribute] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ class FaceSample:
     split: str = "train"
     subject: str | None = None
     box: tuple[float, float, float, float] | None = None
-    attributes: Mapping[str, Attribute] = field(default=_NOTHING)
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
     def read(self) -> bytes:
         """The file's bytes.
@@ -120,7 +119,9 @@ class FaceDataset:
         if name not in self.splits:
             have = ", ".join((*self.splits, "all"))
             raise InputError(f"the data set {self.name} has no split {name!r}; it has: {have}")
-        return replace(self, samples=tuple(sample for sample in self.samples if sample.split == name))
+        chosen = copy(self)  # not replace(): a subclass may be made from other things than these fields
+        object.__setattr__(chosen, "samples", tuple(sample for sample in self.samples if sample.split == name))
+        return chosen
 
     def summary(self) -> str:
         """What was read and what was left out, a line each."""

@@ -1,0 +1,137 @@
+"""Faces as the deployed pipeline crops them, in memory and on disk: what training sees is what service will see."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedl.data.samples import FaceDataset, FaceSample
+from runtime.errors import MissingExtraError
+from runtime.faces import Crop, Detection, Pixels, crop_to_json, overlap
+from runtime.pipelines.age import AgePipeline
+from runtime.threads import default_threads
+
+log = logging.getLogger(__name__)
+
+CACHE_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FaceCrops:
+    """Crops of a data set, in its order.
+
+    Attributes:
+        pipeline: (n, S, S, 3) as the detector and the crop of the bundle give them; the whole picture where no face
+            was found.
+        whole: (n, S, S, 3) the pictures as they are.
+        found: (n,) whether the detector found a face.
+    """
+
+    pipeline: NDArray[np.uint8]
+    whole: NDArray[np.uint8]
+    found: NDArray[np.bool_]
+
+
+def chosen_face(pipeline: AgePipeline, image: Pixels, sample: FaceSample) -> Detection | None:
+    """The face that a sample is about: the one at its box, else the largest; None where there is none."""
+    faces = pipeline.find(image)
+    if not faces:
+        return None
+    boxes = np.stack([face.box for face in faces])
+    if sample.box is not None:
+        overlaps = overlap(np.array(sample.box), boxes)
+        return faces[int(overlaps.argmax())] if overlaps.max() > 0 else None
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return faces[int(areas.argmax())]
+
+
+def face_crops(
+    dataset: FaceDataset,
+    pipeline: AgePipeline,
+    crop: Crop,
+    side: int,
+    *,
+    cache: Path | None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> FaceCrops:
+    """Crops every picture of a data set, or reads the crops of an earlier call from the cache.
+
+    Args:
+        dataset: the faces.
+        pipeline: finds them; only its detector is used.
+        crop: how a found face is cut out.
+        side: S, pixels.
+        cache: folder for the crops; None keeps nothing.
+        progress: told the number done and of all.
+
+    Raises:
+        InputError: a picture cannot be read.
+    """
+    path = cache / f"faces-{_key(dataset, pipeline, crop, side)}.npz" if cache else None
+    if path is not None and path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return FaceCrops(arrays["pipeline"], arrays["whole"], arrays["found"])
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            log.warning("the cached crops %s are damaged (%s) and are made again", path, error)
+    crops = _make(dataset, pipeline, crop, side, progress)
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
+            np.savez(file, pipeline=crops.pipeline, whole=crops.whole, found=crops.found)
+        Path(file.name).replace(path)
+    return crops
+
+
+def _make(
+    dataset: FaceDataset, pipeline: AgePipeline, crop: Crop, side: int, progress: Callable[[int, int], None]
+) -> FaceCrops:
+    n = len(dataset)
+    crops = FaceCrops(
+        np.empty((n, side, side, 3), np.uint8), np.empty((n, side, side, 3), np.uint8), np.zeros(n, np.bool_)
+    )
+
+    def one(index: int) -> None:
+        image = dataset.image(index)
+        face = chosen_face(pipeline, image, dataset[index])
+        crops.found[index] = face is not None
+        crops.whole[index] = _shrunk(image, side)
+        crops.pipeline[index] = crops.whole[index] if face is None else _shrunk(crop(image, face), side)
+
+    with ThreadPoolExecutor(default_threads()) as pool:
+        for done, _ in enumerate(pool.map(one, range(n)), start=1):
+            progress(done, n)
+    return crops
+
+
+def _shrunk(image: Pixels, side: int) -> Pixels:
+    """(H, W, 3) -> (side, side, 3): area-averaged where it shrinks, the nearest to the graph's own antialias."""
+    if image.shape[:2] == (side, side):
+        return image
+    try:
+        import cv2
+    except ImportError:
+        raise MissingExtraError("opencv-python-headless", "media") from None
+    shrinks = image.shape[0] >= side and image.shape[1] >= side
+    resized = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+def _key(dataset: FaceDataset, pipeline: AgePipeline, crop: Crop, side: int) -> str:
+    """Everything that the crops depend on."""
+    detector = pipeline.bundle.manifest.models["faces"].variants["fp32"].sha256
+    settings = [pipeline.settings.look_again, pipeline.settings.frame, crop_to_json(crop), side]
+    places = sorted({str(sample.source.path.resolve()) for sample in dataset})
+    stamps = [[place, Path(place).stat().st_size, Path(place).stat().st_mtime_ns] for place in places]
+    names = hashlib.sha256("\n".join(sample.name for sample in dataset).encode()).hexdigest()
+    document = json.dumps([CACHE_FORMAT, detector, settings, dataset.name, stamps, names])
+    return hashlib.sha256(document.encode()).hexdigest()[:24]
