@@ -81,7 +81,8 @@ def start(bundles: str = "[Slow()]", port: int = 0, **settings: object) -> subpr
     return subprocess.Popen(
         [sys.executable, "-c", START.format(bundles=bundles, port=port, settings=settings)],
         cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error,ignore::ResourceWarning"}  # gunicorn closes by letting go,
+        # gunicorn closes some of its files by letting go of them.
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error,ignore::ResourceWarning"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
