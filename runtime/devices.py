@@ -310,7 +310,7 @@ def _create(graph: bytes | os.PathLike[str], providers: Sequence[Any], options: 
         )
     # onnxruntime raises a class of its own per status code, all unrelated.
     except Exception as error:
-        raise BundleError(f"ONNX Runtime cannot load the graph: {_first_line(error)}") from error
+        raise BundleError(f"ONNX Runtime cannot load the graph: {first_line(error)}") from error
     # Kept for that fallback only, and as large as the weights.
     session._model_bytes = None
     return session
@@ -332,7 +332,8 @@ def _reason(config: ProviderConfig, error: BundleError | None) -> str:
     return str(error) if error else "see the lines of onnxruntime on standard error"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What an exception of onnxruntime says, without the code in front."""
     text = str(error).strip().splitlines()
     return re.sub(r"^\[ONNXRuntimeError\] : \d+ : ", "", text[0]) if text else type(error).__name__
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.devices import open_session
+from runtime.devices import first_line, open_session
 from runtime.errors import BundleError, DeviceError, InputError
 from runtime.manifest import ModelSpec, TensorSpec
 from runtime.threads import default_threads
@@ -146,7 +146,9 @@ class Engine:
             return dict(zip(names, session.run(names, feed), strict=True))
         # onnxruntime raises a class of its own per status code, all unrelated.
         except Exception as error:
-            raise InputError(f"{self.name}: ONNX Runtime refused the input: {_describe(feed)}: {error}") from error
+            raise InputError(
+                f"{self.name}: ONNX Runtime refused the input: {_describe(feed)}: {first_line(error)}"
+            ) from error
 
     __call__ = run
 
@@ -216,7 +218,8 @@ class Engine:
                 ) from None
             if not isinstance(array, np.ndarray):
                 raise InputError(f"{self._expected(slot)}, got {type(array).__name__}; pass a numpy array")
-            if array.dtype != slot.dtype and not (slot.dtype is None and array.dtype.kind in "OU"):
+            # Not `dtype != None` for text: numpy takes None for float64.
+            if array.dtype.kind not in "OU" if slot.dtype is None else array.dtype != slot.dtype:
                 raise InputError(f"{self._expected(slot)}, got {array.dtype}; nothing is cast, convert it yourself")
             shape = array.shape
             if len(shape) != slot.rank:
