@@ -106,7 +106,7 @@ class Faces {
     }
     for (const face of this.faces) {
       const row = this.rows.get(face.id) ?? this.#addRow(face);
-      row.years.replaceChildren(years(face.age), element("small", {}, "years"));
+      row.years.replaceChildren(years(face.age), " ", element("small", {}, "years"));
       row.range.textContent = `between ${years(face.low)} and ${years(face.high)}`;
     }
   }
