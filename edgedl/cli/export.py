@@ -68,9 +68,15 @@ def _export_run(run_path: Path, output: str | None, options: Mapping[str, Any]) 
 
 def _export_factory(module_name: str, attribute: str, output: str | None, options: Mapping[str, Any]) -> Bundle:
     from exporters.export import export as export_module
-    from runtime.errors import InputError
+    from runtime.errors import EdgedlError, InputError
 
-    made = _load_factory(module_name, attribute)()
+    factory = _load_factory(module_name, attribute)
+    try:
+        made = factory()
+    except EdgedlError:
+        raise
+    except Exception as error:
+        raise _theirs(error, f"{module_name}:{attribute}") from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[1], Mapping)):
         raise InputError(
             f"{module_name}:{attribute} returned {type(made).__name__}, expected (module, options) with the "
@@ -89,20 +95,28 @@ def _export_factory(module_name: str, attribute: str, output: str | None, option
         raise InputError(f"{module_name}:{attribute}: {error}") from error
 
 
-def _load_factory(module_name: str, attribute: str) -> Any:
+def _theirs(error: Exception, place: str) -> Exception:
+    """An error that is not edgedl's: the sentence says whose, and --traceback shows where."""
     from runtime.errors import InputError
+
+    return InputError(f"{place} failed with {type(error).__name__}: {error} (--traceback shows where)")
+
+
+def _load_factory(module_name: str, attribute: str) -> Any:
+    from runtime.errors import EdgedlError, InputError
 
     # As `python -m` does, unless the user asked Python not to (PYTHONSAFEPATH).
     here = [] if sys.flags.safe_path else [""]
     sys.path[:0] = here
     try:
         found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise  # a module that the factory's module needs
-        raise InputError(
-            f"there is no module {error.name}, neither installed nor in {Path.cwd()}; expected package.module:factory"
-        ) from error
+    except EdgedlError:
+        raise
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            place = "installed" if sys.flags.safe_path else f"installed or in {Path.cwd()}"
+            raise InputError(f"there is no module {error.name} {place}; expected package.module:factory") from error
+        raise _theirs(error, f"importing {module_name}") from error
     finally:
         if here and sys.path[:1] == here:
             del sys.path[0]
