@@ -174,7 +174,7 @@ class Record(Callback):
     def _save_last(self, trainer: pl.Trainer, seconds: float) -> None:
         earlier, self.seconds = self.seconds, seconds  # the checkpoint must carry the time up to now
         temporary = self.run.last.with_name(".last.ckpt")
-        trainer.save_checkpoint(temporary)  # all processes take part, the first one writes
+        trainer.save_checkpoint(temporary, weights_only=False)  # all processes take part, the first one writes
         self.seconds = earlier
         if trainer.is_global_zero:
             _settle(temporary, self.run.last)
@@ -196,9 +196,9 @@ def _settle(temporary: Path, final: Path) -> None:
 
 
 def _report(row: Mapping[str, float], epochs: int, monitor: str, better: bool) -> None:
-    measures = "  ".join(
-        f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "step", "seconds")
-    )
+    hidden = ("epoch", "step", "seconds")
+    shown = {name: value for name, value in row.items() if name not in hidden and "/" not in name}
+    measures = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
     mark = f"  best {monitor}" if better else ""
     log.info("epoch %d/%d  %.0f s  %s%s", row["epoch"], epochs, row["seconds"], measures, mark)
 

@@ -129,7 +129,6 @@ def _trainer(module: TaskModule, run: Run, options: TrainOptions) -> pl.Trainer:
         strategy=_strategy(options),
         precision="bf16-mixed" if options.bf16 else "32-true",
         max_epochs=options.epochs,
-        gradient_clip_val=options.clip,
         callbacks=callbacks_for(run, options, module.learning.mode),
         default_root_dir=run.path,
         # The record is ours: see edgedl/training/callbacks.py.

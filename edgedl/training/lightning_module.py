@@ -186,12 +186,17 @@ class TaskModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch, penalties that the optimiser does not add included."""
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):  # pixels stay float32
             batch = self.prepare(batch, self.options.augmentation, self._generator)
         loss = self.learning.loss(self.network, batch)
         self._loss_sum += loss.detach()
         self._steps += 1
         return loss + l1_penalty(self._penalised, self.options.l1) if self.options.l1 else loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clips the gradient's norm; Lightning's own clipping refuses fused optimisers under bfloat16."""
+        if self.options.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.options.clip)
 
     def mean_loss(self) -> float:
         """The training loss averaged over the epoch and all processes.
@@ -217,8 +222,9 @@ class TaskModule(pl.LightningModule):
                 torch.distributed.broadcast(buffer, 0)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Adds a batch to the sums of its validation set."""
-        measured = self.learning.measure(self.network, self.prepare(batch, None, None))
+        """Adds a batch to the sums of its validation set, in float32 as the network will be deployed."""
+        with torch.autocast(self.device.type, enabled=False):
+            measured = self.learning.measure(self.network, self.prepare(batch, None, None))
         for name, (total, count) in measured.items():
             sums = self._sums[dataloader_idx].setdefault(name, [])
             sums.append(torch.stack([total.double(), torch.tensor(float(count), device=total.device).double()]))

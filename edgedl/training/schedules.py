@@ -50,14 +50,15 @@ class Schedule:
             raise InputError(f"the rise of one-cycle is a share of the steps between 0 and 1, not {self.rise}")
 
     def __call__(self, step: int) -> float:
-        """The factor for one step; steps after the last keep the last factor."""
+        """The factor for one step; after the last step it is ``final``."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         span = max(self.total - self.warmup, 1)
-        done = min(step - self.warmup, span - 1)
+        done = min(step - self.warmup, span)
         if self.name == "step":
-            return self.gamma ** (done * (self.drops + 1) // span)
-        progress = done / max(span - 1, 1)  # 0 at the first step, 1 at the last
+            return self.gamma ** min(done * (self.drops + 1) // span, self.drops)
+        # 1 is reached after the last step: a step with the final factor 0 would teach nothing.
+        progress = done / span
         if self.name == "cosine":
             return _half_cosine(1.0, self.final, progress)
         if self.name == "one-cycle":

@@ -1,0 +1,53 @@
+"""Learning-rate factors by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from edgedl.training.schedules import Schedule
+from runtime.errors import InputError
+
+
+def factors(schedule: Schedule) -> list[float]:
+    return [schedule(step) for step in range(schedule.total)]
+
+
+def test_constant_after_a_linear_warm_up():
+    assert factors(Schedule("constant", 6, warmup=4)) == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0]
+
+
+def test_step_drops_at_equal_parts():
+    assert factors(Schedule("step", 9)) == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.01])
+    assert Schedule("step", 9)(9) == pytest.approx(0.01)
+
+
+def test_cosine_is_half_a_cosine():
+    schedule = Schedule("cosine", 10, warmup=2, final=0.1)
+    assert schedule(2) == 1.0
+    assert schedule(6) == pytest.approx(0.55)  # half-way between 1 and 0.1
+    assert schedule(4) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
+    assert schedule(9) > 0.1  # no step is wasted on the final factor
+    assert schedule(10) == schedule(99) == pytest.approx(0.1)
+
+
+def test_one_cycle_rises_and_falls():
+    schedule = Schedule("one-cycle", 100)
+    values = factors(schedule)
+    assert values[0] == pytest.approx(0.04)
+    assert values.index(max(values)) == 30
+    assert values[30] == pytest.approx(1.0)
+    assert values[:31] == sorted(values[:31])
+    assert values[30:] == sorted(values[30:], reverse=True)
+    assert schedule(65) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("linear", 10, 0), ("cosine", 10, 11), ("cosine", 10, -1)],
+    ids=["unknown", "warm-up too long", "negative"],
+)
+def test_refused(arguments):
+    with pytest.raises(InputError):
+        Schedule(*arguments)
