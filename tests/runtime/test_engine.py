@@ -327,7 +327,7 @@ def test_a_graph_in_memory_reads_no_files(tmp_path: Path, monkeypatch: pytest.Mo
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8).SerializeToString()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(BundleError, match=r"cannot load the graph: .*[Ee]xternal"):
+    with pytest.raises(BundleError, match=r"cannot load the graph: .*([Ee]xternal|model_path must not be empty)"):
         Engine(model, threads=1)
 
 
