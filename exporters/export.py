@@ -42,7 +42,8 @@ from runtime.manifest import (
     Variant,
 )
 
-MUTANT_CASES = 8
+MUTANT_STEPS = (0, 4, 8)
+"""The mutants are first measured on the four most telling of the recorded cases, then as far as needed on more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def export_model(
         for name, value in measure_noise(outputs, sweep, truth, single_answers).items()
         if next(output for output in outputs if output.name == name).decision != "exact"
     }
-    recorded = choose_golden(inputs, sweep, golden)
+    recorded = choose_golden(inputs, sweep, truth, golden)
 
     converted = convert(single, choose_example(inputs, sweep), inputs, outputs, opset)
     folded = flush_graph(converted.model)
@@ -124,12 +125,17 @@ def export_model(
     check_graph(converted.model, inputs, outputs, opset)
     graph: bytes = converted.model.SerializeToString(deterministic=True)
 
-    mutants = _mutants(single, inputs, outputs, sweep, single_answers, recorded, noise)
+    mutants = _mutants(converted.program, inputs, outputs, sweep, single_answers, recorded, noise)
     tolerances = derive_tolerances(outputs, noise, mutants)
     rows, failures = hold(graph, outputs, sweep, truth, tolerances)
     dead = [mutant.layer for mutant in mutants if not any(mutant.effects.values())]
     if dead:
         notes.append(f"rounding changes no answer in any case, dead or unused: {', '.join(dead[:4])}")
+    for name, tolerance in tolerances.items():
+        if tolerance.margin is not None and not tolerance.vacuous and tolerance.margin < 0.99 * MUTANT_MARGIN:
+            notes.append(
+                f"{name}: the weakest mutant is {tolerance.margin:.1f} times what is allowed, 10 is wished for"
+            )
     if not mutants:
         notes.append("no weights to round: the tolerances have a lower side only")
     report = ParityReport(
@@ -149,9 +155,8 @@ def export_model(
         raise ParityError(f"{report}\n  {_explain(converted, graph, sweep, report)}")
     if report.vacuous and not untrained:
         raise VacuousGateError(
-            f"the gate is vacuous: {report.vacuous[0]}. A tolerance would have to lie above {NOISE_MARGIN:.0f} times "
-            f"the noise and under a {1 / MUTANT_MARGIN:.0%} of that effect. Train the network, or export it as "
-            f"untrained\n{report}"
+            f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. Train the "
+            f"network, or export it as untrained\n{report}"
         )
     return ExportedModel(
         graph=graph,
@@ -363,7 +368,7 @@ def _sweep(
 
 
 def _mutants(
-    module: nn.Module,
+    program: torch.export.ExportedProgram,
     inputs: Sequence[Input],
     outputs: Sequence[Output],
     sweep: Sequence[Case],
@@ -373,21 +378,37 @@ def _mutants(
 ) -> tuple[Mutant, ...]:
     """Effects over recorded cases only: what `verify` replays on a device must show them as well.
 
-    The cheapest eight come first; a layer that they do not excite is looked at in the others too.
+    Lively cases come first, cheap ones before dear ones. A mutant that is caught with the margin that is asked for
+    needs no further case; more cases could only make its effect larger.
     """
 
     def cost(index: int) -> tuple[bool, int]:
-        arrays = list(sweep[index].inputs.values())
-        flat = all(array.size == 0 or array.min() == array.max() for array in arrays)
-        return flat, sum(array.nbytes for array in arrays)
+        arrays = (*sweep[index].inputs.values(), *answers[index].values())
+        dull = any(array.size == 0 or array.min() == array.max() for array in arrays)
+        return dull, sum(array.nbytes for array in arrays)
 
     order = sorted(recorded, key=cost)
-    first, others = order[:MUTANT_CASES], order[MUTANT_CASES:]
-    mutants = measure_mutants(module, inputs, outputs, [sweep[i] for i in first], [answers[i] for i in first])
-    if others and any(tolerance.vacuous for tolerance in derive_tolerances(outputs, noise, mutants).values()):
-        more = measure_mutants(module, inputs, outputs, [sweep[i] for i in others], [answers[i] for i in others])
-        mutants = merge(mutants, more)
+    mutants: tuple[Mutant, ...] = ()
+    for start, stop in zip(MUTANT_STEPS, (*MUTANT_STEPS[1:], len(order)), strict=True):
+        part = order[start:stop]
+        if not part:
+            break
+        open_layers = None if start == 0 else _open_layers(mutants, noise)
+        found = measure_mutants(program, inputs, outputs, [sweep[i] for i in part], open_layers)
+        mutants = found if start == 0 else merge(mutants, found)
     return mutants
+
+
+def _open_layers(mutants: Sequence[Mutant], noise: Mapping[str, float]) -> set[str]:
+    """The layers whose mutants some output that sees them does not yet catch with the full margin."""
+    return {
+        mutant.layer
+        for mutant in mutants
+        if not all(
+            effect >= NOISE_MARGIN * MUTANT_MARGIN * noise[name] for name, effect in mutant.effects.items() if effect
+        )
+        or not any(mutant.effects.values())
+    }
 
 
 def _flush_effect(

@@ -104,8 +104,13 @@ def choose_example(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, 
     }
 
 
-def choose_golden(inputs: Sequence[Input], cases: Sequence[Case], count: int | None = None) -> tuple[int, ...]:
+def choose_golden(
+    inputs: Sequence[Input], cases: Sequence[Case], answers: Sequence[Mapping[str, NDArray[Any]]], count: int | None
+) -> tuple[int, ...]:
     """Indices of the cases to record: few, yet every size and edge of the sweep that fits among them.
+
+    Sizes of the answers count as well (no detection, one, several). Among cases that add the same, the earlier goes
+    first: whoever lists cases puts the telling ones in front.
 
     Raises:
         GuardError: fewer than eight cases, or fewer asked for.
@@ -117,19 +122,19 @@ def choose_golden(inputs: Sequence[Input], cases: Sequence[Case], count: int | N
         )
     shapes = {tensor.name: tensor.shape for tensor in inputs}
     features = []
-    for case in cases:
+    for case, answer in zip(cases, answers, strict=True):
         seen = {f"{name}={size}" for name, size in bind_sizes(shapes, case.inputs).items()}
+        seen |= {f"{name} has {array.size} values" for name, array in answer.items()}
         for tensor in inputs:
             array = case.inputs[tensor.name]
             if array.size and array.min() == array.max():
                 seen.add(f"{tensor.name} is all {array.flat[0]}")
         features.append(seen)
-    weight = [sum(array.nbytes for array in case.inputs.values()) for case in cases]
     chosen: list[int] = []
     covered: set[str] = set()
     while len(chosen) < min(count, len(cases)):
         left = [index for index in range(len(cases)) if index not in chosen]
-        best = min(left, key=lambda index: (-len(features[index] - covered), weight[index], index))
+        best = min(left, key=lambda index: (-len(features[index] - covered), index))
         chosen.append(best)
         covered |= features[best]
     return tuple(sorted(chosen))
