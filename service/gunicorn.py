@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _LOOPBACK = ("127.", "::1")
 _INTERRUPTED = 130
+_BUG = 70
 
 
 def serve(
@@ -51,7 +52,8 @@ def serve(
         **settings: For :func:`service.app.create_app`.
 
     Returns:
-        0 after SIGTERM, 130 after Ctrl-C, 2 where a bundle or device cannot be had, 1 where a worker crashed.
+        0 after SIGTERM, 130 after Ctrl-C, 2 where a bundle or device cannot be had, 70 where a worker
+        crashed while it loaded.
 
     Raises:
         InputError: The address cannot be listened on.
@@ -192,8 +194,11 @@ def _run(
         arbiter.run()
     except SystemExit as end:
         if os.getpid() != master:
-            raise  # a worker ends its life here, inside the master's copied stack
+            # A worker ends its life here, inside a copy of the master's stack, whose callers are none of its business.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(end.code if isinstance(end.code, int) else 0)
         if arbiter.interrupted:
             return _INTERRUPTED
-        return {0: 0, Arbiter.APP_LOAD_ERROR: 2}.get(end.code if isinstance(end.code, int) else 1, 1)
+        return {0: 0, None: 0, Arbiter.APP_LOAD_ERROR: 2}.get(end.code, _BUG)
     return 0

@@ -20,6 +20,7 @@ import pytest
 
 from runtime.errors import InputError
 from service.gunicorn import address, listen
+from tests.bundles import write_scale_bundle
 from tests.service.fake_pipeline import encoded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -222,13 +223,20 @@ def test_ctrl_c_ends_with_130() -> None:
     assert "Traceback" not in errors
 
 
-def test_no_file_is_left_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    with running() as server:
-        server.ask("GET", "/livez")
-        server.stop()
-    assert list(tmp_path.rglob("*")) == []
+def test_a_real_bundle_leaves_no_file_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither gunicorn's control socket nor ONNX Runtime's telemetry; CI is unset because it hides the latter."""
+    bundle, home = tmp_path / "scale.edge", tmp_path / "home"
+    write_scale_bundle(bundle)
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    for name in ("CI", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    with running(f"[{str(bundle)!r}]") as server:
+        status, _, body = server.ask("GET", "/readyz")
+        assert (status, json.loads(body)) == (200, {"status": "ready"})
+        status, errors = server.stop()
+    assert (status, errors) == (0, "")
+    assert list(home.rglob("*")) == []
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -262,7 +270,7 @@ def test_a_bundle_that_cannot_be_opened_is_one_sentence_and_status_2(tmp_path: P
 
 def test_a_worker_that_crashes_while_loading_ends_the_server() -> None:
     status, out, errors = finish(start("[Crashing()]"))
-    assert (status, out) == (1, "")
+    assert (status, out) == (70, "")
     assert "died while it loaded the bundles" in errors
 
 

@@ -1,0 +1,81 @@
+"""The commands of docs/service.md, run as they stand against a server."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import orjson
+import pytest
+from werkzeug.serving import make_server
+
+from service.app import create_app
+from tests.service.fake_pipeline import FakePipeline, encoded
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
+
+pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, create_app([FakePipeline()]), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def run(command: str, url: str, folder: Path) -> str:
+    (folder / "photo.jpg").write_bytes(encoded(".jpg"))
+    script = "set -eo pipefail\n" + command.replace("http://127.0.0.1:8000", url)
+    return subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if ("/v1/age" in c and "Content-Type" in c) or "-F" in c])
+def test_commands_that_ask_get_an_answer(command: str, url: str, tmp_path: Path) -> None:
+    answer = orjson.loads(run(command, url, tmp_path))
+    assert len(answer["results"]) == (2 if "-F" in command else 1)
+    for result in answer["results"]:
+        assert len(result["faces"]) == 2
+        assert ("probabilities" in result["faces"][0]) is ("distribution=1" in command)
+
+
+def test_the_shown_problem_is_the_real_one(url: str, tmp_path: Path) -> None:
+    (command,) = [c for c in COMMANDS if "/v1/age" in c and "Content-Type" not in c and "-F" not in c]
+    problem = orjson.loads(run(command, url, tmp_path))
+    (shown,) = [orjson.loads(text) for text in re.findall(r"```json\n(\{\"type\".*?)```", PAGE, re.DOTALL)]
+    assert list(problem) == list(shown)
+    for key in ("type", "title", "status", "found"):
+        assert problem[key] == shown[key]
+    for key in ("detail", "expected"):
+        assert problem[key].startswith(shown[key].rstrip("…"))
+
+
+def test_every_route_of_the_table_answers(url: str, tmp_path: Path) -> None:
+    (commands,) = [c for c in COMMANDS if "/livez" in c]
+    routes = set(re.findall(r"`GET (/\S*)`", PAGE)) - {"/"}
+    assert set(re.findall(r"8000(/\S+)", commands)) == routes
+    for command in commands.splitlines():
+        assert run(command.replace("curl ", "curl --fail -sS "), url, tmp_path)
+
+
+def test_the_table_of_statuses_is_that_of_openapi(url: str) -> None:
+    described = create_app([FakePipeline()]).test_client().get("/openapi.json").json["paths"]["/v1/age"]["post"]
+    table = PAGE[PAGE.index("| status | when |") :].split("\n\n")[0]
+    statuses = set(re.findall(r"\b([45]\d\d)\b", "".join(line.split("|")[1] for line in table.splitlines())))
+    assert statuses == set(described["responses"]) - {"200"}
+
+
+def test_every_setting_is_described() -> None:
+    settings = set(inspect.signature(create_app).parameters) - {"bundles"}
+    table = PAGE[PAGE.index("| setting |") :].split("\n\n")[0]
+    assert settings <= set(re.findall(r"`(\w+)`", table))
