@@ -135,9 +135,11 @@ def resolve(device: str) -> list[ProviderConfig]:
         accelerators = [ProviderConfig("gpu", devices["gpu"], {})] if "gpu" in devices else []
         return [*accelerators, ProviderConfig("cpu", CPU, {})]
     if name not in devices:
-        everywhere = {_short(provider) for provider in onnxruntime().get_all_providers()} | set(_NAMES)
+        everywhere = {
+            _short(provider) for provider in onnxruntime().get_all_providers() if provider not in _NOT_A_DEVICE
+        }
         here = ", ".join(sorted(devices))
-        if name not in everywhere:
+        if name not in everywhere | set(_NAMES):
             raise DeviceError(f"unknown device {device!r}; here are: auto, {here}")
         raise DeviceError(
             f"device {device!r} needs {_wanted(name)}, which onnxruntime {onnxruntime().__version__} here was built "

@@ -1,7 +1,7 @@
 """What the header of an image file says, before anything is decoded: its format, size and orientation.
 
-A decoder takes memory for the size that the header claims, and fills with grey what a truncated file lacks. Both are
-found here by walking the file's own structure: JPEG segments, PNG chunks, RIFF chunks, GIF blocks.
+A decoder takes memory for the size that the header claims, and some (OpenCV before 5) fill with grey what a truncated
+file lacks. Both are found here by walking the file's own structure: JPEG segments, PNG chunks, RIFF chunks, GIF blocks.
 """
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ _ORIENTATION_TAG = 0x0112
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """Format, size as stored (before the orientation is applied) and EXIF orientation (1 to 8)."""
+    """Format, size as stored (before the orientation is applied) and EXIF orientation (1 to 8).
+
+    ``transparent_grey`` is the value that a grey PNG calls transparent, in 8 bits (16 where the image has 16).
+    """
 
     format: str
     width: int
     height: int
     orientation: int = 1
+    transparent_grey: int | None = None
 
 
 def read_header(data: bytes) -> ImageHeader:
@@ -87,6 +91,8 @@ def _png(data: bytes) -> ImageHeader:
     orientation = 1
     position = 8
     kind = b""
+    depth = colour_type = 0
+    transparent_grey = None
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position)
         body = memoryview(data)[position + 8 : position + 8 + length]
@@ -96,12 +102,17 @@ def _png(data: bytes) -> ImageHeader:
         # An upper-case first letter means that the image cannot be shown without the chunk.
         if kind[:1].isupper() and zlib.crc32(body, zlib.crc32(kind)) != crc:
             raise MediaError(f"the PNG is damaged: the checksum of its {kind.decode('latin-1')} chunk is wrong")
+        if (kind == b"IHDR") != (position == 8):
+            raise MediaError("the PNG is damaged: its header chunk is not the first one")
         if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", body)
+            width, height, depth, colour_type = struct.unpack_from(">IIBB", body)
+        elif kind == b"tRNS" and colour_type == 0:  # PNG 11.3.1.1: a decoder must be told, OpenCV passes it over
+            (value,) = struct.unpack_from(">H", body)
+            transparent_grey = value if depth >= 8 else value * 255 // max(1, (1 << depth) - 1)
         elif kind == b"eXIf":
             orientation = exif_orientation(bytes(body))
         position += 12 + length
-    return ImageHeader("PNG", width, height, orientation)
+    return ImageHeader("PNG", width, height, orientation, transparent_grey)
 
 
 def _webp(data: bytes) -> ImageHeader:

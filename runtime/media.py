@@ -127,7 +127,9 @@ def _decode(data: bytes, header: ImageHeader) -> RGBImage:
     except cv2.error as error:
         raise MediaError(f"the {header.format} cannot be decoded: {str(error).strip().splitlines()[-1]}") from error
     if decoded is None or decoded.size == 0:
-        raise MediaError(f"the {header.format} is damaged and cannot be decoded")
+        raise MediaError(
+            f"the {header.format} is damaged, or of a kind that this OpenCV ({cv2.__version__}) has no decoder for"
+        )
     if decoded.shape[:2] != (header.height, header.width):
         raise MediaError(
             f"the {header.format} is damaged: its header says {header.width}×{header.height} pixels, "
@@ -136,6 +138,8 @@ def _decode(data: bytes, header: ImageHeader) -> RGBImage:
     if decoded.ndim == 3:
         order = [2, 1, 0, 3][: decoded.shape[2]]  # OpenCV gives BGR(A)
         decoded = decoded[:, :, order]
+    elif header.transparent_grey is not None:
+        decoded[decoded == header.transparent_grey] = np.iinfo(decoded.dtype).max  # laid over white
     return _to_rgb(decoded)
 
 
