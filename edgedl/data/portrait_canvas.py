@@ -20,11 +20,10 @@ from edgedl.data.portrait_traits import Traits
 Pixels = NDArray[Any]  # float32, (B, h, w) unless said otherwise; numpy's types lose the width in arithmetic
 
 
-# Planes of the relief, what lies on the skin before it is lit: see Canvas.relief.
-SHADOW, CREASE, GLOW = range(3)
-_SHADOW = (0.60, 0.47, 0.42)  # skin in shadow, per channel
+# How strongly each kind of relief darkens; a glow is the opposite of a shadow.
+CREASE, SHADOW, GLOW = 1.0, 0.76, -0.36
+_DARK = (0.54, 0.66, 0.70)  # what a full crease takes from red, green and blue: skin's shadows are reddish
 _LARGE = 1e30
-_FOLD = (0.46, 0.34, 0.30)  # skin in a fold
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,7 @@ class Canvas:
 
     Attributes:
         pixels: red, green, blue in 0 … 255, (B, 3, h, w); painted in place.
-        relief: masks of shadow, creases and glow that gather here and are laid on the skin in one go, (B, 3, h, w).
+        relief: shadow, creases and glow gather here and are laid on the skin in one go, (B, h, w).
         u: to the right across the face, (B, h, w); 0 is its middle.
         v: down the face, (B, h, w); -1 is the crown, 1 is the chin.
         unit: pixels per unit of u and v, (B, 1, 1).
@@ -65,7 +64,7 @@ class Canvas:
         v = down * spread(cosine) - across * spread(sine)
         pixels = np.empty((count, 3, size, size), np.float32)
         placing = np.stack([x, y, unit * cosine, unit * sine])
-        return cls(pixels, np.zeros_like(pixels), u, v, spread(unit), placing, (0, 0))
+        return cls(pixels, np.zeros_like(u), u, v, spread(unit), placing, (0, 0))
 
     def window(self, left: float | Pixels, right: float | Pixels, top: float, bottom: float) -> Canvas:
         """The pixels that hold this rectangle of face coordinates in every picture of the batch.
@@ -90,7 +89,7 @@ class Canvas:
         rows_in, columns_in = slice(first_row, last_row), slice(first_column, last_column)
         return Canvas(
             self.pixels[:, :, rows_in, columns_in],
-            self.relief[:, :, rows_in, columns_in],
+            self.relief[:, rows_in, columns_in],
             self.u[:, rows_in, columns_in],
             self.v[:, rows_in, columns_in],
             self.unit,
@@ -119,30 +118,31 @@ class Canvas:
             mask: (B, h, w).
         """
         for channel in range(3):
+            if factor[channel] == 1:
+                continue
             change = mask * (factor[channel] - 1)
             change += 1
             self.pixels[:, channel] *= change
 
     def crease(self, mask: Pixels) -> None:
-        """Darken skin like a fold, at once."""
-        self.tint(_FOLD, mask)
+        """Darken like a fold, at once."""
+        self.tint(tuple(1 - dark for dark in _DARK), mask)
 
-    def carve(self, plane: int, mask: Pixels) -> None:
-        """Add to the relief: SHADOW, CREASE or GLOW."""
-        self.relief[:, plane] += mask
-
-    def settle(self, skin: Pixels, mask: Pixels) -> None:
-        """Lay the relief on the skin.
+    def carve(self, strength: float, mask: Pixels) -> None:
+        """Add to the relief.
 
         Args:
-            skin: its colour, (B, 3).
-            mask: where there is skin, (B, h, w).
+            strength: CREASE, SHADOW or GLOW, or a part of one.
+            mask: (B, h, w); used up.
         """
-        relief = np.minimum(self.relief, 1)
-        relief *= mask[:, None]
-        self.paint(np.minimum(skin * 1.17 + 12, 255), relief[:, GLOW])
-        self.tint(_SHADOW, relief[:, SHADOW])
-        self.tint(_FOLD, relief[:, CREASE])
+        mask *= strength
+        np.add(self.relief, mask, out=self.relief)  # a frozen field cannot be the target of +=
+
+    def settle(self, mask: Pixels) -> None:
+        """Lay the relief on the skin where the mask is 1, (B, h, w)."""
+        relief = np.clip(self.relief, -1, 1)
+        relief *= mask
+        self.crease(relief)
 
     def edge(self, distance: Pixels) -> Pixels:
         """The mask of the points with a negative signed distance (in units), its edge one pixel wide."""

@@ -26,7 +26,7 @@ _WHITE = np.array([[240.0, 238.0, 234.0]], np.float32)
 _THROAT = np.array([[70.0, 26.0, 28.0]], np.float32)
 _LIPS = np.array([[0.86, 0.60, 0.60]], np.float32)  # times the skin
 _LIPSTICK = np.array([[1.04, 0.84, 0.90]], np.float32)  # times the lips
-_BLUSH = (1.02, 0.74, 0.74)
+_BLUSH = (1.0, 0.73, 0.73)
 
 
 def paint(traits: Traits, size: int, noise: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -51,8 +51,8 @@ def paint(traits: Traits, size: int, noise: NDArray[np.uint8]) -> NDArray[np.uin
     _forehead(canvas, traits)
     _nose(canvas, traits)
     _spots(canvas, traits)
-    part, distance = head
-    part.settle(traits.skin, part.edge(distance))
+    part, distance, mask = head
+    part.settle(mask)
     _nostrils(canvas, traits)
     _mouth(canvas, traits)
     _beard(part, traits, distance)
@@ -91,7 +91,7 @@ def _body(canvas: Canvas, t: Traits) -> None:
     part.carve(SHADOW, bump((part.v - 0.95) / 0.42) * 0.85)
     cords = part.stroke(np.abs(part.u) - 0.12 - 0.10 * (part.v - 0.9), 0.03)
     part.carve(CREASE, cords * spread(t.sagging * 0.35))
-    part.settle(t.skin, neck)
+    part.settle(neck)
     part.relief[...] = 0  # the face above begins anew
     part = canvas.window(-2.2, 2.2, 1.05, 2.2)
     shirt = part.ellipse(0.0, 2.05, spread(t.shoulders), 0.92)
@@ -108,11 +108,11 @@ def _ears(canvas: Canvas, t: Traits) -> None:
     part.crease(inner * 0.45)
 
 
-def _head(canvas: Canvas, t: Traits) -> tuple[Canvas, Pixels]:
+def _head(canvas: Canvas, t: Traits) -> tuple[Canvas, Pixels, Pixels]:
     """The head without features.
 
     Returns:
-        The window of the head, and in it about the signed distance to its outline.
+        The window of the head, and in it about the signed distance to its outline, and its mask.
     """
     part = canvas.window(-0.95, 0.95, -1.05, 1.05)
     lower = positive(part.v)
@@ -123,7 +123,8 @@ def _head(canvas: Canvas, t: Traits) -> tuple[Canvas, Pixels]:
     y2 *= 1 - square + square * y2
     depth = np.sqrt(x * x + y2)  # 0 in the middle, 1 at the outline
     distance = (depth - 1) * spread(t.width)
-    part.paint(t.skin, part.edge(distance))
+    mask = part.edge(distance)
+    part.paint(t.skin, mask)
     depth *= depth
     depth *= depth
     depth *= 0.60
@@ -137,7 +138,7 @@ def _head(canvas: Canvas, t: Traits) -> tuple[Canvas, Pixels]:
         cheeks.carve(SHADOW, spread(t.hollow) * 0.55 * blob(side, v, 0.50, 0.50, 0.18, 0.25))
     chin = canvas.window(-0.5, 0.5, 0.75, 1.05)
     chin.carve(SHADOW, 0.30 * blob(chin.u, chin.v, spread(t.yaw), spread(0.90 + t.pitch), 0.34, 0.10))
-    return part, distance
+    return part, distance, mask
 
 
 def _sockets(canvas: Canvas, t: Traits) -> None:
@@ -208,7 +209,9 @@ def _spots(canvas: Canvas, t: Traits) -> None:
     x, y = u * 2.3 + v * 0.9, v * 2.7 - u * 0.7
     radius = 0.13 * spread(t.spots) - 0.16 * wave(0.31 * (np.floor(x + 0.5) + 1.7 * np.floor(y + 0.5)))
     x, y = wave(x), wave(y)
-    part.carve(CREASE, np.clip((radius - np.sqrt(x * x + y * y)) * (0.4 * part.unit), 0, 0.45))
+    mask = np.clip((radius - np.sqrt(x * x + y * y)) * (0.4 * part.unit), 0, 0.45)
+    mask *= np.clip(6 * blob(part.u, part.v, 0.0, -0.08, 0.74, 0.85), 0, 1)  # none at the outline
+    part.carve(CREASE, mask)
 
 
 def _nose(canvas: Canvas, t: Traits) -> None:
@@ -366,15 +369,15 @@ def _paint_hair(part: Canvas, t: Traits, mask: Pixels, brightness: float) -> Non
     grey = np.clip(spread(t.grey * 1.5) - strand * spread(1.2 - 1.2 * t.grey), 0, 1)
     sheen = 0.82 + 0.40 * strand + 0.42 * bump((part.v + 0.80) / 0.20) * (0.5 + strand)
     sheen *= brightness
+    grey *= sheen
     for channel in range(3):
         own = t.hair[:, channel]
-        change = grey * spread(_GREY[0, channel] - own)
-        change += spread(own)
-        change *= sheen
-        np.minimum(change, 250, out=change)
-        change -= part.pixels[:, channel]
+        layer = part.pixels[:, channel]
+        change = sheen * spread(own)
+        change += grey * spread(_GREY[0, channel] - own)
+        change -= layer
         change *= mask
-        part.pixels[:, channel] += change
+        layer += change
 
 
 def _glasses(canvas: Canvas, t: Traits) -> None:
@@ -402,14 +405,15 @@ def _glasses(canvas: Canvas, t: Traits) -> None:
 def _develop(canvas: Canvas, t: Traits, noise: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Light, contrast, a slightly soft lens and the noise of the sensor; floats to bytes."""
     pixels = canvas.pixels
-    light = spread(t.light_x * 0.38) * np.clip(canvas.u, -1.5, 1.5)
-    light += spread(t.light_y) * np.clip(canvas.v, -1.5, 1.5)
+    light = spread(t.light_x * 0.38) * canvas.u
+    light += spread(t.light_y) * canvas.v
     light += spread(t.light)
     light *= spread(t.contrast)
     for channel in range(3):
         pixels[:, channel] *= light * spread(t.cast[:, channel])
-    for axis in (2, 3):
-        _soften(pixels, axis, t.blur)
+    for i in np.flatnonzero(t.blur):
+        for axis in (1, 2):
+            _soften(pixels[i], axis, t.blur[i : i + 1] * 0.5)
     # Grain around 0, and the rest of the contrast around 118, and 0.5 to round.
     gain = t.noise / 74  # a byte's standard deviation is 74
     grain = noise.transpose(0, 3, 1, 2) * gain[:, None, None, None]
@@ -419,15 +423,15 @@ def _develop(canvas: Canvas, t: Traits, noise: NDArray[np.uint8]) -> NDArray[np.
     return np.ascontiguousarray(pixels.astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def _soften(pixels: Pixels, axis: int, amount: Values) -> None:
-    """Mix every pixel with the mean of its two neighbours along an axis; the border stays."""
-    middle = [slice(None)] * 4
+def _soften(pixels: Pixels, axis: int, share: Values) -> None:
+    """Mix every pixel of one picture (3, h, w) with the mean of its two neighbours along an axis; the border stays."""
+    middle = [slice(None)] * 3
     before, after = middle.copy(), middle.copy()
     middle[axis], before[axis], after[axis] = slice(1, -1), slice(None, -2), slice(2, None)
     mean = pixels[tuple(before)] + pixels[tuple(after)]
     mean *= 0.5
     mean -= pixels[tuple(middle)]
-    mean *= (0.5 * amount)[:, None, None, None]
+    mean *= share
     pixels[tuple(middle)] += mean
 
 

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import threading
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from runtime.errors import InputError, TooLargeError
 
+# RuntimeError is an encrypted member, NotImplementedError a compression that Python lacks.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+)
 MAX_MEMBER_BYTES = 512 * 2**20  # the largest file of any format here, imdb.mat, has a few dozen MiB
 
 
@@ -94,15 +106,7 @@ class ZipSource:
             return archive.read(member)
         except KeyError as error:
             raise InputError(f"{self.path} holds no file {member!r}") from error
-        except (
-            zipfile.BadZipFile,
-            zipfile.LargeZipFile,
-            OSError,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
-            # RuntimeError is an encrypted member, NotImplementedError a compression that Python lacks.
+        except _UNREADABLE as error:
             raise InputError(
                 f"{member!r} in {self.path} cannot be read: {error}; unpack the file by other means"
             ) from error

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from edgedl.data import sources
+from edgedl.data.sources import FolderSource, ZipSource, open_source
+from runtime.errors import InputError, TooLargeError
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    path = tmp_path / "many.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for i in range(200):
+            file.writestr(f"a/{i:03d}.bin", bytes([i]) * (1000 + i))
+    return path
+
+
+def test_folder_and_zip_give_the_same_names_and_bytes(layout) -> None:
+    path = layout(
+        ["b/2.png", "a/1.png"], {"top.csv": b"x", ".hidden": b"", "__MACOSX/a/._1.png": b"", ".git/x.png": b""}
+    )
+    source = open_source(path)
+    assert source.names() == ("a/1.png", "b/2.png", "top.csv")
+    assert source.read("top.csv") == b"x"
+
+
+def test_threads_read_one_zip_at_once(archive: Path) -> None:
+    source = ZipSource(archive)
+    with ThreadPoolExecutor(8) as pool:
+        contents = list(pool.map(source.read, list(source.names()) * 5))
+    assert [len(c) for c in contents] == [1000 + i for i in range(200)] * 5
+    assert all(set(c) == {i % 200} for i, c in enumerate(contents))
+
+
+def test_a_pickled_zip_opens_again(archive: Path) -> None:
+    source = ZipSource(archive)
+    source.read("a/001.bin")
+    again = pickle.loads(pickle.dumps(source))
+    source.close()
+    assert again.names() == source.names()
+    assert again.read("a/007.bin") == bytes([7]) * 1007
+    assert source.read("a/008.bin") == bytes([8]) * 1008  # close() is not the end
+    again.close()
+    source.close()
+
+
+def _read_often(source: ZipSource, wrong: multiprocessing.Value) -> None:
+    for _ in range(20):
+        for i in range(0, 200, 3):
+            try:
+                good = source.read(f"a/{i:03d}.bin") == bytes([i]) * (1000 + i)
+            except InputError:
+                good = False
+            if not good:
+                wrong.value += 1
+    os._exit(0)
+
+
+def test_forked_processes_do_not_share_a_file_position(archive: Path) -> None:
+    source = ZipSource(archive)
+    source.read("a/000.bin")  # the parent's handle is open when the children are made
+    context = multiprocessing.get_context("fork")
+    wrong = context.Value("i", 0)
+    children = [context.Process(target=_read_often, args=(source, wrong)) for _ in range(3)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join()
+    assert wrong.value == 0
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        pytest.param(lambda p: p / "nowhere", "does not exist", id="nothing there"),
+        pytest.param(lambda p: _write(p / "labels.csv", b"a,b\n"), "not a zip.*that would be", id="a single file"),
+    ],
+)
+def test_what_is_no_source_is_refused(tmp_path: Path, make, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        open_source(make(tmp_path))
+
+
+def test_missing_and_damaged_members_are_named(archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no file 'a/999\.bin'"):
+        ZipSource(archive).read("a/999.bin")
+    with pytest.raises(InputError, match=r"nothing\.png cannot be read"):
+        FolderSource(tmp_path).read("nothing.png")
+    content = bytearray(archive.read_bytes())
+    content[40:44] = b"\xff\xff\xff\xff"
+    damaged = _write(tmp_path / "damaged.zip", bytes(content))
+    with pytest.raises(InputError, match=r"'a/000\.bin' in .* cannot be read"):
+        open_source(damaged).read("a/000.bin")
+
+
+def test_a_huge_member_is_not_read(layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source(layout([], {"big.bin": b"0" * 101, "small.bin": b"0" * 100}))
+    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 100)
+    assert len(source.read("small.bin")) == 100
+    with pytest.raises(TooLargeError, match="101 bytes; at most 100"):
+        source.read("big.bin")
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
