@@ -175,7 +175,7 @@ def _compare(
         ok=bool((error <= limit).all()) and not changes,
         decision_changes=changes,
         worst_case=case,
-        note=f"{changes} decisions differ" if changes else "",
+        note=f"decisions that differ: {changes}" if changes else "",
     )
 
 
