@@ -51,7 +51,7 @@ class AlignedCrop:
     Attributes:
         size: Side in pixels that the network looks at; crops are this times a power of two, so that several faces
             share a batch and the graph's own antialias does the last step.
-        template: (P, 2) places of the keypoints in the unit square.
+        template: (P, 2) places of the detector's first P keypoints in the unit square.
         weights: (P,) how much each keypoint counts.
     """
 
@@ -61,7 +61,8 @@ class AlignedCrop:
 
     def __call__(self, image: Pixels, face: Detection) -> Pixels:
         """Cuts the face out of an image (H, W, 3): (S, S, 3) with S = size·2^k, at least the face's own resolution."""
-        to_square = similarity(face.keypoints, np.array(self.template), np.array(self.weights))
+        keypoints = face.keypoints[: len(self.template)]
+        to_square = similarity(keypoints, np.array(self.template), np.array(self.weights))
         side = self.size
         pixels_across = 1 / max(float(np.hypot(to_square[0, 0], to_square[1, 0])), 1e-9)
         while side < pixels_across and 2 * side <= LARGEST_CROP:

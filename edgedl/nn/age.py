@@ -7,6 +7,7 @@ landmarks", section 3: classify into years, take the soft-max, and answer with i
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,9 @@ def class_edges(years: Sequence[float]) -> list[float]:
     Raises:
         ValueError: fewer than two years, or years that do not ascend.
     """
-    if len(years) < 2 or any(b <= a for a, b in zip(years, years[1:], strict=False)):
+    if len(years) < 2 or any(b <= a for a, b in pairwise(years)):
         raise ValueError(f"expected at least two ascending years, got {list(years)[:5]}…")
-    inner = [(a + b) / 2 for a, b in zip(years, years[1:], strict=False)]
+    inner = [(a + b) / 2 for a, b in pairwise(years)]
     return [max(0.0, years[0] - (inner[0] - years[0])), *inner, years[-1] + (years[-1] - inner[-1])]
 
 

@@ -29,7 +29,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels_in: int, channels: int, *, halve: bool) -> None:
         super().__init__()
         self.halve = halve
-        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride=2 if halve else 1, padding=0 if halve else 1, bias=False)
+        self.conv1 = nn.Conv2d(
+            channels_in, channels, 3, stride=2 if halve else 1, padding=0 if halve else 1, bias=False
+        )
         self.norm1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)

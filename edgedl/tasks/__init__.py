@@ -1,1 +1,61 @@
-""" """
+"""The tasks: each binds its data, network, objective, metrics and deployment together."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from importlib import import_module
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+from runtime.bundle import Bundle
+from runtime.errors import InputError
+
+# Task -> module; each has a `TASK`. Named here, imported when asked for.
+_TASKS = {"age": "edgedl.tasks.age"}
+
+AnyPath = str | PathLike[str]
+
+
+class Task(Protocol):
+    """What the command line asks of a task. Heavy imports belong inside the methods."""
+
+    name: str
+
+    def add_train_arguments(self, parser: ArgumentParser) -> None:
+        """Declares the options of `edgedl train NAME`."""
+
+    def train(self, args: Namespace, run_path: Path) -> dict[str, Any]:
+        """Trains into the run's folder and gives the figures to print."""
+
+    def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
+        """Takes a trained run through the gate into a bundle."""
+
+    def pull(self, path: AnyPath, **options: Any) -> Bundle:
+        """Makes a bundle of public weights."""
+
+    def evaluate(
+        self, bundle: AnyPath, data: AnyPath, split: str | None, device: str, threads: int | None, **options: Any
+    ) -> Mapping[str, Any]:
+        """Judges a bundle on data: {"n", "metrics", …}."""
+
+    def plot(self, path: AnyPath, output: AnyPath | None) -> list[Path]:
+        """Draws what there is to see of a run; gives the pictures' paths."""
+
+
+def task_names() -> tuple[str, ...]:
+    """All tasks, in the order of the deck."""
+    return tuple(_TASKS)
+
+
+def task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in _TASKS:
+        raise InputError(f"unknown task {name!r}; there is {', '.join(_TASKS)}")
+    found: Task = import_module(_TASKS[name]).TASK
+    return found

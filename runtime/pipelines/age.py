@@ -59,7 +59,8 @@ class AgeSettings:
             raise BundleError(f"the pipeline settings of this age bundle cannot be read: {error!r}") from error
         if fields:
             raise BundleError(
-                f"unknown pipeline settings {', '.join(sorted(fields))}; an age bundle has years, crop, look_again, frame"
+                f"unknown pipeline settings {', '.join(sorted(fields))}; "
+                "an age bundle has years, crop, look_again, frame"
             )
         return settings
 
@@ -114,9 +115,7 @@ class AgePipeline:
     ) -> None:
         self.bundle = bundle
         self.settings = AgeSettings.from_json(bundle.manifest.pipeline)
-        self.engines = open_engines(
-            bundle, device=device, threads=threads, variant=variant, expected=("faces", "age")
-        )
+        self.engines = open_engines(bundle, device=device, threads=threads, variant=variant, expected=("faces", "age"))
 
     def faces(self, source: Source) -> list[Face]:
         """Finds every face of a photo and its age, the surest first; no face gives an empty list, not a guess.

@@ -1,0 +1,126 @@
+"""Age prediction: faces with their ages in, an age network behind its detector out."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgedl.tasks import AnyPath
+    from runtime.bundle import Bundle
+
+NETWORKS = ("resnet10", "compact")
+
+
+class AgeTask:
+    """See `edgedl.tasks.Task`."""
+
+    name = "age"
+
+    def add_train_arguments(self, parser: ArgumentParser) -> None:
+        """Declares what is particular to ages, and the training options."""
+        from edgedl.training.arguments import add_training_arguments
+        from edgedl.training.objectives import AgeObjectiveName
+
+        group = parser.add_argument_group("age")
+        group.add_argument("--network", choices=NETWORKS, help="resnet10 with --data, compact on the embedded faces")
+        group.add_argument(
+            "--from-nothing", action="store_true", help="start from chance instead of from the public weights"
+        )
+        group.add_argument("--size", type=int, metavar="PIXELS", help="side that the network looks at")
+        group.add_argument("--objective", choices=get_args(AgeObjectiveName), help="what is minimised")
+        group.add_argument("--sigma", type=float, metavar="YEARS", help="of the label distributions of dldl")
+        group.add_argument("--expectation-weight", type=float, metavar="X", help="weight of |E - age|")
+        group.add_argument("--dropout", type=float, metavar="SHARE", help="of the features, while training")
+        group.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
+        group.add_argument("--faces", type=int, metavar="N", help="how many embedded faces to draw")
+        group.add_argument(
+            "--cache", action=BooleanOptionalAction, default=True, help="keep the cropped faces in the user's cache"
+        )
+        add_training_arguments(parser)
+
+    def train(self, args: Namespace, run_path: Path) -> dict[str, Any]:
+        """Trains on --data, or on the embedded synthetic faces."""
+        from edgedl.tasks.age_training import train_age
+
+        return train_age(args, run_path)
+
+    def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
+        """Takes the best network of a run, with the detector, through the gate into a bundle."""
+        from edgedl.tasks.age_bundle import age_bundle
+        from edgedl.tasks.age_training import network_of, weights_of
+        from edgedl.training.run import Run
+        from runtime.faces import crop_from_json
+
+        unknown = set(options) - {"name", "untrained"}
+        if unknown:
+            raise InputError(f"an age run is exported with --name and --untrained, not with {', '.join(unknown)}")
+        run = Run.open(run_path)
+        network = network_of(run.config)
+        network.load_state_dict(run.best_weights())
+        config = run.config
+        return age_bundle(
+            path,
+            network.eval(),
+            crop_from_json(config["crop"]),
+            name=options.get("name", "age"),
+            version="1.0.0",
+            description=f"Ages of the faces in a photo; {config['network']} trained on {config['data']['name']}",
+            license=config["license"],
+            weights=weights_of(config),
+            provenance={"data": config["data"], "seed": config["seed"], "run": config["created"]},
+            untrained=bool(options.get("untrained", False)),
+        )
+
+    def pull(self, path: AnyPath, **options: Any) -> Bundle:
+        """Makes a bundle of the CC0 age predictor and the public detector."""
+        from edgedl.tasks.age_bundle import age_bundle, dlib_crop
+        from edgedl.weights.age_resnet10 import SIZE, load_age_resnet10
+        from edgedl.weights.catalogue import AGE_RESNET10
+
+        return age_bundle(
+            path,
+            load_age_resnet10(),
+            dlib_crop(SIZE),
+            name="age",
+            version="1.0.0",
+            description="Ages of the faces in a photo; dlib's public age predictor",
+            license="CC0-1.0 AND Apache-2.0",
+            weights=[AGE_RESNET10],
+            provenance={"data": "about 110,000 faces of dlib's own collection"},
+        )
+
+    def evaluate(
+        self,
+        bundle: AnyPath,
+        data: AnyPath,
+        split: str | None,
+        device: str,
+        threads: int | None,
+        *,
+        aligned: bool = False,
+        variant: str | None = None,
+    ) -> Mapping[str, Any]:
+        """Judges a bundle on faces of known age: MAE, CS@5, MAE per age."""
+        from edgedl.data.formats import open_faces
+        from edgedl.tasks.age_evaluation import evaluate_ages
+        from runtime.pipelines import load
+
+        dataset = open_faces(data)
+        part = dataset.split(split or "all")
+        # The pictures run side by side, so each model gets one thread unless more were asked for.
+        with load(bundle, device=device, threads=threads or 1, variant=variant) as pipeline:
+            return {**evaluate_ages(pipeline, part, aligned=aligned), "skipped": dict(dataset.skipped)}
+
+    def plot(self, path: AnyPath, output: AnyPath | None) -> list[Path]:
+        """Draws the curves of a run."""
+        from edgedl.figures.curves import plot_run
+
+        return [plot_run(path, output)]
+
+
+TASK = AgeTask()

@@ -1,0 +1,192 @@
+"""How age networks are deployed: detector and age network through the gate, into one bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgedl.data import synthetic_faces
+from edgedl.nn.age import AgeNetwork
+from edgedl.nn.detector import FaceDetector
+from edgedl.weights.blazeface import load_blazeface
+from edgedl.weights.catalogue import BLAZEFACE_FULL_RANGE, PublicWeights
+from exporters.export import ExportedModel, assemble, export_model
+from exporters.spec import Case, Input, Output
+from runtime.bundle import Bundle
+from runtime.errors import MissingExtraError
+from runtime.faces import AlignedCrop, Crop, crop_to_json, cut
+from runtime.media import read_image
+
+Pixels = NDArray[np.uint8]
+
+# Where the detector's keypoints lie in a chip of dlib's five-point alignment with a padding of 0.2: the eyes are the
+# middles of dlib's mean eye corners; the nose tip was measured, its mean over faces that dlib aligned.
+DLIB_TEMPLATE = ((0.3052, 0.3010), (0.6806, 0.3009), (0.494, 0.534))
+DLIB_WEIGHTS = (1.0, 1.0, 0.5)
+
+LOOK_AGAIN = 2.5
+FRAME = 0.5
+
+FACE_INPUT = Input("face", "uint8", ("N", "H", "W", 3), layout="NHWC", meaning="one face each, RGB")
+AGE_OUTPUTS = (
+    Output("age", "float32", ("N",), unit="year", meaning="expectation", decision="round"),
+    Output("low", "float32", ("N",), unit="year", meaning="a tenth of the distribution lies below"),
+    Output("high", "float32", ("N",), unit="year", meaning="a tenth of the distribution lies above"),
+)
+IMAGE_INPUT = Input("image", "uint8", ("H", "W", 3), layout="HWC", meaning="the whole photo, RGB")
+FACES_OUTPUTS = (
+    Output("boxes", "float32", ("D", 4), unit="pixel", meaning="x1 y1 x2 y2"),
+    Output("scores", "float32", ("D",), meaning="0..1, falling"),
+    Output("keypoints", "float32", ("D", 6, 2), unit="pixel",
+           meaning="x y of right eye, left eye, nose tip, mouth, right ear, left ear"),
+)  # fmt: skip
+
+
+def dlib_crop(size: int) -> AlignedCrop:
+    """The alignment that the public age network was trained with, from the detector's first three keypoints."""
+    return AlignedCrop(size=size, template=DLIB_TEMPLATE, weights=DLIB_WEIGHTS)
+
+
+def pipeline_settings(years: Sequence[float], crop: Crop) -> dict[str, Any]:
+    """The manifest's `pipeline` of an age bundle."""
+    return {
+        "years": list(years),
+        "crop": crop_to_json(crop),
+        "look_again": LOOK_AGAIN,
+        "frame": FRAME,
+    }
+
+
+def portrait() -> Pixels:
+    """A public-domain portrait that every installation has: Grace Hopper, shipped by matplotlib, (600, 512, 3).
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise MissingExtraError("matplotlib", "train") from None
+    return read_image(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
+
+
+def face_cases() -> list[Case]:
+    """Faces for the sweep: batches of 1, 2, 7, 32, sizes that are not the exported one, and the edges.
+
+    Drawn faces and a public-domain portrait only: golden cases travel with the bundle, training data must not.
+    """
+    drawn, _ = synthetic_faces.generate(seed=7, n=42)
+    hopper = cut(portrait(), 140, 80, 359, 299)
+    chance = np.random.default_rng(0)
+    return [
+        Case("portrait", {"face": hopper[None]}),
+        Case("two portraits", {"face": np.stack([hopper, hopper[:, ::-1]])}),
+        Case("seven drawn faces", {"face": drawn[:7]}),
+        Case("32 drawn faces", {"face": drawn[7:39, 3:-4, 2:-7]}),
+        Case("one drawn face, tall", {"face": drawn[39:40, :, 20:61]}),
+        Case("small", {"face": hopper[None, ::7, ::6]}),
+        Case("one pixel", {"face": hopper[None, 100:101, 100:101]}),
+        Case("noise", {"face": chance.integers(0, 256, (2, 131, 97, 3), dtype=np.uint8)}),
+        Case("black", {"face": np.zeros((1, 64, 64, 3), np.uint8)}),
+        Case("white", {"face": np.full((1, 80, 80, 3), 255, np.uint8)}),
+    ]
+
+
+def photo_cases() -> list[Case]:
+    """Photos for the detector's sweep: one face, several, none, small and extreme sizes, and the edges."""
+    hopper = portrait()
+    row = np.concatenate([hopper, hopper[:, ::-1]], axis=1)
+    far = np.full((700, 901, 3), 96, np.uint8)
+    far[211:511, 300:556] = hopper[::2, ::2]
+    grid = np.concatenate([row[::2, ::2], row[1::2, 1::2, ::-1]], axis=0)
+    drawn, _, _ = synthetic_faces.scene(seed=3, faces=3, size=400)
+    chance = np.random.default_rng(0)
+    pictures = {
+        "portrait": hopper,
+        "mirrored": hopper[:, ::-1],
+        "two people": row,
+        "four people": grid,
+        "far away": far,
+        "dark": (hopper // 4),
+        "drawn": drawn,
+        "tight": cut(hopper, 150, 70, 349, 299),
+        "cut off": hopper[:, 250:],
+        "small": hopper[::4, ::4],
+        "wide": cut(hopper, -900, 0, 1399, 599),
+        "one pixel": hopper[:1, :1],
+        "a line": hopper[300:301],
+        "noise": chance.integers(0, 256, (97, 131, 3), dtype=np.uint8),
+        "black": np.zeros((192, 192, 3), np.uint8),
+        "white": np.full((100, 300, 3), 255, np.uint8),
+    }
+    return [Case(name, {"image": np.ascontiguousarray(picture)}) for name, picture in pictures.items()]
+
+
+def export_detector() -> ExportedModel:
+    """The public detector through the gate.
+
+    Raises:
+        WeightsError: its weights cannot be had.
+        ExportError: the gate said no.
+    """
+    return export_model(
+        FaceDetector(load_blazeface()).eval(), inputs=[IMAGE_INPUT], outputs=FACES_OUTPUTS, cases=photo_cases()
+    )
+
+
+def age_bundle(
+    path: str | PathLike[str],
+    network: AgeNetwork,
+    crop: Crop,
+    *,
+    name: str,
+    version: str,
+    description: str,
+    license: str,  # noqa: A002 - the manifest's word
+    weights: Sequence[PublicWeights],
+    provenance: Mapping[str, Any],
+    untrained: bool = False,
+) -> Bundle:
+    """Takes an age network and the detector through the gate and writes their bundle.
+
+    Args:
+        path: of the bundle.
+        network: in evaluation mode.
+        crop: how a found face is cut out for this network.
+        name: of the bundle.
+        version: of the bundle.
+        description: one sentence.
+        license: SPDX expression of the whole.
+        weights: public weights that the age network came from.
+        provenance: seed, data and what else is known of the training.
+        untrained: accept a gate that cannot tell a wrong network from a right one.
+
+    Raises:
+        ExportError: the gate said no; nothing is left behind.
+    """
+    classes = len(network.years)
+    outputs = (*AGE_OUTPUTS, Output("probabilities", "float32", ("N", classes), meaning="over the classes' years"))
+    models = {
+        "faces": export_detector(),
+        "age": export_model(network, inputs=[FACE_INPUT], outputs=outputs, cases=face_cases(), untrained=untrained),
+    }
+    used = [*weights, BLAZEFACE_FULL_RANGE]
+    notice = "\n".join(w.notice for w in used) + "\n"
+    listed = [{"name": w.name, "sha256": w.member_sha256, "license": w.license} for w in used]
+    return assemble(
+        path,
+        name=name,
+        version=version,
+        task="age",
+        description=description,
+        license=license,
+        models=models,
+        pipeline=pipeline_settings([float(y) for y in network.years], crop),
+        files={"notice": ("NOTICE", notice.encode())},
+        provenance={**provenance, "weights": listed},
+    )

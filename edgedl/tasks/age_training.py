@@ -1,0 +1,269 @@
+"""How age networks learn: the data as the bundle will see them, the recipes, and the network of a run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import sys
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgedl._version import __version__
+from edgedl.data.face_crops import FaceCrops, face_crops
+from edgedl.data.formats import open_faces
+from edgedl.data.samples import FaceDataset
+from edgedl.data.synthetic_faces import SyntheticFaces
+from edgedl.nn.age import AgeNetwork
+from edgedl.nn.compact import CompactNetwork
+from edgedl.nn.normalisation import absorb_statistics
+from edgedl.nn.resnet10 import ResNet10
+from edgedl.tasks.age_bundle import dlib_crop
+from edgedl.training.arguments import train_options
+from edgedl.training.augment import Augmentation, resize
+from edgedl.training.batches import Samples
+from edgedl.training.fit import fit
+from edgedl.training.lightning_module import PrepareImages, TaskModule
+from edgedl.training.objectives import AgeLearning, AgeObjective
+from edgedl.training.options import TrainOptions
+from edgedl.training.run import Run
+from edgedl.weights.age_resnet10 import SIZE as PUBLIC_SIZE
+from edgedl.weights.age_resnet10 import load_age_resnet10
+from edgedl.weights.catalogue import AGE_RESNET10, BLAZEFACE_FULL_RANGE, PublicWeights
+from edgedl.weights.fetch import cache_folder
+from runtime.bundle import Bundle
+from runtime.errors import BundleError, InputError
+from runtime.faces import crop_to_json
+from runtime.pipelines.age import AgePipeline
+
+log = logging.getLogger(__name__)
+
+DEX_YEARS = tuple(float(year) for year in range(101))
+"""The 101 classes of DEX, 0 to 100."""
+
+ALIGNED_SETS = frozenset({"utkface", "synthetic faces"})
+"""Sets whose pictures are aligned faces: a network trained on them learns both views, as it is and as cropped."""
+
+OLDEST_LOGIT_FALL = 0.15
+"""Per year beyond the published 80 classes, the new classes begin so much less likely than the last one."""
+
+STATISTICS_FACES = 2048
+EMBEDDED_FACES = 4000
+
+_BACKBONES: Mapping[str, Callable[[], nn.Module]] = {"resnet10": ResNet10, "compact": CompactNetwork}
+
+
+def fine_tuning_recipe() -> TrainOptions:
+    """From the public weights, on some ten thousand real faces."""
+    return TrainOptions(
+        epochs=24,
+        batch_size=64,
+        optimiser="adamw",
+        lr=1e-3,
+        weight_decay=0.05,
+        schedule="cosine",
+        warmup=1.0,
+        ema=0.998,
+        clip=5.0,
+        augmentation=Augmentation(),
+        bf16=_bf16_is_fast(),
+        channels_last=True,
+    )
+
+
+def embedded_recipe() -> TrainOptions:
+    """From nothing, on the synthetic faces, in about a minute."""
+    return TrainOptions(
+        epochs=10,
+        batch_size=64,
+        optimiser="adamw",
+        lr=4e-3,
+        weight_decay=0.02,
+        schedule="one-cycle",
+        ema=0.99,
+        clip=5.0,
+        augmentation=Augmentation(rotate=4.0, erase=0.0),
+        channels_last=True,
+    )
+
+
+def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
+    """Trains an age network as the command line says.
+
+    Returns:
+        MAE of the best epoch, its number, and the seconds taken.
+
+    Raises:
+        InputError: data or options that do not fit.
+    """
+    run = Run.open(run_path) if args.resume else None
+    dataset = (
+        open_faces(args.data, args.format)
+        if args.data
+        else SyntheticFaces.make(args.seed or 0, args.faces or EMBEDDED_FACES)
+    )
+    log.info("%s", dataset.summary())
+    recipe = fine_tuning_recipe() if args.data else embedded_recipe()
+    options = train_options(args, recipe)
+    config = dict(run.config) if run else _config(args, dataset, options)
+    if run is None:
+        run = Run.create(run_path, config)
+    crop = dlib_crop(int(config["size"]))
+    side = int(config["size"]) * 3 // 2
+    cache = cache_folder() / "crops" if args.cache else None
+    with detector_pipeline() as pipeline:
+        parts = {
+            name: face_crops(
+                dataset.split(name), pipeline, crop, side, cache=cache, progress=_Progress(f"cropping {name}")
+            )
+            for name in ("train", "val")
+        }
+    torch.manual_seed(options.seed)
+    network = network_of(config)
+    if config["weights"]:
+        start_from_public(network, parts["train"])
+    ages = {name: np.clip(dataset.split(name).ages, config["years"][0], config["years"][-1]) for name in parts}
+    objective = AgeObjective(
+        config["years"],
+        config["objective"]["name"],
+        sigma=config["objective"]["sigma"],
+        expectation_weight=config["objective"]["expectation_weight"],
+    )
+    both = dataset.name in ALIGNED_SETS
+    train = Samples(
+        {"image": [parts["train"].pipeline, *([parts["train"].whole] if both else [])], "age": ages["train"]}
+    )
+    validation = {"pipeline": Samples({"image": parts["val"].pipeline, "age": ages["val"]})}
+    if both:
+        validation["aligned"] = Samples({"image": parts["val"].whole, "age": ages["val"]})
+    module = TaskModule(network, AgeLearning(objective), prepare=PrepareImages(int(config["size"])), head=("head",))
+    result = fit(module, train, validation, run, options)
+    return {
+        "metric": result.metric,
+        "best": result.best,
+        "best_epoch": result.best_epoch,
+        "epochs": result.epochs,
+        "seconds": round(result.seconds, 1),
+        "not_found": {name: int((~part.found).sum()) for name, part in parts.items()},
+    }
+
+
+def network_of(config: Mapping[str, Any]) -> AgeNetwork:
+    """The network that a run's configuration describes, with weights from chance.
+
+    Raises:
+        InputError: a network that this version does not have.
+    """
+    if config["network"] not in _BACKBONES:
+        raise InputError(f"unknown network {config['network']!r}; there is {', '.join(_BACKBONES)}")
+    return AgeNetwork(_BACKBONES[config["network"]](), config["years"], int(config["size"]), config["dropout"])
+
+
+def weights_of(config: Mapping[str, Any]) -> list[PublicWeights]:
+    """The public weights that a run started from."""
+    return [w for w in (AGE_RESNET10,) if w.name in config["weights"]]
+
+
+def start_from_public(network: AgeNetwork, faces: FaceCrops) -> None:
+    """Gives a ResNet-10 of more classes and another size the public weights and the data's own statistics."""
+    public = load_age_resnet10()
+    count = len(public.years)
+    network.backbone.load_state_dict(public.backbone.state_dict())
+    with torch.no_grad():
+        network.head.weight[:count] = public.head.weight
+        network.head.bias[:count] = public.head.bias
+        beyond = torch.arange(1, len(network.years) - count + 1, dtype=torch.float32)
+        network.head.weight[count:] = public.head.weight[-1]
+        network.head.bias[count:] = public.head.bias[-1] - OLDEST_LOGIT_FALL * beyond
+    network.eval()
+    # At the resolution that the weights were learnt at: there the published function is right.
+    absorb_statistics(network.backbone, list(_levels(faces.pipeline[:STATISTICS_FACES], PUBLIC_SIZE)))
+
+
+def detector_pipeline() -> AgePipeline:
+    """The pipeline of the public age bundle, made once and kept in the cache: its detector and crop code are what a
+    trained network's bundle will run.
+    """
+    key = hashlib.sha256(f"{__version__} {AGE_RESNET10} {BLAZEFACE_FULL_RANGE}".encode()).hexdigest()[:16]
+    path = cache_folder() / "bundles" / f"age-{key}.edge"
+    if path.exists():
+        try:
+            return AgePipeline(Bundle.open(path), threads=1)
+        except BundleError as error:
+            log.warning("the cached bundle %s is damaged (%s) and is made again", path, error)
+            shutil.rmtree(path)
+    from edgedl.tasks.age import TASK
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(TASK.pull(Path(folder) / path.name).path)
+        made.rename(path)
+    return AgePipeline(Bundle.open(path), threads=1)
+
+
+def _config(args: Namespace, dataset: FaceDataset, options: TrainOptions) -> dict[str, Any]:
+    """Everything needed to build the network again and to say where it came from."""
+    network = args.network or ("resnet10" if args.data else "compact")
+    public = network == "resnet10" and not args.from_nothing
+    size = args.size or (80 if args.data else PUBLIC_SIZE)
+    return {
+        "task": "age",
+        "network": network,
+        "size": size,
+        "years": list(DEX_YEARS),
+        "dropout": args.dropout if args.dropout is not None else (0.3 if args.data else 0.1),
+        "crop": crop_to_json(dlib_crop(size)),
+        "objective": {
+            "name": args.objective or "dldl",
+            "sigma": args.sigma or 2.0,
+            "expectation_weight": 0.1 if args.expectation_weight is None else args.expectation_weight,
+        },
+        "weights": [AGE_RESNET10.name] if public else [],
+        "license": "LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
+        "data": {
+            "name": dataset.name,
+            "n": len(dataset),
+            "skipped": dict(dataset.skipped),
+            "notes": list(dataset.notes),
+        },
+        "seed": options.seed,
+        "lr": options.lr,
+        "epochs": options.epochs,
+        "optimiser": options.optimiser,
+    }
+
+
+def _levels(crops: np.ndarray[Any, np.dtype[np.uint8]], size: int) -> Sequence[Tensor]:
+    """uint8 crops (n, S, S, 3) as batches of levels (B, 3, size, size)."""
+    return [
+        resize(torch.from_numpy(crops[start : start + 256]).permute(0, 3, 1, 2), size)
+        for start in range(0, len(crops), 256)
+    ]
+
+
+def _bf16_is_fast() -> bool:
+    """Whether this processor multiplies bfloat16 natively; elsewhere mixed precision would only be slower."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_device_supported())
+
+
+class _Progress:
+    """A line on a terminal's standard error."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.shown = -1
+
+    def __call__(self, done: int, total: int) -> None:
+        share = 100 * done // total
+        if share != self.shown and sys.stderr.isatty():
+            self.shown = share
+            end = "\n" if done == total else ""
+            sys.stderr.write(f"\r{self.what}: {done} of {total}{end}")
+            sys.stderr.flush()
