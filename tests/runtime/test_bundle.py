@@ -123,6 +123,13 @@ def test_damaged_files_are_refused(linear_bundle: Bundle, name: str, damage: str
         linear_bundle.read(name)  # opened before the damage
 
 
+def test_a_truncated_graph_is_found_without_hashing(linear_bundle: Bundle) -> None:
+    file = linear_bundle.path / "linear.onnx"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"linear\.onnx has \d+ bytes, the manifest says \d+: truncated"):
+        Bundle.open(linear_bundle.path, check=False)
+
+
 def test_a_missing_file(linear_bundle: Bundle) -> None:
     (linear_bundle.path / "NOTICE").unlink()
     with pytest.raises(BundleError, match="NOTICE is missing"):

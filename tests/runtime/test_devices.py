@@ -110,6 +110,7 @@ def test_a_silent_fallback_is_an_error_even_without_an_exception(install, monkey
     monkeypatch.setattr(module.SessionOptions, "add_session_config_entry", lambda self, key, value: None)
     with pytest.raises(DeviceError, match="did not start: ONNX Runtime fell back to CPUExecutionProvider"):
         open_session(b"graph", "gpu")
+    assert [graph for graph, *_ in module.opened] == [PROBE_GRAPH]  # found out on the tiny graph
 
 
 def test_a_provider_that_works(install) -> None:
