@@ -8,6 +8,7 @@ session raises, and `preload_dlls` prints to standard output.
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -280,11 +281,20 @@ except Exception as error:
     assert run_python(code).stdout.strip() == f"MissingExtraError {expected}"
 
 
-def test_an_empty_folder_left_by_the_other_wheel(tmp_path) -> None:
+def test_an_empty_folder_left_by_the_other_wheel(tmp_path: Path) -> None:
     (tmp_path / "onnxruntime").mkdir()
-    code = "from runtime import devices\ntry: devices.onnxruntime()\nexcept Exception as e: print(type(e).__name__, e)"
-    code = f"import sys; sys.path[:] = [{str(tmp_path)!r}] + [p for p in sys.path if 'site-packages' not in p]\n" + code
-    assert "DeviceError the folder of onnxruntime is there but empty" in run_python(code).stdout
+    code = """
+import sys
+from pathlib import Path
+sys.path[:] = [sys.argv[1]] + [folder for folder in sys.path if not (Path(folder) / "onnxruntime").exists()]
+from runtime import devices
+try:
+    devices.onnxruntime()
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    done = run_python(code, str(tmp_path))
+    assert "DeviceError the folder of onnxruntime is there but empty" in done.stdout, done.stderr
 
 
 # --- a real GPU ----------------------------------------------------------------------------------------------------
