@@ -157,7 +157,7 @@ def open_session(graph: bytes | os.PathLike[str], device: str = "cpu", threads: 
     """Opens an ONNX graph on a device, strictly.
 
     A graph in memory must hold all its weights: ONNX Runtime would otherwise read files named in the graph from the
-    working directory, so it is pointed to a folder that does not exist (onnxruntime 1.20 does not heed that, 1.21 does).
+    working directory, so it is pointed to a folder that does not exist (heeded from onnxruntime 1.21 on).
 
     Raises:
         InputError: an impossible number of threads.
