@@ -19,8 +19,8 @@ _SUPPORTED = "JPEG, PNG, WebP, BMP, GIF and npy files are read"
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD9)))  # TEM, RST0–7, SOI carry no length
-# In entropy-coded data FF 00 is a byte of data and FF D0–D7 a restart; any other marker ends the scan.
-_NEXT_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+# In entropy-coded data FF 00 is a byte of data, FF D0–D7 a restart and FF FF padding; any other marker ends the scan.
+_NO_MARKER = frozenset((0x00, 0xFF, *range(0xD0, 0xD8)))
 _ORIENTATION_TAG = 0x0112
 
 
@@ -79,11 +79,19 @@ def _jpeg(data: bytes) -> ImageHeader:
             orientation = exif_orientation(data[position + 8 : position + length])
         position += length
         if marker == _START_OF_SCAN:
-            found = _NEXT_MARKER.search(data, position)
-            if found is None:
-                raise MediaError("the JPEG is truncated: its end marker is missing")
-            position = found.start()
+            position = _end_of_scan(data, position)
     return ImageHeader("JPEG", width, height, orientation)
+
+
+def _end_of_scan(data: bytes, position: int) -> int:
+    last = len(data) - 1
+    while True:
+        position = data.find(0xFF, position)
+        if position < 0 or position == last:
+            raise MediaError("the JPEG is truncated: its end marker is missing")
+        if data[position + 1] not in _NO_MARKER:
+            return position
+        position += 1
 
 
 def _png(data: bytes) -> ImageHeader:
