@@ -120,6 +120,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(trained, tmp_path
     with pytest.raises(error):
         fit(tiny_module(learning), tiny_samples(), tiny_samples(90, seed=1), run, OPTIONS)
     assert [row["epoch"] for row in run.history()] == [1, 2]
+    # As if it had been killed after the third row was written, but before its checkpoint.
+    run.write_history([*run.history(), {**run.history()[-1], "epoch": 3, "MAE": 0.0}])
 
     # Other initial weights and another global random state: everything must come from the checkpoint.
     module = tiny_module(seed=99)
@@ -140,6 +142,18 @@ def test_a_finished_run_can_be_trained_further(tmp_path):
     fit(tiny_module(seed=5), tiny_samples(), tiny_samples(90), run, replace(options, resume=True))
     assert without_seconds(run) == without_seconds(longer)
     assert same(saved_state(run)["state_dict"], saved_state(longer)["state_dict"])
+
+
+def test_the_best_epoch_may_lie_before_the_interruption(tmp_path):
+    run = new_run(tmp_path / "run")
+    first = fit(tiny_module(), tiny_samples(), tiny_samples(90), run, replace(OPTIONS, epochs=2))
+    before = run.best.read_bytes()
+    misread = tiny_samples(90)
+    misread.columns["age"] = (100 - misread.columns["age"][0],)
+    second = fit(tiny_module(), tiny_samples(), misread, run, replace(OPTIONS, epochs=3, resume=True))
+    assert second.history[-1]["MAE"] > first.best
+    assert (second.best, second.best_epoch) == (first.best, first.best_epoch)
+    assert run.best.read_bytes() == before
 
 
 def test_resuming_what_is_complete_trains_nothing(trained, tmp_path):

@@ -38,7 +38,9 @@ def test_l2_is_weight_decay_of_lambda_over_t(momentum, nesterov):
     expected = train(
         written_out,
         build_optimiser(written_out, "sgd", **settings),
-        lambda network: l2_penalty(weights(network), STRENGTH, SAMPLES),
+        lambda network: (
+            STRENGTH / (2 * SAMPLES) * (network[0].weight.square().sum() + network[3].weight.square().sum())
+        ),
     )
     decay = weight_decay_from_lambda(STRENGTH, SAMPLES)
     found = train(decayed, build_optimiser(decayed, "sgd", weight_decay=decay, **settings))
