@@ -78,6 +78,9 @@ def check_cases(inputs: Sequence[Input], cases: Sequence[Case]) -> None:
         if set(case.inputs) != set(shapes):
             raise GuardError(f"case {case.name!r} has the inputs {sorted(case.inputs)}, declared are {sorted(shapes)}")
         for tensor in inputs:
+            if not isinstance(case.inputs[tensor.name], np.ndarray):
+                kind = type(case.inputs[tensor.name]).__name__
+                raise GuardError(f"case {case.name!r}: {tensor.name} is of type {kind}, expected a numpy array")
             found = case.inputs[tensor.name].dtype
             if found != np.dtype(tensor.dtype):
                 raise GuardError(f"case {case.name!r}: {tensor.name} is {found}, declared is {tensor.dtype}")

@@ -163,7 +163,7 @@ def _draw(inputs: Sequence[Input], sizes: Mapping[str, int], key: str, *, narrow
         shape = [sizes[size] if isinstance(size, str) else size for size in tensor.shape]
         dtype = np.dtype(tensor.dtype)
         if dtype.kind == "f" and tensor.limits is None:
-            arrays[tensor.name] = (rng.standard_normal(shape) * (0.3 if narrow else 1)).astype(dtype)
+            arrays[tensor.name] = np.asarray(rng.standard_normal(shape) * (0.3 if narrow else 1), dtype)
             continue
         low, high = _limits(tensor)
         if narrow and high - low > 8:
@@ -171,9 +171,9 @@ def _draw(inputs: Sequence[Input], sizes: Mapping[str, int], key: str, *, narrow
             low = low + rng.random() * 2 * third
             high = low + third
         if dtype.kind == "f":
-            arrays[tensor.name] = rng.uniform(low, high, shape).astype(dtype)
+            arrays[tensor.name] = np.asarray(rng.uniform(low, high, shape), dtype)
         else:
-            arrays[tensor.name] = rng.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
+            arrays[tensor.name] = np.asarray(rng.integers(int(low), int(high), shape, endpoint=True), dtype)
     return arrays
 
 

@@ -44,9 +44,10 @@ class SmallClassifier(nn.Module):
 def pictures(count: int, generator: torch.Generator, height: int = 20, width: int = 24) -> tuple[Tensor, Tensor]:
     """Noisy pictures (N, H, W, 3) whose kind shows in their redness and in a vertical ramp of green."""
     kinds = torch.randint(0, CLASSES, (count,), generator=generator)
-    image = torch.rand(count, 1, 1, 3, generator=generator) * 40 + torch.rand(
-        count, height, width, 3, generator=generator
-    ) * 30
+    image = (
+        torch.rand(count, 1, 1, 3, generator=generator) * 40
+        + torch.rand(count, height, width, 3, generator=generator) * 30
+    )
     image[..., 0] += kinds[:, None, None] * 35
     image[..., 1] += torch.linspace(0, 1, height)[None, :, None] * kinds[:, None, None] * 25
     return image.clamp(0, 255).to(torch.uint8), kinds
