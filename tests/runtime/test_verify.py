@@ -249,4 +249,4 @@ print(sorted(name for name in tops if not name.startswith("_")))
 """
     done: subprocess.CompletedProcess[str] = run_python(code, str(linear_bundle.path))
     found = set(eval(done.stdout))
-    assert found <= {"numpy", "onnxruntime", "runtime", "sitecustomize"}, done.stderr
+    assert found <= {"numpy", "onnxruntime", "runtime", "sitecustomize", "cython_runtime"}, done.stderr
