@@ -152,20 +152,16 @@ def _strategy(options: TrainOptions) -> str:
 
 @contextlib.contextmanager
 def _surroundings(threads: int | None) -> Iterator[None]:
-    """Gives the process its threads, random state, denormal mode and interrupt handler back."""
+    """Gives the process its threads, random state and interrupt handler back."""
     before = torch.get_num_threads()
-    flushed = float(torch.tensor(1e-40) * 1.0) == 0.0
     in_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT) if in_main else None
     try:
         if threads is not None:
             torch.set_num_threads(threads)
-        # Momenta of units that died decay into denormal numbers, which are some hundred times slower to compute with.
-        torch.set_flush_denormal(True)
         with torch.random.fork_rng():
             yield
     finally:
-        torch.set_flush_denormal(flushed)
         torch.set_num_threads(before)
         if in_main:
             signal.signal(signal.SIGINT, handler)

@@ -138,7 +138,6 @@ class TaskModule(pl.LightningModule):
         for name in LIGHTNING_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         ignore_what_users_cannot_mend()
-        torch.set_flush_denormal(True)
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
 
