@@ -1,6 +1,6 @@
 // Age: a box and a number on each face, and how sure the network is of the chosen one.
 
-import { DistributionChart } from "../chart.js";
+import { DistributionChart, interval } from "../chart.js";
 import { element } from "../element.js";
 
 const SAME_FACE = 0.3; // overlap from which a face of two camera pictures is taken for the same one
@@ -43,7 +43,7 @@ class Faces {
         id: face.id,
         box: face.box,
         label: years(face.age),
-        description: `Face ${face.id}: ${years(face.age)} years, between ${years(face.low)} and ${years(face.high)}`,
+        description: `Face ${face.id}: ${years(face.age)} years, between ${interval(face.low, face.high, " and ")}`,
       })),
     );
     this.#listFaces();
@@ -107,7 +107,7 @@ class Faces {
     for (const face of this.faces) {
       const row = this.rows.get(face.id) ?? this.#addRow(face);
       row.years.replaceChildren(years(face.age), " ", element("small", {}, "years"));
-      row.range.textContent = `between ${years(face.low)} and ${years(face.high)}`;
+      row.range.textContent = `between ${interval(face.low, face.high, " and ")}`;
     }
   }
 
