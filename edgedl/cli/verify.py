@@ -25,7 +25,9 @@ def add_parser(sub: arguments.Subparsers) -> None:
     arguments.bundle(parser)
     arguments.variant(parser)
     arguments.device(parser)
-    parser.add_argument("--explain", action="store_true", help="name the first node whose output differs")
+    parser.add_argument(
+        "--explain", action="store_true", help="where the answers differ, name the first node that does"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     args.out.text(f"\n{verdict} on {report.device} ({report.provider})")
     document = {**report.to_json(), "ok": bool(report)}
     if args.explain:
-        graphs = dict.fromkeys((check.model, check.variant) for check in report.checks)
+        graphs = dict.fromkeys((check.model, check.variant) for check in report.checks if not check.ok)
+        if not graphs:
+            args.out.text("nothing to explain: every output is as recorded")
         document["explanations"] = [_explain(args, bundle, *graph) for graph in graphs]
     args.out.document(document)
     return 0 if report else 1
@@ -48,8 +52,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _explain(args: argparse.Namespace, bundle: Bundle, model: str, variant: str) -> dict[str, Any]:
     from exporters.explain import explain
+    from runtime.errors import BundleError
 
-    difference = explain(bundle, model, variant, args.device)
-    found = str(difference) if difference else "every value inside the graph is as recorded"
+    try:
+        difference = explain(bundle, model, variant, args.device)
+    except BundleError as error:  # no trace: the verdict stands all the same
+        difference, found = None, str(error)
+    else:
+        found = str(difference) if difference else "every value inside the graph is as recorded"
     args.out.text(f"{model} {variant}: {found}")
-    return {"model": model, "variant": variant, "difference": asdict(difference) if difference else None}
+    difference_document = asdict(difference) if difference else None
+    return {"model": model, "variant": variant, "found": found, "difference": difference_document}

@@ -76,10 +76,20 @@ def test_verify_says_why_a_device_cannot_be_had(edgedl, scale_bundle):
     assert "nothing" in result.err
 
 
-def test_verify_cannot_explain_without_a_trace(edgedl, scale_bundle):
+def test_verify_explains_what_differs_only(edgedl, scale_bundle):
     result = edgedl("verify", scale_bundle, "--explain")
-    assert result.status == 2
-    assert "has no trace" in result.err
+    assert (result.status, result.err) == (0, "")
+    assert "nothing to explain" in result.out
+    assert edgedl("verify", scale_bundle, "--explain", "--json").document["explanations"] == []
+
+
+def test_the_verdict_stands_where_there_is_no_trace_to_explain_it(edgedl, wrong_bundle):
+    result = edgedl("verify", wrong_bundle, "--explain")
+    assert result.status == 1
+    assert "scale fp32: " in result.out
+    assert "has no trace" in result.out
+    (explanation,) = edgedl("verify", wrong_bundle, "--explain", "--json").document["explanations"]
+    assert (explanation["model"], explanation["difference"]) == ("scale", None)
 
 
 @pytest.fixture
