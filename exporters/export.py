@@ -387,7 +387,9 @@ def _mutants(
         dull = any(array.size == 0 or array.min() == array.max() for array in arrays)
         return dull, sum(array.nbytes for array in arrays)
 
-    order = sorted(recorded, key=cost)
+    # A photo without a face costs as much as one with, and shows nothing of what a layer does to boxes.
+    answered = [i for i in recorded if any(array.size for array in answers[i].values())]
+    order = sorted(answered or recorded, key=cost)
     mutants: tuple[Mutant, ...] = ()
     for start, stop in zip(MUTANT_STEPS, (*MUTANT_STEPS[1:], len(order)), strict=True):
         part = order[start:stop]

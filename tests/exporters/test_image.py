@@ -38,8 +38,14 @@ class Letterbox(nn.Module):
 
 
 class Suppress(nn.Module):
+    def __init__(self, iou_threshold: float = 0.3) -> None:
+        super().__init__()
+        self.iou_threshold = iou_threshold
+
     def forward(self, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        kept = non_maximum_suppression(boxes, scores, iou_threshold=0.3, score_threshold=0.25, max_detections=5)
+        kept = non_maximum_suppression(
+            boxes, scores, iou_threshold=self.iou_threshold, score_threshold=0.25, max_detections=5
+        )
         return kept, boxes[kept], scores[kept]
 
 
@@ -56,7 +62,7 @@ def sessions(kind: str) -> tuple[Any, ...]:
         example = {"image": np.zeros((31, 47, 3), np.uint8)}
         outputs = [Output("square", "float32", (1, 3, SIDE, SIDE)), Output("placement", "float32", (3,))]
     else:
-        module = Suppress()
+        module = Suppress(0.5 if kind == "suppress at a half" else 0.3)
         inputs = [Input("boxes", "float32", ("M", 4)), Input("scores", "float32", ("M",))]
         example = {"boxes": np.zeros((9, 4), np.float32), "scores": np.zeros(9, np.float32)}
         outputs = [Output("kept", "int64", ("D",)), Output("b", "float32", ("D", 4)), Output("s", "float32", ("D",))]
@@ -218,6 +224,15 @@ def test_suppression_may_find_nothing(count: int) -> None:
         kept, boxes, scores = session.run(None, feed)
         assert (kept.shape, boxes.shape, scores.shape) == ((0,), (0, 4), (0,))
         assert kept.dtype == np.int64
+
+
+def test_an_overlap_of_exactly_the_threshold_is_kept() -> None:
+    """Strictly above is dropped: the IoU of the first two is exactly 1/2, that of the first and the third is 2/3."""
+    boxes = np.array([[0, 0, 2, 1], [0, 0, 1, 1], [0, 0, 3, 1]], np.float32)
+    feed = {"boxes": boxes, "scores": np.array([0.9, 0.8, 0.7], np.float32)}
+    assert Suppress(0.5)(*(torch.from_numpy(array) for array in feed.values()))[0].tolist() == [0, 1]
+    for session in sessions("suppress at a half"):
+        assert session.run(["kept"], feed)[0].tolist() == [0, 1]
 
 
 def test_suppression_ignores_boxes_without_area() -> None:
