@@ -181,7 +181,9 @@ def _turn_upright(image: RGBImage, orientation: int) -> RGBImage:
 def _write(path: str | os.PathLike[str], image: RGBImage, suffix: str, parameters: tuple[int, ...]) -> None:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(f"a picture to write is uint8 (H, W, 3), got {image.dtype} {image.shape}")
-    done, data = opencv().imencode(suffix, opencv().cvtColor(image, opencv().COLOR_RGB2BGR), list(parameters))
+    cv2 = opencv()
+    swapped = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(suffix, swapped, list(parameters))
     if not done:
         raise InputError(f"{path}: OpenCV cannot encode a picture of the shape {image.shape} as {suffix}")
     try:

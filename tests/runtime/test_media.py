@@ -188,6 +188,8 @@ def test_files_and_npy(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read_image(tmp_path / name), PIXELS)
         np.testing.assert_array_equal(read_image(str(tmp_path / name)), PIXELS)
     np.testing.assert_array_equal(read_image(memoryview(PICTURES["png"])), PIXELS)
+    write_png(tmp_path / "flipped.png", PIXELS[:, ::-1])
+    np.testing.assert_array_equal(read_image(tmp_path / "flipped.png"), PIXELS[:, ::-1])
     write_jpeg(tmp_path / "a.jpg", PIXELS)
     assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - PIXELS).mean() < 12
     with Image.open(tmp_path / "a.jpg") as image:
