@@ -1,0 +1,138 @@
+"""Proven models -> one bundle, with the digests, the provenance and each graph stamped with what it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exporters.convert import stamp
+from exporters.errors import ExportError
+from exporters.parity import ParityReport
+from exporters.provenance import provenance as fill_provenance
+from runtime.bundle import Bundle, write_bundle
+from runtime.golden import GoldenCase, golden_to_npz
+from runtime.manifest import (
+    SCHEMA_VERSION,
+    FileRef,
+    GoldenRef,
+    Manifest,
+    ModelSpec,
+    Parity,
+    StateSpec,
+    TensorSpec,
+    Variant,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """A graph that passed its gate, with everything that a bundle records of it.
+
+    Attributes:
+        graph: The ONNX file; `assemble` stamps it with the bundle's name.
+        inputs: The signature.
+        outputs: The signature.
+        state: Carried states of a recurrent model.
+        golden: Recorded cases with the answers of torch in float64.
+        parity: The tolerances and what they were measured from.
+        trace: One number pair per value of the graph, see `exporters.explain`.
+        report: What the gate found, for people.
+    """
+
+    graph: bytes
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    state: tuple[StateSpec, ...]
+    golden: tuple[GoldenCase, ...]
+    parity: Parity
+    trace: bytes
+    report: ParityReport
+
+
+def assemble(
+    path: str | os.PathLike[str],
+    *,
+    name: str,
+    task: str,
+    models: Mapping[str, ExportedModel],
+    version: str = "1.0.0",
+    license: str = "",  # noqa: A002 - the manifest's own word
+    description: str = "",
+    pipeline: Mapping[str, Any] | None = None,
+    files: Mapping[str, tuple[str, bytes]] | None = None,
+    metrics: Sequence[Mapping[str, Any]] = (),
+    provenance: Mapping[str, Any] | None = None,
+) -> Bundle:
+    """Writes proven models as one bundle, atomically.
+
+    Args:
+        path: The folder to write; a bundle that is there is replaced.
+        name: Of the bundle.
+        task: What it is for.
+        models: By name; the name becomes the file's.
+        version: Of the bundle.
+        license: SPDX identifier of the weights.
+        description: One sentence.
+        pipeline: The task's settings outside the graph.
+        files: More files: key -> file name and content.
+        metrics: What was measured of it.
+        provenance: ``seed``, ``data``, ``weights``; versions and the revision are filled in.
+
+    Raises:
+        BundleError: Something that is no bundle is at the path, or a name is no file name.
+    """
+    if not models:
+        raise ExportError("a bundle needs at least one model")
+    contents: dict[str, bytes] = {}
+    specs: dict[str, ModelSpec] = {}
+    properties = {"bundle": name, "version": version, "task": task, "schema_version": str(SCHEMA_VERSION)}
+    for key, model in models.items():
+        graph = stamp(model.graph, {**properties, "model": key})
+        parts = {
+            f"{key}.onnx": graph,
+            f"{key}.golden.npz": golden_to_npz(model.golden),
+            f"{key}.trace.npz": model.trace,
+        }
+        contents |= parts
+        digests = {file: hashlib.sha256(data).hexdigest() for file, data in parts.items()}
+        golden = f"{key}.golden.npz"
+        specs[key] = ModelSpec(
+            variants={"fp32": Variant(f"{key}.onnx", digests[f"{key}.onnx"], len(graph))},
+            inputs=model.inputs,
+            outputs=model.outputs,
+            state=model.state,
+            golden=GoldenRef(golden, digests[golden], len(model.golden)),
+            parity=model.parity,
+            trace=FileRef(f"{key}.trace.npz", digests[f"{key}.trace.npz"]),
+        )
+    references: dict[str, FileRef] = {}
+    for key, (file, data) in (files or {}).items():
+        if file in contents:
+            raise ExportError(f"the file {file} of {key!r} has the name of another file of the bundle")
+        contents[file] = data
+        references[key] = FileRef(file, hashlib.sha256(data).hexdigest())
+    reports = {key: model.report for key, model in models.items()}
+    known = dict(provenance or {})
+    untrained = [key for key, report in reports.items() if report.untrained and report.vacuous]
+    if untrained:
+        known["untrained"] = untrained
+    manifest = Manifest(
+        name=name,
+        version=version,
+        task=task,
+        license=license,
+        description=description,
+        models=specs,
+        pipeline=dict(pipeline or {}),
+        files=references,
+        metrics=tuple(metrics),
+        provenance=fill_provenance(
+            known,
+            opset=max(report.opset for report in reports.values()),
+            ir_version=max(report.ir_version for report in reports.values()),
+        ),
+    )
+    return write_bundle(path, manifest, contents)
