@@ -24,7 +24,7 @@ from exporters.guards import check_cases, check_declaration, check_graph, check_
 from exporters.mutants import Mutant, measure_mutants, merge
 from exporters.optimize import flush_graph, flush_module
 from exporters.parity import MUTANT_MARGIN, NOISE_MARGIN, ParityReport, derive_tolerances, hold
-from exporters.reference import Arrays, evaluate, evaluate_all, in_float64, max_difference, measure_noise
+from exporters.reference import Arrays, evaluate, evaluate_all, in_float64, max_difference, measure_noise, one_thread
 from exporters.spec import Case, Input, Output
 from exporters.sweep import choose_example, choose_golden, default_sizes, generate_cases
 from runtime.bundle import Bundle
@@ -35,6 +35,7 @@ MUTANT_STEPS = (0, 4, 8)
 """The mutants are first measured on the four most telling of the recorded cases, then as far as needed on more."""
 
 
+@one_thread()
 def export_model(
     module: nn.Module,
     *,

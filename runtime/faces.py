@@ -137,7 +137,8 @@ def cut(image: Pixels, first_x: int, first_y: int, last_x: int, last_y: int) -> 
         return image[first_y : last_y + 1, first_x : last_x + 1]
     rows = np.arange(first_y, max(first_y, last_y) + 1).clip(0, height - 1)
     columns = np.arange(first_x, max(first_x, last_x) + 1).clip(0, width - 1)
-    return image[rows[:, None], columns]
+    pixels: Pixels = image[rows[:, None], columns]
+    return pixels
 
 
 def framed(image: Pixels, share: float) -> tuple[Pixels, int, int]:

@@ -130,8 +130,9 @@ def _key(dataset: FaceDataset, pipeline: AgePipeline, crop: Crop, side: int) -> 
     """Everything that the crops depend on."""
     detector = pipeline.bundle.manifest.models["faces"].variants["fp32"].sha256
     settings = [pipeline.settings.look_again, pipeline.settings.frame, crop_to_json(crop), side]
-    places = sorted({str(sample.source.path.resolve()) for sample in dataset})
-    stamps = [[place, Path(place).stat().st_size, Path(place).stat().st_mtime_ns] for place in places]
+    places = sorted({sample.source.path for sample in dataset})
+    # Painted faces lie nowhere; their names and their source's say all.
+    stamps = [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] if p.exists() else str(p) for p in places]
     names = hashlib.sha256("\n".join(sample.name for sample in dataset).encode()).hexdigest()
     document = json.dumps([CACHE_FORMAT, detector, settings, dataset.name, stamps, names])
     return hashlib.sha256(document.encode()).hexdigest()[:24]

@@ -36,7 +36,8 @@ class _Depthwise(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, stride=stride, padding=stride % 2, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (0, 1, 0, 1)) if self.stride == 2 else x)
+        convolved: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)) if self.stride == 2 else x)
+        return convolved
 
 
 class DoubleBlazeBlock(nn.Module):
@@ -72,7 +73,8 @@ class _Decoder(nn.Module):
 
     def forward(self, deep: Tensor, lateral: Tensor) -> Tensor:
         up = F.interpolate(F.relu(self.deep(deep)), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return self.blocks(F.relu(self.lateral(lateral)) + up)
+        decoded: Tensor = self.blocks(F.relu(self.lateral(lateral)) + up)
+        return decoded
 
 
 class BlazeFace(nn.Module):
@@ -124,7 +126,8 @@ class BlazeFace(nn.Module):
         """
         centre = offsets[..., 0:2] + self.anchors
         half = offsets[..., 2:4] / 2
-        keypoints = offsets[..., 4:].unflatten(-1, (len(KEYPOINTS), 2)) + self.anchors.unsqueeze(1)
+        relative = offsets[..., 4:].reshape(*offsets.shape[:-1], len(KEYPOINTS), 2)
+        keypoints = relative + self.anchors.unsqueeze(1)
         return torch.cat([centre - half, centre + half], dim=-1), keypoints
 
     def tensorflow_convolutions(self) -> dict[str, nn.Conv2d]:

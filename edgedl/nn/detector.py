@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgedl.nn.blazeface import SIZE, BlazeFace
+from edgedl.nn.blazeface import KEYPOINTS, SIZE, BlazeFace
 from exporters.image import letterbox, non_maximum_suppression
 
 SCORE_THRESHOLD = 0.5
@@ -61,8 +61,8 @@ class FaceDetector(nn.Module):
         weights = torch.where(overlaps & (taken == 1), scores, torch.zeros_like(scores))  # (D, M)
         weights = weights / weights.sum(dim=1, keepdim=True)
         blended_boxes = weights @ boxes  # (D, 4)
-        blended_keypoints = (weights @ keypoints.flatten(1)).unflatten(1, (-1, 2))  # (D, 6, 2)
+        blended_keypoints = (weights @ keypoints.flatten(1)).reshape(-1, len(KEYPOINTS), 2)  # (D, 6, 2)
 
         scale, shift = placement[0], placement[1:]
-        corners = (blended_boxes.unflatten(1, (2, 2)) - shift) / scale
+        corners = (blended_boxes.reshape(-1, 2, 2) - shift) / scale
         return corners.flatten(1), scores[kept], (blended_keypoints - shift) / scale

@@ -75,4 +75,5 @@ class ResNet10(nn.Module):
         """Maps RGB levels (B, 3, S, S) to features (B, 256)."""
         x = (faces - self.means) / 256
         x = F.max_pool2d(F.relu(self.norm(self.conv(x))), 3, stride=2)
-        return self.blocks(x).mean(dim=(2, 3))  # (B, 256)
+        features: Tensor = self.blocks(x).mean(dim=(2, 3))  # (B, 256)
+        return features

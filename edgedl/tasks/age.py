@@ -118,9 +118,13 @@ class AgeTask:
 
     def plot(self, path: AnyPath, output: AnyPath | None) -> list[Path]:
         """Draws the curves of a run."""
-        from edgedl.figures.curves import plot_run
+        from edgedl.figures.curves import save_curves
+        from edgedl.training.run import Run
 
-        return [plot_run(path, output)]
+        run = Run.open(path)
+        picture = Path(output) if output else run.path / "curves.png"
+        save_curves(run.history(), picture)
+        return [picture]
 
 
 TASK = AgeTask()

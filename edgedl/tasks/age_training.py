@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 DEX_YEARS = tuple(float(year) for year in range(101))
 """The 101 classes of DEX, 0 to 100."""
 
-ALIGNED_SETS = frozenset({"utkface", "synthetic faces"})
+ALIGNED_SETS = frozenset({"utkface", "synthetic-faces"})
 """Sets whose pictures are aligned faces: a network trained on them learns both views, as it is and as cropped."""
 
 OLDEST_LOGIT_FALL = 0.15
@@ -63,7 +63,7 @@ _BACKBONES: Mapping[str, Callable[[], nn.Module]] = {"resnet10": ResNet10, "comp
 def fine_tuning_recipe() -> TrainOptions:
     """From the public weights, on some ten thousand real faces."""
     return TrainOptions(
-        epochs=24,
+        epochs=30,
         batch_size=64,
         optimiser="adamw",
         lr=1e-3,
@@ -107,7 +107,7 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     dataset = (
         open_faces(args.data, args.format)
         if args.data
-        else SyntheticFaces.make(args.seed or 0, args.faces or EMBEDDED_FACES)
+        else SyntheticFaces(args.seed or 0, args.faces or EMBEDDED_FACES)
     )
     log.info("%s", dataset.summary())
     recipe = fine_tuning_recipe() if args.data else embedded_recipe()
@@ -222,8 +222,8 @@ def _config(args: Namespace, dataset: FaceDataset, options: TrainOptions) -> dic
         "crop": crop_to_json(dlib_crop(size)),
         "objective": {
             "name": args.objective or "dldl",
-            "sigma": args.sigma or 2.0,
-            "expectation_weight": 0.1 if args.expectation_weight is None else args.expectation_weight,
+            "sigma": args.sigma or 1.0,
+            "expectation_weight": 0.5 if args.expectation_weight is None else args.expectation_weight,
         },
         "weights": [AGE_RESNET10.name] if public else [],
         "license": "LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
@@ -250,7 +250,8 @@ def _levels(crops: np.ndarray[Any, np.dtype[np.uint8]], size: int) -> Sequence[T
 
 def _bf16_is_fast() -> bool:
     """Whether this processor multiplies bfloat16 natively; elsewhere mixed precision would only be slower."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_device_supported())
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 class _Progress:
