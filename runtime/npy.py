@@ -1,14 +1,18 @@
-"""Reading ``.npy`` data from people one does not know: no pickle, and no memory taken on the header's word."""
+"""Reading ``.npy`` and ``.npz`` data from people one does not know: no pickle, no memory taken on a header's word."""
 
 from __future__ import annotations
 
 import io
 import math
+import zipfile
 from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
+
+MAX_NPZ_BYTES = 1 << 30
+"""All arrays of a ``.npz`` file together, unpacked."""
 
 _PLAIN_KINDS = "biufU"  # truth values, integers, floats, fixed-length text (tokens)
 
@@ -43,6 +47,26 @@ def load_npy(data: bytes) -> NDArray[Any]:
         return np.empty(shape, dtype)
     # A copy, so that the caller may write to it and `data` can be let go.
     return flat.reshape(shape, order="F" if fortran_order else "C").copy()
+
+
+def load_npz(data: bytes) -> dict[str, NDArray[Any]]:
+    """Decodes a ``.npz`` file that lies in memory: name -> array.
+
+    Raises:
+        ValueError: not such a file, damaged, too large when unpacked, or an array that `load_npy` refuses.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = archive.infolist()
+            total = sum(member.file_size for member in members)
+            if total > MAX_NPZ_BYTES:
+                raise ValueError(f"the npz file unpacks to {total} bytes, more than the {MAX_NPZ_BYTES} that are read")
+            return {member.filename.removesuffix(".npy"): load_npy(archive.read(member)) for member in members}
+    except ValueError:
+        raise
+    # Damaged bytes reach zipfile and zlib, which raise many kinds of errors.
+    except Exception as error:
+        raise ValueError(f"damaged npz: {error}") from error
 
 
 def dump_npy(array: NDArray[Any]) -> bytes:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+from tests.public_bundle import public_age_bundle
+
+# A busy machine is slow, not wrong.
+hypothesis.settings.register_profile("edgedl", deadline=None)
+hypothesis.settings.load_profile("edgedl")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -16,3 +23,16 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the research data are not at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def age_bundle() -> Path:
+    """The bundle of the public weights, read only; skips where they cannot be had."""
+    return public_age_bundle()
+
+
+@pytest.fixture(scope="session")
+def portrait_path() -> Path:
+    """A real portrait that comes with matplotlib, 512 x 606 pixels."""
+    matplotlib = pytest.importorskip("matplotlib", reason="the portrait comes with matplotlib")
+    return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"

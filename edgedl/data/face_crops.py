@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import tempfile
+import uuid
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -79,16 +80,20 @@ def face_crops(
     path = cache / f"faces-{_key(dataset, pipeline, crop, side)}.npz" if cache else None
     if path is not None and path.is_file():
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # Opened here: np.load leaves a damaged file open.
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return FaceCrops(arrays["pipeline"], arrays["whole"], arrays["found"])
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("the cached crops %s are damaged (%s) and are made again", path, error)
     crops = _make(dataset, pipeline, crop, side, progress)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".npz", delete=False) as file:
-            np.savez(file, pipeline=crops.pipeline, whole=crops.whole, found=crops.found)
-        Path(file.name).replace(path)
+        temporary = path.with_name(f".{uuid.uuid4().hex}.npz")
+        try:
+            np.savez(temporary, pipeline=crops.pipeline, whole=crops.whole, found=crops.found)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return crops
 
 
@@ -130,9 +135,17 @@ def _key(dataset: FaceDataset, pipeline: AgePipeline, crop: Crop, side: int) -> 
     """Everything that the crops depend on."""
     detector = pipeline.bundle.manifest.models["faces"].variants["fp32"].sha256
     settings = [pipeline.settings.look_again, pipeline.settings.frame, crop_to_json(crop), side]
-    places = sorted({sample.source.path for sample in dataset})
-    # Painted faces lie nowhere; their names and their source's say all.
-    stamps = [[str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] if p.exists() else str(p) for p in places]
+    stamps = sorted({_stamp(sample) for sample in dataset})
     names = hashlib.sha256("\n".join(sample.name for sample in dataset).encode()).hexdigest()
     document = json.dumps([CACHE_FORMAT, detector, settings, dataset.name, stamps, names])
     return hashlib.sha256(document.encode()).hexdigest()[:24]
+
+
+def _stamp(sample: FaceSample) -> tuple[str, int, int]:
+    """Name, size and time of the file that a sample lies in; painted faces lie nowhere, their source says all."""
+    path = sample.source.path
+    file = path / sample.member if path.is_dir() else path
+    if not file.exists():
+        return repr(sample.source), 0, 0
+    stat = file.stat()
+    return str(file.resolve()), stat.st_size, stat.st_mtime_ns

@@ -1,7 +1,7 @@
 """A small residual network of depthwise convolutions, for training from nothing on a laptop's processor.
 
 The block is the one of MobileNetV2 (Sandler et al. 2018) without its expansion at full resolution: depthwise 3×3,
-pointwise to twice the channels and back. About 0.2 M parameters.
+pointwise to twice the channels and back. About 0.37 M parameters.
 """
 
 from __future__ import annotations

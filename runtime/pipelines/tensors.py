@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +12,10 @@ from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
+from runtime.npy import load_npy, load_npz
 from runtime.pipelines import Source, open_engines
+
+_ZIP = b"PK"
 
 
 class TensorPipeline:
@@ -67,14 +69,10 @@ class TensorPipeline:
         if isinstance(source, np.ndarray):
             return {names[0]: source}
         try:
-            file = io.BytesIO(source) if isinstance(source, bytes) else Path(source)
-            loaded = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            return load_npz(data) if data.startswith(_ZIP) else {names[0]: load_npy(data)}
+        except (OSError, ValueError) as error:
             what = "the body" if isinstance(source, bytes) else str(source)
             raise InputError(
                 f"{what} is not a .npy or .npz file ({error}); this model takes {', '.join(names)}"
             ) from error
-        if isinstance(loaded, np.ndarray):
-            return {names[0]: loaded}
-        with loaded:
-            return {name: loaded[name] for name in loaded.files}

@@ -1,0 +1,138 @@
+"""The detector around a network whose candidates a test chooses: letterbox, suppression and blending."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgedl.nn.blazeface import BlazeFace
+from edgedl.nn.detector import IOU_THRESHOLD, MAX_FACES, SCORE_THRESHOLD, FaceDetector
+
+
+class Candidates(nn.Module):
+    """Stands in for BlazeFace: gives the same boxes (M, 4), keypoints (M, 6, 2) and scores (M,) for any picture."""
+
+    def __init__(self, boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray) -> None:
+        super().__init__()
+        self.register_buffer("anchors", torch.zeros(1, dtype=torch.float64))
+        self.candidates = SimpleNamespace(
+            boxes=torch.from_numpy(boxes), keypoints=torch.from_numpy(keypoints), scores=torch.from_numpy(scores)
+        )
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.seen.append(pictures)
+        return self.candidates.scores.logit()[None], torch.zeros(1, 1, 16)
+
+    def decode(self, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.candidates.boxes, self.candidates.keypoints
+
+
+def crowd(seed: int, people: int = 6, each: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Candidates that cluster about some faces, as a detector's do, with scores on either side of the threshold."""
+    chance = np.random.default_rng(seed)
+    middle = chance.uniform(20, 170, (people, 1, 2))
+    side = chance.uniform(10, 50, (people, 1, 1))
+    middles = (middle + chance.normal(0, 0.12, (people, each, 2)) * side).reshape(-1, 2)
+    halves = (side * np.exp(chance.normal(0, 0.15, (people, each, 2)))).reshape(-1, 2) / 2
+    boxes = np.concatenate([middles - halves, middles + halves], axis=1)
+    keypoints = middles[:, None] + chance.normal(0, 5, (people * each, 6, 2))
+    return boxes, keypoints, chance.uniform(0.2, 0.99, people * each)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    across = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    down = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - across * down
+    return across * down / area
+
+
+def blended_suppression(
+    boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Plain loops: keep the best, give it every candidate that overlaps it and no better kept one, average, go on."""
+    order = [int(i) for i in np.argsort(-scores, kind="stable") if scores[i] > SCORE_THRESHOLD]
+    kept: list[int] = []
+    for i in order:
+        if all(iou(boxes[i], boxes[k]) <= IOU_THRESHOLD for k in kept):
+            kept.append(i)
+    members: dict[int, list[int]] = {k: [] for k in kept}
+    for i in order:
+        owner = next((k for k in kept if iou(boxes[i], boxes[k]) > IOU_THRESHOLD), None)
+        if owner is not None:
+            members[owner].append(i)
+    mean = {k: scores[m] / scores[m].sum() for k, m in members.items()}
+    return (
+        np.array([mean[k] @ boxes[members[k]] for k in kept]),
+        scores[kept],
+        np.array([np.tensordot(mean[k], keypoints[members[k]], 1) for k in kept]),
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_blending_is_that_of_plain_loops(seed):
+    candidates = crowd(seed)
+    detector = FaceDetector(Candidates(*candidates)).eval()
+    boxes, scores, keypoints = (t.numpy() for t in detector(torch.zeros(192, 192, 3, dtype=torch.uint8)))
+    expected = blended_suppression(*candidates)
+    assert len(scores) >= 2
+    np.testing.assert_allclose(boxes, expected[0], atol=1e-9)
+    np.testing.assert_allclose(scores, expected[1], atol=1e-12)
+    np.testing.assert_allclose(keypoints, expected[2], atol=1e-9)
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_answers_are_in_pixels_of_the_photo():
+    """A photo of 384 x 96: half the size, and 72 rows of border above."""
+    box = np.array([[40.0, 80.0, 60.0, 110.0]])
+    keypoints = np.tile([[50.0, 96.0]], (1, 6, 1)).reshape(1, 6, 2)
+    detector = FaceDetector(Candidates(box, keypoints, np.array([0.9]))).eval()
+    boxes, _, points = detector(torch.zeros(96, 384, 3, dtype=torch.uint8))
+    assert boxes.tolist() == [[80, 16, 120, 76]]
+    assert points[0].tolist() == [[100, 48]] * 6
+
+
+def test_the_network_sees_minus_one_to_one_on_a_black_border():
+    network = Candidates(np.array([[1.0, 1, 9, 9]]), np.zeros((1, 6, 2)), np.array([0.9]))
+    image = torch.zeros(96, 192, 3, dtype=torch.uint8)
+    image[..., 0] = 255
+    FaceDetector(network).eval()(image)
+    (picture,) = network.seen
+    assert picture.shape == (1, 3, 192, 192)
+    assert picture[0, :, 0, 0].tolist() == [-1, -1, -1], "the border"
+    assert picture[0, :, 96, 96].tolist() == [1, -1, -1], "red"
+
+
+@pytest.mark.parametrize("size", [(192, 192), (1, 1), (31, 500)], ids=str)
+def test_no_face_gives_empty_arrays_of_the_declared_shapes(size):
+    candidates = crowd(0)
+    detector = FaceDetector(Candidates(*candidates[:2], np.full(54, 0.4))).eval()
+    boxes, scores, keypoints = detector(torch.zeros(*size, 3, dtype=torch.uint8))
+    assert (boxes.shape, scores.shape, keypoints.shape) == ((0, 4), (0,), (0, 6, 2))
+
+
+def test_a_score_at_the_threshold_is_no_face():
+    boxes = np.array([[0.0, 0, 10, 10], [50, 50, 60, 60]])
+    detector = FaceDetector(Candidates(boxes, np.zeros((2, 6, 2)), np.array([0.5, 0.51]))).eval()
+    assert detector(torch.zeros(192, 192, 3, dtype=torch.uint8))[0].tolist() == [[50, 50, 60, 60]]
+
+
+def test_at_most_so_many_faces():
+    grid = np.array([[x, y, x + 8.0, y + 8.0] for y in range(0, 190, 12) for x in range(0, 190, 12)])
+    scores = np.linspace(0.6, 0.9, len(grid))
+    detector = FaceDetector(Candidates(grid, np.zeros((len(grid), 6, 2)), scores)).eval()
+    boxes, found, _ = detector(torch.zeros(192, 192, 3, dtype=torch.uint8))
+    assert len(grid) > MAX_FACES == len(boxes)
+    np.testing.assert_allclose(found.numpy(), np.sort(scores)[::-1][:MAX_FACES])
+
+
+def test_an_untrained_network_runs_at_once():
+    torch.manual_seed(0)
+    detector = FaceDetector(BlazeFace(), score_threshold=0.999999).eval()
+    with torch.no_grad():
+        boxes, scores, keypoints = detector(torch.zeros(50, 70, 3, dtype=torch.uint8))
+    assert len(boxes) == len(scores) == len(keypoints)

@@ -1,0 +1,58 @@
+"""The public age bundle behind the service: a real photo in, a plausible age out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from runtime.pipelines import load
+from service.app import create_app
+
+
+@pytest.fixture(scope="module")
+def client(age_bundle: Path) -> Iterator[FlaskClient]:
+    with load(age_bundle, threads=1) as pipeline:
+        yield create_app([pipeline]).test_client()
+
+
+def test_a_portrait_gives_one_face_of_about_her_age(client: FlaskClient, portrait_path: Path) -> None:
+    """Grace Hopper at 77."""
+    response = client.post("/v1/age", data=portrait_path.read_bytes(), content_type="image/jpeg")
+    assert response.status_code == 200
+    (result,) = response.json["results"]
+    (face,) = result["faces"]
+    assert 67 < face["age"] < 87
+    assert face["low"] <= face["high"]
+    x1, y1, x2, y2 = face["box"]
+    assert (140 < x1 < 200, 100 < y1 < 160, 330 < x2 < 400, 300 < y2 < 370) == (True,) * 4
+    assert "probabilities" not in face
+
+
+def test_the_distribution_comes_on_request(client: FlaskClient, portrait_path: Path) -> None:
+    body = portrait_path.read_bytes()
+    response = client.post("/v1/age?distribution=1", data=body, content_type="image/jpeg")
+    (face,) = response.json["results"][0]["faces"]
+    assert len(face["probabilities"]) == 81
+    assert sum(face["probabilities"]) == pytest.approx(1, abs=1e-4)
+
+
+def test_several_photos_of_a_form_are_answered_in_order(client: FlaskClient, portrait_path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    grey = cv2.imencode(".png", np.full((90, 120, 3), 128, np.uint8))[1].tobytes()
+    files = [(io.BytesIO(grey), "grey.png"), (io.BytesIO(portrait_path.read_bytes()), "hopper.jpg")]
+    response = client.post("/v1/age", data={"file": files})
+    assert response.status_code == 200
+    assert [len(result["faces"]) for result in response.json["results"]] == [0, 1]
+
+
+def test_v1_tells_of_both_models(client: FlaskClient) -> None:
+    (bundle,) = client.get("/v1").json["bundles"]
+    assert (bundle["name"], bundle["task"]) == ("age", "age")
+    assert set(bundle["models"]) == {"faces", "age"}
+    assert client.get("/readyz").status_code == 200
