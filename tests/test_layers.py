@@ -94,9 +94,13 @@ def test_the_walk_above_notices():
     assert "has no place here" in done.stderr
 
 
+# Longer than 400 lines, with the reason.
+LONGER = {"edgedl/data/portrait_features.py": "how each feature of a face is drawn: a list of like functions"}
+
+
 def test_files_are_of_a_size_to_be_read():
     lines = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in SHIPPED}
-    assert {name: count for name, count in lines.items() if count > 400} == {}
+    assert {name: count for name, count in lines.items() if count > 400}.keys() == LONGER.keys()
 
 
 def test_no_file_or_folder_is_a_drawer_for_everything():
@@ -132,9 +136,10 @@ def test_the_linter_of_layers_knows_all_packages():
 
 
 def test_layers_hold():
-    from importlinter.cli import lint_imports
-
-    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+    # In a process of its own: import-linter sets up logging for the whole process it runs in.
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    done = python(code)
+    assert done.returncode == 0, done.stdout
 
 
 def test_every_requirement_of_the_extras_is_pinned_once():
