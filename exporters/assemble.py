@@ -13,6 +13,7 @@ from exporters.errors import ExportError
 from exporters.parity import ParityReport
 from exporters.provenance import provenance as fill_provenance
 from runtime.bundle import Bundle, write_bundle
+from runtime.errors import BundleError
 from runtime.golden import GoldenCase, golden_to_npz
 from runtime.manifest import (
     SCHEMA_VERSION,
@@ -136,3 +137,33 @@ def assemble(
         ),
     )
     return write_bundle(path, manifest, contents)
+
+
+def reuse(bundle: Bundle, name: str) -> ExportedModel:
+    """A model of a bundle that was proven before, with its recorded answers, to go into another bundle.
+
+    The bundle's hashes stand for the proof; nothing is proven anew.
+
+    Raises:
+        BundleError: the bundle is damaged, or the model lacks its proof.
+    """
+    spec = bundle.model(name)
+    if spec.parity is None or spec.trace is None:
+        raise BundleError(f"{bundle.path}: the model {name} has no recorded proof and cannot be reused")
+    made = bundle.manifest.provenance
+    return ExportedModel(
+        graph=bundle.graph(name),
+        inputs=spec.inputs,
+        outputs=spec.outputs,
+        state=spec.state,
+        golden=bundle.golden(name),
+        parity=spec.parity,
+        trace=bundle.read(spec.trace.file),
+        report=ParityReport(
+            rows=(),
+            cases=spec.golden.cases if spec.golden else 0,
+            opset=int(made.get("opset", 0)),
+            ir_version=int(made.get("ir_version", 0)),
+            notes=(f"proven before, as a part of {bundle.manifest.name} {bundle.manifest.version}",),
+        ),
+    )

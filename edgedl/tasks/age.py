@@ -52,6 +52,7 @@ class AgeTask:
     def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
         """Takes the best network of a run, with the detector, through the gate into a bundle."""
         from edgedl.tasks.age_bundle import age_bundle
+        from edgedl.tasks.age_public import proven_detector
         from edgedl.tasks.age_training import network_of, weights_of
         from edgedl.training.run import Run
         from runtime.faces import crop_from_json
@@ -67,6 +68,7 @@ class AgeTask:
             path,
             network.eval(),
             crop_from_json(config["crop"]),
+            detector=proven_detector(),
             name=options.get("name", "age"),
             version="1.0.0",
             description=f"Ages of the faces in a photo; {config['network']} trained on {config['data']['name']}",
@@ -78,21 +80,11 @@ class AgeTask:
 
     def pull(self, path: AnyPath, **options: Any) -> Bundle:
         """Makes a bundle of the CC0 age predictor and the public detector."""
-        from edgedl.tasks.age_bundle import age_bundle, dlib_crop
-        from edgedl.weights.age_resnet10 import SIZE, load_age_resnet10
-        from edgedl.weights.catalogue import AGE_RESNET10
+        from edgedl.tasks.age_public import copy_public_bundle
 
-        return age_bundle(
-            path,
-            load_age_resnet10(),
-            dlib_crop(SIZE),
-            name="age",
-            version="1.0.0",
-            description="Ages of the faces in a photo; dlib's public age predictor",
-            license="CC0-1.0 AND Apache-2.0",
-            weights=[AGE_RESNET10],
-            provenance={"data": "about 110,000 faces of dlib's own collection"},
-        )
+        if options:
+            raise InputError(f"pulling age has no option {', '.join(options)}")
+        return copy_public_bundle(path)
 
     def evaluate(
         self,

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import shutil
 import sys
-import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgedl._version import __version__
 from edgedl.data.face_crops import FaceCrops, face_crops
 from edgedl.data.formats import open_faces
 from edgedl.data.samples import FaceDataset
@@ -26,6 +22,7 @@ from edgedl.nn.compact import CompactNetwork
 from edgedl.nn.normalisation import absorb_statistics
 from edgedl.nn.resnet10 import ResNet10
 from edgedl.tasks.age_bundle import dlib_crop
+from edgedl.tasks.age_public import public_bundle
 from edgedl.training.arguments import train_options
 from edgedl.training.augment import Augmentation, resize
 from edgedl.training.batches import Samples
@@ -36,10 +33,9 @@ from edgedl.training.options import TrainOptions
 from edgedl.training.run import Run
 from edgedl.weights.age_resnet10 import SIZE as PUBLIC_SIZE
 from edgedl.weights.age_resnet10 import load_age_resnet10
-from edgedl.weights.catalogue import AGE_RESNET10, BLAZEFACE_FULL_RANGE, PublicWeights
+from edgedl.weights.catalogue import AGE_RESNET10, PublicWeights
 from edgedl.weights.fetch import cache_folder
-from runtime.bundle import Bundle
-from runtime.errors import BundleError, InputError
+from runtime.errors import InputError
 from runtime.faces import crop_to_json
 from runtime.pipelines.age import AgePipeline
 
@@ -63,7 +59,7 @@ _BACKBONES: Mapping[str, Callable[[], nn.Module]] = {"resnet10": ResNet10, "comp
 def fine_tuning_recipe() -> TrainOptions:
     """From the public weights, on some ten thousand real faces."""
     return TrainOptions(
-        epochs=30,
+        epochs=18,
         batch_size=64,
         optimiser="adamw",
         lr=1e-3,
@@ -188,24 +184,8 @@ def start_from_public(network: AgeNetwork, faces: FaceCrops) -> None:
 
 
 def detector_pipeline() -> AgePipeline:
-    """The pipeline of the public age bundle, made once and kept in the cache: its detector and crop code are what a
-    trained network's bundle will run.
-    """
-    key = hashlib.sha256(f"{__version__} {AGE_RESNET10} {BLAZEFACE_FULL_RANGE}".encode()).hexdigest()[:16]
-    path = cache_folder() / "bundles" / f"age-{key}.edge"
-    if path.exists():
-        try:
-            return AgePipeline(Bundle.open(path), threads=1)
-        except BundleError as error:
-            log.warning("the cached bundle %s is damaged (%s) and is made again", path, error)
-            shutil.rmtree(path)
-    from edgedl.tasks.age import TASK
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(TASK.pull(Path(folder) / path.name).path)
-        made.rename(path)
-    return AgePipeline(Bundle.open(path), threads=1)
+    """The public age bundle opened: its detector and crop code are what a trained network's bundle will run."""
+    return AgePipeline(public_bundle(), threads=1)
 
 
 def _config(args: Namespace, dataset: FaceDataset, options: TrainOptions) -> dict[str, Any]:
