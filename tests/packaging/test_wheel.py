@@ -147,6 +147,16 @@ def test_verify_and_predict_work(device, tmp_path):
 
 
 @pytest.mark.network
+def test_ages_on_the_device(device, age_bundle, portrait_path):
+    assert json.loads(device.run("edgedl", "verify", age_bundle, "--json").stdout)["ok"] is True
+    done = device.run("edgedl", "predict", age_bundle, portrait_path, "--json", "--save", "drawn")
+    (result,) = json.loads(done.stdout)["results"]
+    (face,) = result["faces"]
+    assert face["low"] <= face["age"] <= face["high"]
+    assert (device.home / result["saved"]).is_file()
+
+
+@pytest.mark.network
 def test_verify_says_no_on_the_device_too(device, tmp_path):
     bundle = write_scale_bundle(tmp_path / "scale.edge", SCALE * np.float32(1.01)).path
     assert json.loads(device.run("edgedl", "verify", bundle, "--json", status=1).stdout)["ok"] is False
