@@ -130,6 +130,12 @@ def photo_cases() -> list[Case]:
     return [Case(name, {"image": np.ascontiguousarray(picture)}) for name, picture in pictures.items()]
 
 
+def _exposed_twice(photo: Pixels, shift: int) -> Pixels:
+    """A double exposure, the second one moved to the right: (H, W, 3)."""
+    moved = cut(photo, -shift, 0, photo.shape[1] - 1 - shift, photo.shape[0] - 1)
+    return ((photo.astype(np.uint16) + moved) // 2).astype(np.uint8)
+
+
 def age_bundle(
     path: str | PathLike[str],
     network: AgeNetwork,

@@ -100,5 +100,5 @@ def test_several_models_need_a_pipeline_of_their_own(tmp_path):
     bundle = Bundle.open(write_scale_bundle(tmp_path / "b.edge").path)
     models = dict(bundle.manifest.models)
     bundle.manifest = dataclasses.replace(bundle.manifest, models=models | {"other": models["scale"]})
-    with pytest.raises(BundleError, match="only a bundle with a single model.*scale, other"):
+    with pytest.raises(BundleError, match=r"only a bundle with a single model.*scale, other"):
         TensorPipeline(bundle)
