@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = _run(arguments, out)
             out.flush()
         except BrokenPipeError:
-            return _reader_went_away()
+            raise  # also one that happens while a failure is reported
         except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - the edge of the program
             return _report(explain(error), error, out, traceback)
     except BrokenPipeError:
