@@ -66,6 +66,9 @@ class AgeNetwork(nn.Module):
         years: the K classes, ascending.
         size: side in pixels that the backbone was trained at.
         dropout: share of features dropped while training.
+
+    The buffer `sharpness` (1, until a training calibrates it) multiplies the class scores before the soft-max: the
+    inverse of the temperature of Guo et al. 2017.
     """
 
     def __init__(self, backbone: nn.Module, years: Sequence[float], size: int, dropout: float = 0.0) -> None:
@@ -77,7 +80,9 @@ class AgeNetwork(nn.Module):
         self.register_buffer("years", torch.tensor(list(years), dtype=torch.float32))
         self.register_buffer("edges", torch.tensor(class_edges(years), dtype=torch.float32))
         self.years: Tensor
+        self.register_buffer("sharpness", torch.ones(()))
         self.edges: Tensor
+        self.sharpness: Tensor
 
     def logits(self, levels: Tensor) -> Tensor:
         """Maps RGB levels 0..255, (N, 3, size, size) float, to class scores (N, K): what training needs."""
@@ -85,7 +90,7 @@ class AgeNetwork(nn.Module):
 
     def answers(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Maps class scores (N, K) to age, low, high, each (N,) in years, and probabilities (N, K)."""
-        probabilities = logits.softmax(dim=1)
+        probabilities = (logits * self.sharpness).softmax(dim=1)
         tail = (1 - CENTRAL) / 2
         return (
             expectation(probabilities, self.years),

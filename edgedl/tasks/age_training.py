@@ -59,7 +59,7 @@ _BACKBONES: Mapping[str, Callable[[], nn.Module]] = {"resnet10": ResNet10, "comp
 def fine_tuning_recipe() -> TrainOptions:
     """From the public weights, on some ten thousand real faces."""
     return TrainOptions(
-        epochs=18,
+        epochs=14,
         batch_size=64,
         optimiser="adamw",
         lr=1e-3,
@@ -68,7 +68,10 @@ def fine_tuning_recipe() -> TrainOptions:
         warmup=1.0,
         ema=0.998,
         clip=5.0,
-        augmentation=Augmentation(),
+        # As strong as a network of 14 epochs bears: defects of sensor and file only slowed it down.
+        augmentation=Augmentation(
+            translate=0.05, scale=0.12, rotate=10, colour=0.08, gray=0.1, noise=0, blur=0, coarse=0, erase=0.3
+        ),
         bf16=_bf16_is_fast(),
         channels_last=True,
     )
@@ -136,14 +139,16 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     train = Samples(
         {"image": [parts["train"].pipeline, *([parts["train"].whole] if both else [])], "age": ages["train"]}
     )
-    validation = {"pipeline": Samples({"image": parts["val"].pipeline, "age": ages["val"]})}
-    if both:
-        validation["aligned"] = Samples({"image": parts["val"].whole, "age": ages["val"]})
+    validation = Samples({"image": parts["val"].pipeline, "age": ages["val"]})
     module = TaskModule(network, AgeLearning(objective), prepare=PrepareImages(int(config["size"])), head=("head",))
     result = fit(module, train, validation, run, options)
+    sharpness, mae = calibrate_sharpness(network, parts["val"].pipeline, ages["val"])
+    run.save_best(network.state_dict(), epoch=result.best_epoch, metric=result.metric, value=mae)
     return {
         "metric": result.metric,
-        "best": result.best,
+        "best": mae,
+        "before_calibration": result.best,
+        "sharpness": sharpness,
         "best_epoch": result.best_epoch,
         "epochs": result.epochs,
         "seconds": round(result.seconds, 1),
@@ -183,6 +188,36 @@ def start_from_public(network: AgeNetwork, faces: FaceCrops) -> None:
     absorb_statistics(network.backbone, list(_levels(faces.pipeline[:STATISTICS_FACES], PUBLIC_SIZE)))
 
 
+def calibrate_sharpness(
+    network: AgeNetwork, crops: np.ndarray[Any, np.dtype[np.uint8]], ages: np.ndarray[Any, np.dtype[np.float32]]
+) -> tuple[float, float]:
+    """Chooses the soft-max's sharpness that gives held-out faces the smallest MAE, and sets it.
+
+    One number, fitted as the temperature of Guo et al. 2017, "On calibration of modern neural networks": learning from
+    label distributions of some years' width leaves the answer's distribution wider than it should be, and its
+    expectation pulled to the middle of all ages.
+
+    Args:
+        network: trained, in evaluation mode.
+        crops: (n, S, S, 3) held-out faces.
+        ages: (n,) in years.
+
+    Returns:
+        The sharpness and its MAE in years.
+    """
+    with torch.no_grad():
+        logits = torch.cat([network.logits(levels) for levels in _levels(crops, network.size)])
+        truth = torch.from_numpy(np.asarray(ages, np.float32))
+
+        def error(sharpness: float) -> float:
+            probabilities = (logits * sharpness).softmax(dim=1)
+            return float(((probabilities * network.years).sum(dim=1) - truth).abs().mean())
+
+        best = min((round(1 + 0.1 * step, 1) for step in range(31)), key=error)
+        network.sharpness.fill_(best)
+    return best, error(best)
+
+
 def detector_pipeline() -> AgePipeline:
     """The public age bundle opened: its detector and crop code are what a trained network's bundle will run."""
     return AgePipeline(public_bundle(), threads=1)
@@ -202,8 +237,8 @@ def _config(args: Namespace, dataset: FaceDataset, options: TrainOptions) -> dic
         "crop": crop_to_json(dlib_crop(size)),
         "objective": {
             "name": args.objective or "dldl",
-            "sigma": args.sigma or 1.0,
-            "expectation_weight": 0.5 if args.expectation_weight is None else args.expectation_weight,
+            "sigma": args.sigma or 2.0,
+            "expectation_weight": 0.1 if args.expectation_weight is None else args.expectation_weight,
         },
         "weights": [AGE_RESNET10.name] if public else [],
         "license": "LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
