@@ -53,6 +53,9 @@ OLDEST_LOGIT_FALL = 0.15
 STATISTICS_FACES = 2048
 EMBEDDED_FACES = 4000
 
+SMALLEST_SIZE: Mapping[str, int] = {"resnet10": 39, "compact": 32}
+"""Pixels below which nothing is left of a face after the network's strides."""
+
 _BACKBONES: Mapping[str, Callable[[], nn.Module]] = {"resnet10": ResNet10, "compact": CompactNetwork}
 
 
@@ -102,39 +105,45 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     Raises:
         InputError: data or options that do not fit.
     """
+    _check(args)
     run = Run.open(run_path) if args.resume else None
     dataset = (
         open_faces(args.data, args.format)
         if args.data
-        else SyntheticFaces(args.seed or 0, args.faces or EMBEDDED_FACES)
+        else SyntheticFaces(args.seed or 0, EMBEDDED_FACES if args.faces is None else args.faces)
     )
     log.info("%s", dataset.summary())
     recipe = fine_tuning_recipe() if args.data else embedded_recipe()
     options = train_options(args, recipe)
     config = dict(run.config) if run else _config(args, dataset, options)
-    if run is None:
-        run = Run.create(run_path, config)
-    crop = dlib_crop(int(config["size"]))
-    side = int(config["size"]) * 3 // 2
-    cache = cache_folder() / "crops" if args.cache else None
-    with detector_pipeline() as pipeline:
-        parts = {
-            name: face_crops(
-                dataset.split(name), pipeline, crop, side, cache=cache, progress=_Progress(f"cropping {name}")
-            )
-            for name in ("train", "val")
-        }
-    torch.manual_seed(options.seed)
-    network = network_of(config)
-    if config["weights"]:
-        start_from_public(network, parts["train"])
-    ages = {name: np.clip(dataset.split(name).ages, config["years"][0], config["years"][-1]) for name in parts}
+    if run is not None and (config["data"]["name"], config["data"]["n"]) != (dataset.name, len(dataset)):
+        raise InputError(
+            f"{run_path} was begun on {config['data']['n']} faces of {config['data']['name']}, not on "
+            f"{len(dataset)} of {dataset.name}; resume it with the data that it was begun with"
+        )
+    # Whatever can be wrong with what was asked for shows before the run's folder is made.
+    subsets = {name: dataset.split(name) for name in ("train", "val")}
+    ages = {name: np.clip(part.ages, config["years"][0], config["years"][-1]) for name, part in subsets.items()}
     objective = AgeObjective(
         config["years"],
         config["objective"]["name"],
         sigma=config["objective"]["sigma"],
         expectation_weight=config["objective"]["expectation_weight"],
     )
+    torch.manual_seed(options.seed)
+    network = network_of(config)
+    crop = dlib_crop(int(config["size"]))
+    side = int(config["size"]) * 3 // 2
+    cache = cache_folder() / "crops" if args.cache else None
+    with detector_pipeline() as pipeline:
+        if run is None:
+            run = Run.create(run_path, config)
+        parts = {
+            name: face_crops(part, pipeline, crop, side, cache=cache, progress=_Progress(f"cropping {name}"))
+            for name, part in subsets.items()
+        }
+    if config["weights"]:
+        start_from_public(network, parts["train"])
     both = dataset.name in ALIGNED_SETS
     train = Samples(
         {"image": [parts["train"].pipeline, *([parts["train"].whole] if both else [])], "age": ages["train"]}
@@ -223,11 +232,36 @@ def detector_pipeline() -> AgePipeline:
     return AgePipeline(public_bundle(), threads=1)
 
 
+def _network_name(args: Namespace) -> str:
+    return args.network or ("resnet10" if args.data else "compact")
+
+
+def _check(args: Namespace) -> None:
+    """What argparse cannot see.
+
+    Raises:
+        InputError: an option is out of range, or belongs to other data.
+    """
+    least = SMALLEST_SIZE[_network_name(args)]
+    if args.size is not None and args.size < least:
+        raise InputError(f"--size {args.size} is too small: {_network_name(args)} needs at least {least} pixels")
+    if args.dropout is not None and not 0 <= args.dropout < 1:
+        raise InputError(f"--dropout is a share from 0 to below 1, not {args.dropout}")
+    if args.expectation_weight is not None and not args.expectation_weight >= 0:
+        raise InputError(f"--expectation-weight must not be negative, found {args.expectation_weight}")
+    if args.faces is not None and args.faces < 1:
+        raise InputError(f"--faces must be at least 1, not {args.faces}")
+    if args.data and args.faces is not None:
+        raise InputError("--faces counts embedded faces; it does not go together with --data")
+    if args.format and not args.data:
+        raise InputError("--format says how --data is to be read; there is no --data")
+
+
 def _config(args: Namespace, dataset: FaceDataset, options: TrainOptions) -> dict[str, Any]:
     """Everything needed to build the network again and to say where it came from."""
-    network = args.network or ("resnet10" if args.data else "compact")
+    network = _network_name(args)
     public = network == "resnet10" and not args.from_nothing
-    size = args.size or (80 if args.data else PUBLIC_SIZE)
+    size = args.size if args.size is not None else (80 if args.data else PUBLIC_SIZE)
     return {
         "task": "age",
         "network": network,
@@ -237,7 +271,7 @@ def _config(args: Namespace, dataset: FaceDataset, options: TrainOptions) -> dic
         "crop": crop_to_json(dlib_crop(size)),
         "objective": {
             "name": args.objective or "dldl",
-            "sigma": args.sigma or 2.0,
+            "sigma": 2.0 if args.sigma is None else args.sigma,
             "expectation_weight": 0.1 if args.expectation_weight is None else args.expectation_weight,
         },
         "weights": [AGE_RESNET10.name] if public else [],

@@ -90,6 +90,8 @@ def fit(
     checkpoint = run.last if options.resume and run.last.exists() else None
     if options.channels_last:
         module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+    # Lightning trains in the mode that it finds, and a network that comes with weights mostly comes in evaluation mode.
+    module.network.train()
     with _surroundings(options.threads), _quiet_lightning():
         trainer = _trainer(module, run, options)
         try:
