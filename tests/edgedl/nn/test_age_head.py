@@ -178,6 +178,19 @@ def test_the_network_sees_levels_in_rgb_order():
     torch.testing.assert_close(net(face)[3], expected, atol=1e-5, rtol=0)
 
 
+def test_sharpness_multiplies_the_scores():
+    """The inverse of a temperature: soft-max of twice the scores is the square of the soft-max, normalised."""
+    net = network()
+    logits = torch.randn(3, 101, generator=torch.Generator().manual_seed(1))
+    plain = net.answers(logits)[3]
+    net.sharpness.fill_(2.0)
+    age, _, _, sharp = net.answers(logits)
+    squared = plain.square() / plain.square().sum(dim=1, keepdim=True)
+    torch.testing.assert_close(sharp, squared)
+    torch.testing.assert_close(age, squared @ net.years)
+    assert "sharpness" in net.state_dict()
+
+
 def test_dropout_works_while_training_only():
     net = AgeNetwork(Brightness(), DEX_YEARS, 8, dropout=0.9)
     levels = torch.full((64, 3, 8, 8), 100.0)

@@ -1,0 +1,291 @@
+"""Train, export, verify and evaluate an age network on painted faces, all through the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgedl.cli import main
+from edgedl.data.synthetic_faces import generate
+from edgedl.tasks import age_training
+from edgedl.tasks.age_training import network_of
+from edgedl.training.run import Run
+from edgedl.weights.age_resnet10 import load_age_resnet10
+from runtime.bundle import Bundle
+from runtime.pipelines import load
+from tests.edgedl.tasks.test_age_evaluation import faces_folder
+
+pytestmark = pytest.mark.xdist_group("age_command_line")
+
+TRAIN = ("train", "age", "--threads", "1", "--seed", "3", "--ema", "0", "--json")
+SMALL = ("--faces", "120", "--size", "32", "--batch-size", "32")
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(capsys) -> Call:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        status = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def folder(age_bundle, tmp_path_factory) -> Iterator[Path]:
+    """Where the module works; crops are cached there, fetched weights and the detector where they always are."""
+    place = tmp_path_factory.mktemp("age")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(age_training, "cache_folder", lambda: place / "cache")
+        yield place
+
+
+@pytest.fixture(scope="module")
+def trained(folder) -> Path:
+    assert main([*TRAIN, *SMALL, "--epochs", "8", "--no-augment", "-o", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def exported(trained, folder) -> Path:
+    path = folder / "small.edge"
+    assert main(["export", str(trained), "-o", str(path), "--name", "small", "--untrained"]) == 0
+    return path
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_training_learns_and_leaves_a_whole_run(trained, folder):
+    history = rows(trained)
+    assert [row["epoch"] for row in history] == [str(i) for i in range(1, 9)]
+    assert float(history[-1]["train_loss"]) < 0.9 * float(history[0]["train_loss"])
+    assert float(history[-1]["MAE"]) < float(history[0]["MAE"])
+    for name in ("config.json", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "curves.png"):
+        assert (trained / name).stat().st_size > 0, name
+    assert len(list((folder / "cache" / "crops").glob("faces-*.npz"))) == 2, "training and validation crops"
+
+
+def test_the_configuration_says_what_was_done(trained):
+    config = json.loads((trained / "config.json").read_text())
+    assert (config["task"], config["network"], config["size"], config["seed"]) == ("age", "compact", 32, 3)
+    assert config["years"] == list(range(101))
+    assert config["weights"] == []
+    assert config["data"]["name"] == "synthetic-faces"
+    assert config["data"]["n"] == 120
+    assert config["crop"]["size"] == 32
+    assert config["license"] == "Apache-2.0"
+
+
+def test_the_configuration_and_the_weights_are_the_bundle(trained, exported):
+    """Rebuilt from the run, the network answers what the bundle answers."""
+    run = Run.open(trained)
+    network = network_of(run.config)
+    network.load_state_dict(run.best_weights())
+    faces, _ = generate(seed=21, n=6)
+    with torch.no_grad():
+        ages = network.eval()(torch.from_numpy(faces))[0].numpy()
+    with load(exported, threads=1) as pipeline:
+        answers = [answer["age"] for answer in pipeline.ages(list(faces))]
+        assert pipeline.settings.crop.size == 32
+        assert pipeline.settings.years == tuple(float(year) for year in range(101))
+    np.testing.assert_allclose(answers, ages, atol=1e-3)
+    assert np.ptp(ages) > 1
+
+
+def test_the_bundle_says_what_it_is(exported):
+    manifest = Bundle.open(exported).manifest
+    assert (manifest.name, manifest.task, manifest.license) == ("small", "age", "Apache-2.0")
+    assert manifest.provenance["data"]["name"] == "synthetic-faces"
+    assert [w["name"] for w in manifest.provenance["weights"]] == ["BlazeFace full range"]
+
+
+def test_the_bundle_verifies_and_predicts(exported, call, portrait_path):
+    status, out, _ = call("verify", exported, "--json")
+    assert status == 0
+    checks = json.loads(out)["checks"]
+    assert {check["output"] for check in checks} >= {"boxes", "keypoints", "age", "low", "high", "probabilities"}
+    status, out, _ = call("predict", exported, portrait_path, "--json")
+    (face,) = json.loads(out)["results"][0]["faces"]
+    assert 0 <= face["low"] <= face["high"] <= 100.5
+
+
+@pytest.mark.parametrize("mode", [(), ("--aligned",)], ids=["pipeline", "aligned"])
+def test_the_bundle_is_evaluated(exported, call, tmp_path, mode):
+    data = faces_folder(tmp_path / "UTKFace")
+    status, out, _ = call("evaluate", exported, "--data", data, "--json", *mode)
+    assert status == 0
+    document = json.loads(out)
+    assert document["n"] == 8
+    assert set(document["metrics"]) == {"MAE", "CS@5"}
+    assert sum(document["skipped"].values()) == 1
+
+
+def test_a_run_is_resumed(folder, call, monkeypatch):
+    """Two epochs and two more: the first two stay, and the crops come from the cache."""
+    run = folder / "resumed"
+    options = (*TRAIN, *SMALL, "--no-augment", "-o", run)
+    assert call(*options, "--epochs", "2", "--schedule", "constant")[0] == 0
+    before = rows(run)
+
+    def never(*_: Any) -> None:
+        raise AssertionError("the crops were made again")
+
+    monkeypatch.setattr("edgedl.data.face_crops.chosen_face", never)
+    status, out, _ = call(*options, "--epochs", "4", "--schedule", "constant", "--resume")
+    assert status == 0
+    assert json.loads(out)["epochs"] == 4
+    after = rows(run)
+    assert len(after) == 4
+    assert after[:2] == before
+
+
+def test_a_run_is_not_resumed_on_other_data(trained, call):
+    status, _, err = call(*TRAIN, "--faces", "60", "-o", trained, "--resume")
+    assert status == 2
+    assert "was begun on 120 faces of synthetic-faces, not on 60 of synthetic-faces" in err
+
+
+def test_a_run_is_not_begun_where_one_lies(trained, call):
+    status, _, err = call(*TRAIN, *SMALL, "-o", trained)
+    assert status == 2
+    assert "already holds a run" in err
+    assert len(rows(trained)) == 8
+
+
+def first_step(folder: Path, call: Call, *options: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """Trains a ResNet-10 for one epoch with hardly any step."""
+    status, _, err = call(
+        *TRAIN, "--network", "resnet10", "--faces", "20", "--epochs", "1", "--lr", "1e-9", "-o", folder, *options
+    )
+    assert status == 0, err
+    run = Run.open(folder)
+    return dict(run.config), run.best_weights()
+
+
+def test_training_starts_from_the_public_weights(folder, call, caplog):
+    with caplog.at_level(logging.WARNING):
+        config, weights = first_step(folder / "public", call)
+    assert "eval mode" not in caplog.text
+    public = load_age_resnet10()
+    assert config["weights"] == ["dlib dnn_age_predictor_v1"]
+    torch.testing.assert_close(weights["head.weight"][:81], public.head.weight.data, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        weights["backbone.blocks.2.conv1.weight"],
+        public.backbone.blocks[2].conv1.weight.data,
+        atol=1e-5,
+        rtol=0,
+    )
+    # The classes beyond 80 begin like 80, each a little less likely.
+    assert (weights["head.bias"][81:].diff() < 0).all()
+    # In evaluation mode dropout and batch statistics would stand still.
+    assert weights["backbone.norm.num_batches_tracked"] == 1
+    assert weights["backbone.norm.running_var"].mean() != 1
+
+
+def test_training_from_nothing_starts_from_chance(folder, call):
+    config, weights = first_step(folder / "nothing", call, "--from-nothing")
+    public = load_age_resnet10()
+    assert config["weights"] == []
+    assert (weights["head.weight"][:81] - public.head.weight.data).abs().max() > 0.01
+
+
+def test_the_same_function_is_where_fine_tuning_starts():
+    """Before any step, the larger network answers as the public one does, but for the ages that it adds."""
+    from edgedl.data.face_crops import FaceCrops
+    from edgedl.nn.age import AgeNetwork
+    from edgedl.nn.resnet10 import ResNet10
+
+    faces, _ = generate(seed=2, n=24, size=96)
+    network = AgeNetwork(ResNet10(), age_training.DEX_YEARS, 64)
+    age_training.start_from_public(network, FaceCrops(faces, faces, np.ones(24, bool)))
+    public = load_age_resnet10()
+    levels = torch.from_numpy(faces[:, 16:80, 16:80]).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        expected = public.logits(levels)
+        found = network.eval().logits(levels)
+    torch.testing.assert_close(found[:, :81], expected, atol=2e-4, rtol=0)
+    assert (found[:, 81:].diff(dim=1) < 0).all()
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 1.7, 4.0])
+def test_calibration_finds_the_sharpness_that_the_ages_were_made_with(sharpness):
+    """A network of known scores, and ages that are its expectation at one sharpness."""
+    from edgedl.nn.age import AgeNetwork
+    from edgedl.nn.compact import CompactNetwork
+
+    torch.manual_seed(0)
+    network = AgeNetwork(CompactNetwork(), age_training.DEX_YEARS, 32).eval()
+    with torch.no_grad():
+        network.head.weight.mul_(30)
+    faces, _ = generate(seed=4, n=12, size=32)
+    with torch.no_grad():
+        logits = network.logits(torch.from_numpy(faces).permute(0, 3, 1, 2).float())
+        ages = ((logits * sharpness).softmax(dim=1) @ network.years).numpy()
+    assert age_training.calibrate_sharpness(network, faces, ages) == (sharpness, pytest.approx(0, abs=1e-3))
+    assert network.sharpness.item() == pytest.approx(sharpness)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--network", "vgg"], "invalid choice: 'vgg'"),
+        (["--objective", "hinge"], "invalid choice: 'hinge'"),
+        (["--size", "8"], "--size 8 is too small: compact needs at least 32 pixels"),
+        (["--size", "0"], "--size 0 is too small"),
+        (["--size", "30", "--network", "resnet10"], "resnet10 needs at least 39 pixels"),
+        (["--dropout", "2"], "--dropout is a share from 0 to below 1, not 2.0"),
+        (["--sigma", "0"], "sigma must be above 0"),
+        (["--expectation-weight", "-1"], "--expectation-weight must not be negative"),
+        (["--faces", "0"], "--faces must be at least 1"),
+        (["--faces", "1"], "no split 'val'"),
+        (["--format", "utkface"], "there is no --data"),
+        (["--data", "nowhere.zip"], "nowhere.zip does not exist"),
+        (["--data", "x", "--faces", "5"], "does not go together with --data"),
+        (["--epochs", "0"], "epochs must be at least 1"),
+        (["--l2", "0.1"], "use weight_decay, not l2"),
+        (["--seed", "-1"], "seed"),
+        (["--colour", "red"], "--colour"),
+        (["--resume"], "is not a run"),
+    ],
+    ids=" ".join,
+)
+def test_odd_options_are_refused_before_anything_is_made(call, tmp_path, options, said):
+    status, out, err = call("train", "age", "-o", tmp_path / "run", *options)
+    assert status == 2
+    assert said in err
+    assert out == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_takes_no_opset(trained, call, tmp_path):
+    status, _, err = call("export", trained, "-o", tmp_path / "b.edge", "--opset", "19")
+    assert status == 2
+    assert "--name and --untrained, not with opset" in err
+
+
+def test_curves_are_drawn(trained, call, tmp_path):
+    status, out, _ = call("plot", trained, "-o", tmp_path / "c.png")
+    assert (status, out.strip()) == (0, str(tmp_path / "c.png"))
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_pull_copies_the_public_bundle(age_bundle, call, tmp_path):
+    status, out, _ = call("pull", "age", "-o", tmp_path / "age.edge", "--json")
+    assert status == 0
+    assert json.loads(out)["bundle"] == str(tmp_path / "age.edge")
+    pulled, cached = Bundle.open(tmp_path / "age.edge"), Bundle.open(age_bundle)
+    assert pulled.manifest.to_json() == cached.manifest.to_json()
+    assert pulled.graph("age") == cached.graph("age")
