@@ -1,7 +1,7 @@
 """A small residual network of depthwise convolutions, for training from nothing on a laptop's processor.
 
 The block is the one of MobileNetV2 (Sandler et al. 2018) without its expansion at full resolution: depthwise 3×3,
-pointwise to twice the channels and back. About 0.37 M parameters.
+pointwise to twice the channels and back. About 0.1 M parameters.
 """
 
 from __future__ import annotations
@@ -9,8 +9,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STAGES = ((32, 1), (64, 2), (96, 2), (128, 1))
-"""Channels and number of blocks of each stage; every stage halves the resolution."""
+STAGES = ((24, 1), (40, 1), (64, 1), (80, 0))
+"""Channels and number of blocks of each stage; every stage halves the resolution.
+
+Few channels at the end on purpose: the more channels share an answer, the less a fault in one layer moves it, and the
+parity gate must tell the smallest fault from float32 noise (weakest layer 7.6e-4 years, 50 times the noise; with 128
+channels and twice the blocks it was 13 times, and the gate refused).
+"""
 
 
 def _convolution(channels_in: int, channels: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
