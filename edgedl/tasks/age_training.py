@@ -62,7 +62,7 @@ _BACKBONES: Mapping[str, Callable[[], nn.Module]] = {"resnet10": ResNet10, "comp
 def fine_tuning_recipe() -> TrainOptions:
     """From the public weights, on some ten thousand real faces."""
     return TrainOptions(
-        epochs=14,
+        epochs=12,
         batch_size=64,
         optimiser="adamw",
         lr=1e-3,
@@ -71,7 +71,7 @@ def fine_tuning_recipe() -> TrainOptions:
         warmup=1.0,
         ema=0.998,
         clip=5.0,
-        # As strong as a network of 14 epochs bears: defects of sensor and file only slowed it down.
+        # As strong as a network of a dozen epochs bears: defects of sensor and file only slowed it down.
         augmentation=Augmentation(
             translate=0.05, scale=0.12, rotate=10, colour=0.08, gray=0.1, noise=0, blur=0, coarse=0, erase=0.3
         ),
