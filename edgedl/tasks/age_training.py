@@ -71,7 +71,7 @@ def fine_tuning_recipe() -> TrainOptions:
         warmup=1.0,
         ema=0.998,
         clip=5.0,
-        # As in the run that the recipe was measured with; defects of sensor and file were not measured, so they are off.
+        # As in the run that the recipe was measured with; defects of sensor and file were not measured: off.
         augmentation=Augmentation(
             translate=0.05, scale=0.12, rotate=10, colour=0.08, gray=0.1, noise=0, blur=0, coarse=0, erase=0.3
         ),
