@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -133,7 +134,9 @@ def test_tasks_are_known_by_name():
         task("weather")
 
 
-@pytest.mark.parametrize(("cases", "tensor"), [(face_cases, "face"), (photo_cases, "image")], ids=["faces", "photos"])
+@pytest.mark.parametrize(
+    ("cases", "tensor"), [(partial(face_cases, 64), "face"), (photo_cases, "image")], ids=["faces", "photos"]
+)
 def test_the_sweep_holds_the_edges(cases, tensor):
     made = cases()
     assert len(made) >= 8
