@@ -76,9 +76,9 @@ def portrait() -> Pixels:
 def face_cases(size: int) -> list[Case]:
     """Faces for the sweep: batches of 1, 2, 7, 32, sizes that are not the network's, and the edges.
 
-    Drawn faces and a public-domain portrait only: golden cases travel with the bundle, training data must not. Sides are
-    multiples of a sixteenth of the network's: float32 holds their ratio exactly, so that the sampling positions of the
-    resize add no noise of their own, behind which the faintest fault could hide.
+    Drawn faces and a public-domain portrait only: golden cases travel with the bundle, training data must not. Sides
+    are multiples of a sixteenth of the network's: float32 holds their ratio exactly, so that the sampling positions of
+    the resize add no noise of their own, behind which the faintest fault could hide.
 
     Args:
         size: side in pixels that the network looks at.
