@@ -7,6 +7,7 @@ guard or the parity gate refuses raises an ``ExportError`` that names the cause,
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,6 +31,8 @@ from exporters.sweep import choose_example, choose_golden, default_sizes, genera
 from runtime.bundle import Bundle
 from runtime.golden import GoldenCase
 from runtime.manifest import StateSpec, TensorSpec
+
+log = logging.getLogger(__name__)
 
 MUTANT_STEPS = (0, 4, 8)
 """The mutants are first measured on the four most telling of the recorded cases, then as far as needed on more."""
@@ -123,6 +126,7 @@ def export_model(
             f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. Train the "
             f"network, or export it as untrained\n{report}"
         )
+    log.info("%s", report)
     return ExportedModel(
         graph=graph,
         inputs=tuple(TensorSpec(t.name, t.dtype, t.shape, t.layout, t.meaning, t.unit) for t in inputs),
