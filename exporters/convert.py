@@ -23,8 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from exporters import decoding, image
 from exporters.errors import GuardError
-from exporters.image import onnx_translations
+from exporters.graphs import all_nodes, bodies, graphs
 from exporters.spec import Input, Output
 
 
@@ -69,7 +70,7 @@ def convert(
                 opset_version=opset,
                 input_names=[tensor.name for tensor in inputs],
                 output_names=[tensor.name for tensor in outputs],
-                custom_translation_table=onnx_translations(),
+                custom_translation_table=image.onnx_translations() | decoding.onnx_translations(),
                 verbose=False,
             )
         except Exception as error:
@@ -80,6 +81,7 @@ def convert(
     model = program.model_proto
     values = _torch_names(model, program.exported_program)
     _clean(model)
+    _name_transposed(model, program.exported_program.state_dict)
     return Converted(model, program.exported_program, values)
 
 
@@ -106,11 +108,13 @@ def rename_axes(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequen
                         f"input {declared.name}: forward forces {size} = {names[found]}; declare one name for both"
                     )
                 value.type.tensor_type.shape.dim[axis].dim_param = size
-    for tensor in model.graph.value_info:
-        for dimension in tensor.type.tensor_type.shape.dim:
-            if dimension.HasField("dim_param"):
-                text = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dimension.dim_param)
-                dimension.dim_param = text
+    for graph in graphs(model.graph):
+        inner = () if graph is model.graph else (*graph.input, *graph.output)
+        for tensor in (*graph.value_info, *inner):
+            for dimension in tensor.type.tensor_type.shape.dim:
+                if dimension.HasField("dim_param"):
+                    text = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dimension.dim_param)
+                    dimension.dim_param = text
     for wanted, value in zip(outputs, model.graph.output, strict=True):
         for axis, (size, found) in enumerate(_axes(wanted, value)):
             dimension = value.type.tensor_type.shape.dim[axis]
@@ -131,11 +135,6 @@ def stamp(graph: bytes, properties: Mapping[str, str]) -> bytes:
     onnx.helper.set_model_props(model, dict(properties))
     data: bytes = model.SerializeToString(deterministic=True)
     return data
-
-
-def operators(model: onnx.ModelProto) -> Counter[str]:
-    """How many nodes there are of each operator."""
-    return Counter(node.op_type for node in model.graph.node)
 
 
 def _axes(declared: Input | Output, value: onnx.ValueInfoProto) -> Iterator[tuple[int | str, int | str]]:
@@ -159,24 +158,20 @@ def _axes(declared: Input | Output, value: onnx.ValueInfoProto) -> Iterator[tupl
 def _clean(model: onnx.ModelProto) -> None:
     """Drops comments, unused opsets and torch's notes; names nodes by module; writes the lowest IR version."""
     seen: Counter[str] = Counter()
-    for node in model.graph.node:
-        scope = _scope(node)
-        name = f"{scope}/{node.op_type}" if scope else node.op_type
-        seen[name] += 1
-        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
-        del node.metadata_props[:]
-        node.doc_string = ""
-    for holder in (*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer):
-        del holder.metadata_props[:]
-        holder.doc_string = ""
+    _name_nodes(model.graph, "", seen)
     initializers = {initializer.name for initializer in model.graph.initializer}
-    kept = [value for value in model.graph.value_info if value.name not in initializers]
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(kept)
-    for part in (model.graph, model):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    used = {node.domain for node in model.graph.node} | {f.domain for f in model.functions}
+    for graph in graphs(model.graph):
+        for holder in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            del holder.metadata_props[:]
+            holder.doc_string = ""
+        kept = [value for value in graph.value_info if value.name not in initializers]
+        del graph.value_info[:]
+        graph.value_info.extend(kept)
+        del graph.metadata_props[:]
+        graph.doc_string = ""
+    del model.metadata_props[:]
+    model.doc_string = ""
+    used = {node.domain for node in all_nodes(model)} | {f.domain for f in model.functions}
     opsets = [opset for opset in model.opset_import if opset.domain in used | {""}]
     del model.opset_import[:]
     model.opset_import.extend(opsets)
@@ -184,13 +179,47 @@ def _clean(model: onnx.ModelProto) -> None:
     model.ir_version = onnx.helper.find_min_ir_version_for(list(model.opset_import))
 
 
+def _name_nodes(graph: onnx.GraphProto, around: str, seen: Counter[str]) -> None:
+    """Names nodes after the module that they come from; in the body of a loop, of which torch keeps no modules, after
+    the loop.
+    """
+    for node in graph.node:
+        scope = around or _scope(node)
+        name = f"{scope}/{node.op_type}" if scope else node.op_type
+        seen[name] += 1
+        node.name = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        del node.metadata_props[:]
+        node.doc_string = ""
+        for inner in bodies(node):
+            _name_nodes(inner, node.name, seen)
+
+
 def _scope(node: onnx.NodeProto) -> str:
     """The path of the torch module that a node comes from, e.g. ``backbone.blocks.0.conv1``; empty at the top."""
     for entry in node.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":
             path = ast.literal_eval(entry.value)  # "['', 'backbone', 'backbone.norm', 'relu']": the last is the call
-            return str(path[-2]) if len(path) > 1 else ""
+            return str(path[-2]) if len(path) > 1 and not path[-2].startswith("_") else ""
     return ""
+
+
+def _name_transposed(model: onnx.ModelProto, parameters: Mapping[str, Any]) -> None:
+    """Gives a transposed weight, which the exporter wrote as a new constant, the name of the weight with ``.T``."""
+    known = {initializer.name for initializer in model.graph.initializer}
+    tensors = {name: tensor for name, tensor in parameters.items() if isinstance(tensor, torch.Tensor)}
+    matrices = {name: tensor.T for name, tensor in tensors.items() if tensor.ndim == 2}
+    renamed: dict[str, str] = {}
+    for initializer in model.graph.initializer:
+        if len(initializer.dims) != 2 or initializer.name in parameters:
+            continue
+        array = torch.from_numpy(onnx.numpy_helper.to_array(initializer).copy())
+        for name, matrix in matrices.items():
+            if f"{name}.T" not in known and matrix.dtype == array.dtype and torch.equal(matrix, array):
+                renamed[initializer.name] = initializer.name = f"{name}.T"
+                known.add(initializer.name)
+                break
+    for node in all_nodes(model):
+        node.input[:] = [renamed.get(name, name) for name in node.input]
 
 
 def _torch_names(model: onnx.ModelProto, program: torch.export.ExportedProgram) -> dict[str, str]:

@@ -18,9 +18,10 @@ from torch import nn
 
 from exporters.assemble import ExportedModel as ExportedModel
 from exporters.assemble import assemble as assemble
-from exporters.convert import Converted, convert, operators, rename_axes
+from exporters.convert import Converted, convert, rename_axes
 from exporters.errors import GuardError, ParityError, VacuousGateError
 from exporters.explain import first_torch_difference, record_trace
+from exporters.graphs import operators
 from exporters.guards import check_cases, check_declaration, check_graph, check_module
 from exporters.mutants import Mutant, measure_mutants, merge
 from exporters.optimize import flush_graph, flush_module
@@ -266,9 +267,11 @@ def _mutants(
     """
 
     def cost(index: int) -> tuple[bool, int]:
-        arrays = (*sweep[index].inputs.values(), *answers[index].values())
-        dull = any(array.size == 0 or array.min() == array.max() for array in arrays)
-        return dull, sum(array.nbytes for array in arrays)
+        asked, answered = sweep[index].inputs.values(), answers[index].values()
+        # A single number (how long the one item of a batch is) and what can only be counted tell neither way.
+        looked_at = [array for array in asked if array.size > 1] + [a for a in answered if a.dtype.kind == "f"]
+        dull = any(array.size == 0 or array.min() == array.max() for array in looked_at)
+        return dull, sum(array.nbytes for array in (*asked, *answered))
 
     # A photo without a face costs as much as one with, and shows nothing of what a layer does to boxes.
     answered = [i for i in recorded if any(array.size for array in answers[i].values())]

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from exporters.errors import GuardError
+from exporters.graphs import all_nodes, bodies, graphs
 from exporters.optimize import flush_graph
 from exporters.spec import Case, Input, Output, bind_sizes
 from exporters.sweep import dimension_names
@@ -124,7 +125,7 @@ def check_graph(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequen
             f"ask for {max(versions.values(), default=opset)}"
         )
     strange = sorted(
-        {f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
+        {f"{node.domain}::{node.op_type}" for node in all_nodes(model) if node.domain not in ("", "ai.onnx")}
     )
     if strange or model.functions:
         functions = [function.name for function in model.functions]
@@ -150,7 +151,7 @@ def check_unrolled(model: onnx.ModelProto, limit: int = 16) -> None:
     """
     weights = {initializer.name for initializer in model.graph.initializer if len(initializer.dims) >= 2}
     readers: dict[str, int] = {}
-    for node in model.graph.node:
+    for node in all_nodes(model):
         if node.op_type in ("MatMul", "Gemm", "Conv"):
             for name in {name for name in node.input if name in weights}:
                 readers[name] = readers.get(name, 0) + 1
@@ -164,13 +165,9 @@ def check_unrolled(model: onnx.ModelProto, limit: int = 16) -> None:
 
 def _consumed(graph: onnx.GraphProto) -> set[str]:
     """Every name that a node reads, in the graph and in the graphs inside its nodes."""
-    names: set[str] = set()
-    for node in graph.node:
-        names.update(node.input)
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") or attribute.graphs else ():
-                names |= _consumed(inner) | {value.name for value in inner.output}
-    return names
+    return {name for part in graphs(graph) for node in part.node for name in node.input} | {
+        value.name for node in graph.node for body in bodies(node) for part in graphs(body) for value in part.output
+    }
 
 
 def _some(names: Sequence[str], count: int = 4) -> str:

@@ -12,6 +12,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from exporters.graphs import graphs
+
 FLUSH_BELOW = 1e-20
 """Magnitude below which a weight becomes zero. Far above float32's smallest normal number, 1.2e-38: products of two
 such weights, or of one with a small activation, are denormal too."""
@@ -40,7 +42,7 @@ def flush_graph(model: onnx.ModelProto) -> int:
         How many there were.
     """
     count = 0
-    for initializer in model.graph.initializer:
+    for initializer in (initializer for graph in graphs(model.graph) for initializer in graph.initializer):
         if initializer.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
             continue
         array = numpy_helper.to_array(initializer)

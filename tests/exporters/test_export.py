@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from exporters.convert import operators
 from exporters.errors import ExportError, GuardError
 from exporters.export import ExportedModel, assemble, export, export_model
+from exporters.graphs import operators
 from exporters.image import letterbox, non_maximum_suppression
 from exporters.spec import Case, Input, Output
 from runtime.bundle import Bundle
