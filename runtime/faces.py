@@ -18,8 +18,8 @@ from runtime.errors import BundleError, MissingExtraError
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.floating[Any]]
 
-LARGEST_CROP = 512
-"""A face is never rendered larger than this: no network here looks at more than a quarter of it."""
+FINEST_CROP = 2
+"""A face is rendered at no more than so many times the network's side: its own antialias has enough to average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class AlignedCrop:
     """Turns and scales the face until its keypoints lie where the network's training had them.
 
     Attributes:
-        size: Side in pixels that the network looks at; crops are this times a power of two, so that several faces
-            share a batch and the graph's own antialias does the last step.
+        size: Side in pixels that the network looks at; crops are this or twice this, so that several faces share a
+            batch and the graph's own antialias does the last step.
         template: (P, 2) places of the detector's first P keypoints in the unit square.
         weights: (P,) how much each keypoint counts.
     """
@@ -60,14 +60,36 @@ class AlignedCrop:
     weights: tuple[float, ...]
 
     def __call__(self, image: Pixels, face: Detection) -> Pixels:
-        """Cuts the face out of an image (H, W, 3): (S, S, 3) with S = size·2^k, at least the face's own resolution."""
+        """Cuts the face out of an image (H, W, 3).
+
+        Returns:
+            (S, S, 3): S = size if the face has no more pixels than that, else twice the size.
+        """
         keypoints = face.keypoints[: len(self.template)]
         to_square = similarity(keypoints, np.array(self.template), np.array(self.weights))
-        side = self.size
-        pixels_across = 1 / max(float(np.hypot(to_square[0, 0], to_square[1, 0])), 1e-9)
-        while side < pixels_across and 2 * side <= LARGEST_CROP:
-            side *= 2
+        # Pixels of the image to the unit square's side.
+        across = 1 / max(float(np.hypot(to_square[0, 0], to_square[1, 0])), 1e-9)
+        finest = FINEST_CROP * self.size
+        if across > finest:
+            image, to_square = _about(image, to_square, across / finest)
+        side = self.size if across <= self.size else finest
         return warp(image, to_square * side, side)
+
+
+def _about(image: Pixels, to_square: NDArray[np.float64], excess: float) -> tuple[Pixels, NDArray[np.float64]]:
+    """The part of an image that lands in the unit square, halved as often as `excess`, its surplus of pixels, allows.
+
+    Bilinear sampling reads four pixels, however far apart: what shrinks more is averaged first.
+    """
+    turn = to_square[:, :2]
+    corners = (np.array([[0, 0], [1, 0], [0, 1], [1, 1]]) - to_square[:, 2]) @ np.linalg.pinv(turn).T
+    height, width = image.shape[:2]
+    # A little more for the sampling; an edge of the photo stays one, so that what lies outside is its repetition.
+    left, top = (np.floor(corners.min(axis=0) - 2 * excess)).clip(0, [width - 1, height - 1]).astype(int)
+    right, bottom = (np.ceil(corners.max(axis=0) + 2 * excess)).clip([left + 1, top + 1], [width, height]).astype(int)
+    part, factor = halved(image[top:bottom, left:right], excess)
+    # A point p of the image is q = (p - corner) / factor of the part.
+    return part, np.column_stack([turn * factor, turn @ [left, top] + to_square[:, 2]])
 
 
 Crop = MarginCrop | AlignedCrop
@@ -135,10 +157,65 @@ def cut(image: Pixels, first_x: int, first_y: int, last_x: int, last_y: int) -> 
     height, width = image.shape[:2]
     if first_x >= 0 and first_y >= 0 and last_x < width and last_y < height:
         return image[first_y : last_y + 1, first_x : last_x + 1]
-    rows = np.arange(first_y, max(first_y, last_y) + 1).clip(0, height - 1)
-    columns = np.arange(first_x, max(first_x, last_x) + 1).clip(0, width - 1)
-    pixels: Pixels = image[rows[:, None], columns]
+    last_x, last_y = max(first_x, last_x), max(first_y, last_y)
+    pixels = np.empty((last_y - first_y + 1, last_x - first_x + 1, *image.shape[2:]), image.dtype)
+    # The part inside, of at least one row and column, then its outermost ones repeated: slices cost a twentieth of
+    # picking every pixel by its index.
+    (rows, top, bottom), (columns, left, right) = _inside(first_y, last_y, height), _inside(first_x, last_x, width)
+    pixels[top:bottom, left:right] = image[rows, columns]
+    pixels[top:bottom, :left] = pixels[top:bottom, left : left + 1]
+    pixels[top:bottom, right:] = pixels[top:bottom, right - 1 : right]
+    pixels[:top] = pixels[top]
+    pixels[bottom:] = pixels[bottom - 1]
     return pixels
+
+
+def _inside(first: int, last: int, size: int) -> tuple[slice, int, int]:
+    """The pixels of first..last that exist, the nearest one where none does, and from where to where they go."""
+    begin, end = (min(max(place, 0), size - 1) for place in (first, last))
+    start = min(max(begin - first, 0), last - first)
+    return slice(begin, end + 1), start, start + end + 1 - begin
+
+
+def halved(image: Pixels, factor: float) -> tuple[Pixels, int]:
+    """Halves an image (H, W, C) by the mean of 2×2 pixels as often as `factor` holds a 2.
+
+    An odd last row or column is left out, so that every pixel of the result stands for a whole block.
+
+    Returns:
+        The image, and the power of two by which it was shrunk: a point of it lies at that times its place.
+
+    Raises:
+        MissingExtraError: OpenCV is not installed.
+    """
+    done = 1
+    while factor >= 2 * done and min(image.shape[:2]) >= 2:
+        height, width = image.shape[0] // 2, image.shape[1] // 2
+        # OpenCV's fast path is the exact half only; it rounds a mean that ends in a half up.
+        image = _resized(image[: 2 * height, : 2 * width], width, height)
+        done *= 2
+    return image, done
+
+
+def shrunk(image: Pixels, side: int) -> Pixels:
+    """Shrinks a square (S, S, C) to (side, side, C) by area; one that is smaller already stays as it is."""
+    if image.shape[0] <= side:
+        return image
+    image, _ = halved(image, image.shape[0] / side)
+    return image if image.shape[0] == side else _resized(image, side, side)
+
+
+def _resized(image: Pixels, width: int, height: int) -> Pixels:
+    cv2 = _opencv()
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _opencv() -> Any:
+    try:
+        import cv2
+    except ImportError:
+        raise MissingExtraError("opencv-python-headless", "media") from None
+    return cv2
 
 
 def framed(image: Pixels, share: float) -> tuple[Pixels, int, int]:
@@ -181,10 +258,7 @@ def warp(image: Pixels, transform: NDArray[np.float64], side: int) -> Pixels:
     Raises:
         MissingExtraError: OpenCV is not installed.
     """
-    try:
-        import cv2
-    except ImportError:
-        raise MissingExtraError("opencv-python-headless", "media") from None
+    cv2 = _opencv()
     # OpenCV counts pixel middles as whole numbers, this module as halves.
     half = np.full(2, 0.5)
     matrix = np.column_stack([transform[:, :2], transform[:, 2] + transform[:, :2] @ half - half])

@@ -34,6 +34,7 @@ def opencv() -> ModuleType:
     """
     # Its log repeats on standard error what is raised here as one sentence.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # AV_LOG_QUIET
     try:
         import cv2
     except ImportError as error:
@@ -96,6 +97,11 @@ def write_jpeg(path: str | os.PathLike[str], image: RGBImage, *, quality: int = 
     _write(path, image, ".jpg", (opencv().IMWRITE_JPEG_QUALITY, quality))
 
 
+def encode_jpeg(image: RGBImage, *, quality: int = 92) -> bytes:
+    """Encodes uint8 RGB (H, W, 3) as JPEG."""
+    return _encode(image, ".jpg", (opencv().IMWRITE_JPEG_QUALITY, quality))
+
+
 def _read_bytes(source: Any, max_bytes: int) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         if len(source) > max_bytes:
@@ -121,7 +127,9 @@ def _decode(data: bytes, header: ImageHeader) -> RGBImage:
     # The orientation is applied here, since OpenCV does so for some formats and modes only. A BMP's fourth channel
     # is padding that is mostly zero, and JPEG has none: both are read as plain colour.
     plain = header.format in ("JPEG", "BMP")
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION if plain else cv2.IMREAD_UNCHANGED
+    # Decoded as RGB where OpenCV can (4.11 and newer): a swap afterwards needs a second picture's memory.
+    colour = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
+    flags = colour | cv2.IMREAD_IGNORE_ORIENTATION if plain else cv2.IMREAD_UNCHANGED
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
@@ -135,7 +143,7 @@ def _decode(data: bytes, header: ImageHeader) -> RGBImage:
             f"the {header.format} is damaged: its header says {header.width}×{header.height} pixels, "
             f"it holds {decoded.shape[1]}×{decoded.shape[0]}"
         )
-    if decoded.ndim == 3:
+    if decoded.ndim == 3 and not (plain and colour != cv2.IMREAD_COLOR):
         # Not numpy's `[..., ::-1]`: on two megapixels OpenCV's own swap takes 0.3 ms, that one 30.
         code = cv2.COLOR_BGRA2RGBA if decoded.shape[2] == 4 else cv2.COLOR_BGR2RGB
         decoded = cv2.cvtColor(decoded, code)
@@ -179,14 +187,19 @@ def _turn_upright(image: RGBImage, orientation: int) -> RGBImage:
 
 
 def _write(path: str | os.PathLike[str], image: RGBImage, suffix: str, parameters: tuple[int, ...]) -> None:
+    data = _encode(image, suffix, parameters)
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from error
+
+
+def _encode(image: RGBImage, suffix: str, parameters: tuple[int, ...]) -> bytes:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(f"a picture to write is uint8 (H, W, 3), got {image.dtype} {image.shape}")
     cv2 = opencv()
     swapped = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(suffix, swapped, list(parameters))
     if not done:
-        raise InputError(f"{path}: OpenCV cannot encode a picture of the shape {image.shape} as {suffix}")
-    try:
-        Path(path).write_bytes(data.tobytes())
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from error
+        raise InputError(f"OpenCV cannot encode a picture of the shape {image.shape} as {suffix}")
+    return bytes(data.tobytes())

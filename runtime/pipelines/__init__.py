@@ -16,7 +16,10 @@ from runtime.engine import Engine
 from runtime.errors import BundleError
 
 # Task -> module and class. Named here, imported when asked for.
-_PIPELINES = {"age": ("runtime.pipelines.age", "AgePipeline")}
+_PIPELINES = {
+    "age": ("runtime.pipelines.age", "AgePipeline"),
+    "caption": ("runtime.pipelines.caption", "CaptionPipeline"),
+}
 _ANY_TASK = ("runtime.pipelines.tensors", "TensorPipeline")
 
 Source = str | PathLike[str] | bytes | NDArray[Any]

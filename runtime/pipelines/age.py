@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
-from runtime.faces import Crop, Detection, Pixels, crop_from_json, cut, framed, overlap
+from runtime.faces import Crop, Detection, Pixels, crop_from_json, cut, framed, halved, overlap, shrunk
 from runtime.media import read_image
 from runtime.pipelines import Source, open_engines
 
@@ -33,12 +33,22 @@ class AgeSettings:
             small face in a big photo are only as fine as the detector's 192 pixels. 0 leaves it at the first look.
         frame: a photo in which no face is found is looked at once more inside a frame of this share of its sides,
             because the detector misses faces that fill the picture. 0 does not.
+        overview: a photo is halved, 2×2 pixels to their mean, as often as its longest side stays at least this before
+            the detector looks at the whole of it: ten pixels to one inside the graph cost ten times as much. 0 leaves
+            it to the graph.
+        close_up: side in pixels that the second look's square is shrunk to, where the bundle has the model
+            ``closeup``. 0 leaves it to the graph.
+        close_enough: a face whose box takes this share of the longest side of what the detector looked at is not
+            looked at again: the second look would show it no larger. 0 looks at every face again.
     """
 
     years: tuple[float, ...]
     crop: Crop
     look_again: float = 2.5
     frame: float = 0.5
+    overview: int = 0
+    close_up: int = 0
+    close_enough: float = 0.0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AgeSettings:
@@ -54,13 +64,16 @@ class AgeSettings:
                 crop=crop_from_json(fields.pop("crop")),
                 look_again=float(fields.pop("look_again", 0)),
                 frame=float(fields.pop("frame", 0)),
+                overview=int(fields.pop("overview", 0)),
+                close_up=int(fields.pop("close_up", 0)),
+                close_enough=float(fields.pop("close_enough", 0)),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the pipeline settings of this age bundle cannot be read: {error!r}") from error
         if fields:
             raise BundleError(
                 f"unknown pipeline settings {', '.join(sorted(fields))}; "
-                "an age bundle has years, crop, look_again, frame"
+                "an age bundle has years, crop, look_again, frame, overview, close_up, close_enough"
             )
         return settings
 
@@ -116,6 +129,8 @@ class AgePipeline:
         self.bundle = bundle
         self.settings = AgeSettings.from_json(bundle.manifest.pipeline)
         self.engines = open_engines(bundle, device=device, threads=threads, variant=variant, expected=("faces", "age"))
+        # The same detector for a smaller picture; bundles made before there was one look again with the large one.
+        self._closeup = "closeup" if "closeup" in self.engines and self.settings.close_up > 0 else None
 
     def faces(self, source: Source) -> list[Face]:
         """Finds every face of a photo and its age, the surest first; no face gives an empty list, not a guess.
@@ -150,18 +165,24 @@ class AgePipeline:
 
     def find(self, image: Pixels) -> list[Detection]:
         """Finds the faces of uint8 RGB pixels (H, W, 3), the surest first, in pixels of the image."""
-        first = self._detect(image)
+        overview, factor = self._overview(image)
+        seen = overview
+        first = self._detect(overview)
         if not first and self.settings.frame > 0:
-            inside, across, down = framed(image, self.settings.frame)
-            height, width = image.shape[:2]
+            seen, across, down = framed(overview, self.settings.frame)
+            height, width = overview.shape[:2]
             first = [
                 face
-                for face in (_shifted(face, -across, -down) for face in self._detect(inside))
+                for face in (_moved(face, -across, -down) for face in self._detect(seen))
                 if _inside((face.box[:2] + face.box[2:]) / 2, width, height)
             ]
-        if self.settings.look_again <= 0:
-            return first
-        return [self._look_again(image, face) for face in first]
+        close = self.settings.close_enough * max(seen.shape[:2])
+        return [
+            _moved(face, 0, 0, factor)
+            if self.settings.look_again <= 0 or (0 < close <= _side(face))
+            else self._look_again(image, _moved(face, 0, 0, factor))
+            for face in first
+        ]
 
     def ages(self, crops: Sequence[Pixels]) -> list[dict[str, Any]]:
         """The network alone: crops (H, W, 3) of any sizes -> age, low, high in years, and probabilities, in order."""
@@ -196,8 +217,14 @@ class AgePipeline:
     ) -> None:
         self.close()
 
-    def _detect(self, image: Pixels) -> list[Detection]:
-        found = self.engines["faces"].run({"image": np.ascontiguousarray(image)})
+    def _overview(self, image: Pixels) -> tuple[Pixels, int]:
+        """The photo with fewer pixels for the first look, and the factor to its own ones."""
+        if self.settings.overview <= 0:
+            return image, 1
+        return halved(image, max(image.shape[:2]) / self.settings.overview)
+
+    def _detect(self, image: Pixels, model: str = "faces") -> list[Detection]:
+        found = self.engines[model].run({"image": np.ascontiguousarray(image)})
         return [
             Detection(box, float(score), keypoints)
             for box, score, keypoints in zip(found["boxes"], found["scores"], found["keypoints"], strict=True)
@@ -206,10 +233,18 @@ class AgePipeline:
     def _look_again(self, image: Pixels, face: Detection) -> Detection:
         """The same face, measured in a close-up; as it was if the close-up does not show it."""
         middle = (face.box[:2] + face.box[2:]) / 2
-        half = self.settings.look_again * float((face.box[2:] - face.box[:2]).max()) / 2
+        half = self.settings.look_again * _side(face) / 2
         left, top = (int(v) for v in np.floor(middle - half))
         right, bottom = (int(v) for v in np.ceil(middle + half))
-        close = [_shifted(f, left, top) for f in self._detect(cut(image, left, top, right, bottom))]
+        side = max(right - left, bottom - top)  # a square but for the rounding
+        picture = cut(image, left, top, left + side, top + side)
+        if self._closeup is None:
+            found = self._detect(picture)
+        else:
+            shown = shrunk(picture, self.settings.close_up)
+            zoom = picture.shape[0] / shown.shape[0]
+            found = [_moved(f, 0, 0, zoom) for f in self._detect(shown, self._closeup)]
+        close = [_moved(f, left, top) for f in found]
         if not close:
             return face
         overlaps = overlap(face.box, np.stack([f.box for f in close]))
@@ -219,9 +254,15 @@ class AgePipeline:
         return Detection(close[best].box, face.score, close[best].keypoints)
 
 
-def _shifted(face: Detection, x: int, y: int) -> Detection:
+def _side(face: Detection) -> float:
+    return float((face.box[2:] - face.box[:2]).max())
+
+
+def _moved(face: Detection, x: int, y: int, scale: float = 1) -> Detection:
+    """Scaled about the first pixel's corner, then shifted."""
     shift = np.array([x, y], dtype=np.float32)
-    return Detection(face.box + np.tile(shift, 2), face.score, face.keypoints + shift)
+    factor = np.float32(scale)
+    return Detection(face.box * factor + np.tile(shift, 2), face.score, face.keypoints * factor + shift)
 
 
 def _inside(point: NDArray[Any], width: int, height: int) -> bool:

@@ -140,27 +140,29 @@ def test_a_face_in_the_frame_alone_is_none(pipeline, portrait, monkeypatch):
     outside = Detection(np.array([-90, 10, -30, 70], np.float32), 0.9, np.zeros((6, 2), np.float32))
     inside = Detection(np.array([10, 10, 70, 70], np.float32), 0.8, np.zeros((6, 2), np.float32))
 
-    def detect(image):
+    def detect(image, model="faces"):
         if image.shape == (100, 120, 3):
             return []
         shift = np.array([60, 50], np.float32)  # half of 120 and of 100
         return [Detection(f.box + np.tile(shift, 2), f.score, f.keypoints + shift) for f in (outside, inside)]
 
     monkeypatch.setattr(pipeline, "_detect", detect)
-    (found,) = pipeline.find(np.zeros((100, 120, 3), np.uint8))
+    (found,) = pipeline.find(np.zeros((100, 120, 3), np.uint8))  # a quarter of the frame: close enough
     assert found.box.tolist() == [10, 10, 70, 70]
     assert found.keypoints.tolist() == [[0, 0]] * 6
 
 
 class Looks:
-    """Detections of the first look, and of the second in pixels of the close-up."""
+    """Detections of the first look, and of the second in pixels of what it is shown."""
 
     def __init__(self, first: list[Detection], second: list[Detection]) -> None:
         self.answers = [first, second]
         self.images: list[np.ndarray] = []
+        self.models: list[str] = []
 
-    def __call__(self, image):
+    def __call__(self, image, model="faces"):
         self.images.append(image)
+        self.models.append(model)
         return self.answers[min(len(self.images), 2) - 1]
 
 
@@ -168,22 +170,68 @@ def detection(x1, y1, x2, y2, score=0.9) -> Detection:
     return Detection(np.array([x1, y1, x2, y2], np.float32), score, np.full((6, 2), (x1 + x2) / 2, np.float32))
 
 
-def test_the_second_look_measures_the_same_face(pipeline, monkeypatch):
+@pytest.fixture
+def older(pipeline, monkeypatch) -> AgePipeline:
+    """As a bundle without the model closeup and its settings is run."""
+    plain = AgeSettings(pipeline.settings.years, pipeline.settings.crop, 2.5, 0.5)
+    monkeypatch.setattr(pipeline, "settings", plain)
+    monkeypatch.setattr(pipeline, "_closeup", None)
+    return pipeline
+
+
+def test_the_second_look_measures_the_same_face(older, monkeypatch):
     """40 x 40 at (100, 60): the close-up is 100 x 100 and begins at (70, 30)."""
     looks = Looks([detection(100, 60, 140, 100, 0.7)], [detection(0, 0, 20, 20, 0.99), detection(31, 32, 71, 72, 0.6)])
-    monkeypatch.setattr(pipeline, "_detect", looks)
-    (found,) = pipeline.find(np.zeros((200, 300, 3), np.uint8))
+    monkeypatch.setattr(older, "_detect", looks)
+    (found,) = older.find(np.zeros((200, 300, 3), np.uint8))
     assert looks.images[1].shape == (101, 101, 3)
+    assert looks.models == ["faces", "faces"]
     assert found.box.tolist() == [101, 62, 141, 102]
     assert found.score == 0.7, "how sure the detector was of the photo"
     assert found.keypoints[0].tolist() == [51 + 70, 51 + 30]
 
 
+def test_the_closeup_is_shrunk_and_measured_in_pixels_of_the_photo(pipeline, monkeypatch):
+    """Halved three times, 10 x 10 at (25, 15) is 80 x 80 at (200, 120): a close-up of 201 at (140, 60), shown at 96."""
+    zoom = 201 / 96
+    looks = Looks([detection(25, 15, 35, 25, 0.7)], [detection(30, 30, 66, 66, 0.6)])
+    monkeypatch.setattr(pipeline, "_detect", looks)
+    (found,) = pipeline.find(np.zeros((1200, 1600, 3), np.uint8))
+    assert [image.shape for image in looks.images] == [(150, 200, 3), (96, 96, 3)]
+    assert looks.models == ["faces", "closeup"]
+    np.testing.assert_allclose(found.box, np.array([30, 30, 66, 66]) * zoom + [140, 60, 140, 60], rtol=1e-6)
+    np.testing.assert_allclose(found.keypoints[0], np.array([48, 48]) * zoom + [140, 60], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "looks_taken"), [(39, 2), (40, 1), (90, 1)])
+def test_a_face_that_is_close_already_is_not_looked_at_again(pipeline, monkeypatch, side, looks_taken):
+    """From a fifth of the longest side on, the close-up's 96 pixels show it no larger than the photo's 192 did."""
+    looks = Looks([detection(50, 50, 50 + side, 50 + side)], [])
+    monkeypatch.setattr(pipeline, "_detect", looks)
+    (found,) = pipeline.find(np.zeros((100, 200, 3), np.uint8))
+    assert len(looks.images) == looks_taken
+    assert found.box.tolist() == [50, 50, 50 + side, 50 + side]
+
+
+def test_a_bundle_without_the_closeup_model_finds_the_same_faces(pipeline, older, portrait, monkeypatch):
+    small = scaled(portrait, 1 / 4)
+    photo = np.full((700, 900, 3), 90, np.uint8)
+    photo[200 : 200 + small.shape[0], 300 : 300 + small.shape[1]] = small
+    looked = []
+    detect = older._detect
+    monkeypatch.setattr(older, "_detect", lambda image, model="faces": (looked.append(model), detect(image, model))[1])
+    (face,) = older.faces(photo)
+    assert looked == ["faces", "faces"]
+    assert best_overlap(np.array(face.box) - [300, 200, 300, 200], [np.array(HOPPER) / 4]) > 0.6
+
+
 @pytest.mark.parametrize("second", [[], [detection(0, 0, 30, 30)]], ids=["nothing", "another face"])
 def test_a_second_look_that_does_not_show_it_changes_nothing(pipeline, monkeypatch, second):
-    first = detection(100, 60, 140, 100)
-    monkeypatch.setattr(pipeline, "_detect", Looks([first], second))
-    assert pipeline.find(np.zeros((200, 300, 3), np.uint8)) == [first]
+    looks = Looks([detection(100, 60, 140, 100)], second)
+    monkeypatch.setattr(pipeline, "_detect", looks)
+    (found,) = pipeline.find(np.zeros((300, 300, 3), np.uint8))
+    assert len(looks.images) == 2
+    assert found.box.tolist() == [100, 60, 140, 100]
 
 
 def test_the_second_look_can_be_left_out(age_bundle, portrait):
@@ -319,6 +367,8 @@ def test_no_face_leaves_the_photo_as_it_is(pipeline):
         ({"crop": {"kind": "oval"}}, "oval"),
         ({"look_again": "twice"}, "twice"),
         ({"frame": []}, "cannot be read"),
+        ({"close_up": "large"}, "large"),
+        ({"overview": None, "close_enough": {}}, "cannot be read"),
         ({"margin": 0.4}, "unknown pipeline settings margin"),
     ],
     ids=str,
@@ -330,10 +380,13 @@ def test_settings_that_do_not_fit_are_refused(change, said):
 
 
 def test_settings_are_read():
-    read = AgeSettings.from_json(SETTINGS | {"look_again": 3, "frame": 0.25})
-    assert read == AgeSettings((0.0, 1.0, 2.0), MarginCrop(0.4), 3.0, 0.25)
+    read = AgeSettings.from_json(
+        SETTINGS | {"look_again": 3, "frame": 0.25, "overview": 192, "close_up": 96, "close_enough": 0.2}
+    )
+    assert read == AgeSettings((0.0, 1.0, 2.0), MarginCrop(0.4), 3.0, 0.25, 192, 96, 0.2)
     plain = AgeSettings.from_json(SETTINGS)
-    assert (plain.look_again, plain.frame) == (0, 0), "what an older bundle does not say is not done"
+    done = (plain.look_again, plain.frame, plain.overview, plain.close_up, plain.close_enough)
+    assert done == (0, 0, 0, 0, 0), "what an older bundle does not say is not done"
 
 
 def test_the_public_bundle_aligns_as_its_network_was_trained(pipeline):

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from runtime.drawing import BOX, draw_faces
+from runtime.drawing import BOX, SHEET_WIDTH, draw_clip, draw_faces, fitted
 from runtime.errors import MissingExtraError
 
 
@@ -72,3 +72,50 @@ def test_without_opencv_the_extra_is_named(photo, monkeypatch):
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingExtraError, match=r"edgedl\[media\]"):
         draw_faces(photo, [])
+
+
+@pytest.mark.parametrize(
+    ("shape", "sheet"),
+    [
+        ((1, 300, 400, 3), (300, 400)),
+        ((1, 3000, 4000, 3), (888, 1184)),
+        ((4, 90, 160, 3), (90, 160)),
+        ((8, 450, 800, 3), (163, 290)),
+        ((5, 20, 30, 3), (20, 30)),
+        ((2, 1000, 10, 3), (588, 6)),
+    ],
+    ids=str,
+)
+def test_a_sheet_shows_every_frame_and_the_caption(shape, sheet):
+    frames = np.zeros(shape, np.uint8)
+    frames[..., 1] = np.arange(1, len(frames) + 1)[:, None, None]
+    drawn = draw_clip(frames, [0.5 * index for index in range(len(frames))], "a boy is playing a ball " * 8)
+    assert drawn.dtype == np.uint8
+    assert drawn.shape[1] <= SHEET_WIDTH
+    places = []
+    for index in range(len(frames)):
+        rows, columns = np.nonzero((drawn == [0, index + 1, 0]).all(axis=2))
+        assert (np.ptp(rows) + 1, np.ptp(columns) + 1) == sheet
+        places.append((rows.min(), columns.min()))
+    assert places == sorted(places), "in reading order"
+    below = drawn[max(row for row, _ in places) + sheet[0] + 24 :]
+    assert ((below < 60).all(axis=2)).sum() > 200, "the caption stands below the frames"
+    left, right = below[:, :6], below[:, -4:]
+    assert (left == left[0, 0]).all()
+    assert (right == right[0, 0]).all(), "and does not run out of the sheet"
+
+
+def test_a_sheet_without_times_or_words():
+    frames = np.full((3, 40, 60, 3), 90, np.uint8)
+    with_times = draw_clip(frames, [0.0, 1.0, 2.0], "a b")
+    without = draw_clip(frames, [None] * 3, "")
+    assert without.shape[0] == with_times.shape[0] - 20
+    words = draw_clip(frames, [None] * 3, "a " + "long" * 60 + " naïve 犬")
+    assert words.shape[1] > 1000, "a word is never cut"
+
+
+def test_fitted_keeps_proportions_and_enlarges_nothing():
+    image = np.random.default_rng(0).integers(0, 256, (60, 90, 3)).astype(np.uint8)
+    assert fitted(image, 100, 100) is image
+    half = fitted(image, 45, 100)
+    np.testing.assert_allclose(half, image.reshape(30, 2, 45, 2, 3).mean((1, 3)), atol=0.51)

@@ -18,9 +18,11 @@ from runtime.faces import (
     crop_to_json,
     cut,
     framed,
+    halved,
     margin_crop,
     matlab_round,
     overlap,
+    shrunk,
     similarity,
     warp,
 )
@@ -141,9 +143,9 @@ def test_warp_halves_about_pixel_edges():
     assert halved[2, :, 0].tolist() == [10, 50, 90, 130, 170]
 
 
-@pytest.mark.parametrize(("eyes_apart", "side"), [(10, 64), (24, 64), (40, 128), (80, 256), (500, 512)])
+@pytest.mark.parametrize(("eyes_apart", "side"), [(10, 64), (24, 64), (40, 128), (80, 128), (500, 128)])
 def test_aligned_crop_keeps_the_resolution_and_shares_batches(eyes_apart, side):
-    """Sides are the network's times a power of two, at least the face's own resolution, at most 512."""
+    """The network's side where the face has no more pixels, else twice that."""
     pytest.importorskip("cv2")
     crop = AlignedCrop(64, ((0.3, 0.3), (0.7, 0.3)), (1.0, 1.0))
     keypoints = np.array([[100, 100], [100 + eyes_apart, 100]], np.float32)
@@ -194,3 +196,52 @@ def test_settings_survive_json(crop):
 def test_settings_that_cannot_be_read_are_refused(data):
     with pytest.raises(BundleError, match="crop"):
         crop_from_json(data)
+
+
+@pytest.mark.parametrize(("factor", "times"), [(1, 1), (1.99, 1), (2, 2), (3.9, 2), (4, 4), (100, 16)])
+def test_halving_is_the_mean_of_blocks(factor, times):
+    """As often as the factor allows, down to a single row; what does not fill a block is left out."""
+    pytest.importorskip("cv2")
+    image = (numbered(21, 37).astype(int) * 7 % 256).astype(np.uint8)
+    small, done = halved(image, factor)
+    assert done == times
+    whole = image[: 21 // times * times, : 37 // times * times].astype(float)
+    means = whole.reshape(21 // times, times, 37 // times, times, 3).mean(axis=(1, 3))
+    assert small.shape == means.shape
+    assert np.abs(small - means).max() <= 0.5 * np.log2(max(times, 2)), "half a level of rounding each time"
+
+
+@pytest.mark.parametrize(("side", "wanted"), [(96, 96), (95, 95), (97, 96), (200, 96), (700, 96)])
+def test_shrinking_keeps_the_mean_and_never_enlarges(side, wanted):
+    pytest.importorskip("cv2")
+    image = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    small = shrunk(image, 96)
+    assert small.shape == (wanted, wanted, 3)
+    assert abs(float(small.mean()) - float(image.mean())) < 1
+
+
+def test_a_large_face_is_averaged_before_it_is_turned():
+    """Eight times as large as the crop and striped finer than it: sampling would show stripes, a mean shows grey."""
+    pytest.importorskip("cv2")
+    crop = AlignedCrop(64, ((0.3, 0.3), (0.7, 0.3)), (1.0, 1.0))
+    image = np.zeros((1100, 1100, 3), np.uint8)
+    image[:, ::2] = 200
+    face = Detection(np.zeros(4), 0.9, np.array([[350.0, 350.0], [760.0, 345.0]]))
+    inner = crop(image, face)[8:-8, 8:-8]
+    assert inner.shape == (112, 112, 3)
+    assert np.abs(inner.astype(int) - 100).max() <= 2
+
+
+def test_a_large_face_lands_where_a_small_one_does():
+    """Smooth levels, so that no resampling matters: rendered from eight times the pixels the crop is the same."""
+    pytest.importorskip("cv2")
+    crop = AlignedCrop(32, ((0.3, 0.3), (0.7, 0.32)), (1.0, 1.0))
+    y, x = np.mgrid[0:160, 0:200] + 0.5
+    small = np.stack([x, y, (x + y) / 2], axis=-1).astype(np.uint8)
+    y, x = (np.mgrid[0:1280, 0:1600] + 0.5) / 8
+    large = np.stack([x, y, (x + y) / 2], axis=-1).astype(np.uint8)
+    keypoints = np.array([[60.0, 70.0], [76.0, 74.0]])
+    one = crop(small, Detection(np.zeros(4), 0.9, keypoints))
+    other = crop(large, Detection(np.zeros(4), 0.9, keypoints * 8))
+    assert one.shape == other.shape == (64, 64, 3)
+    assert np.abs(one.astype(int) - other).max() <= 2

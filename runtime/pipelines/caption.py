@@ -1,0 +1,233 @@
+"""Captions: the frames of a clip that the bundle asks for -> one graph with the whole search inside -> sentences."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.bundle import Bundle
+from runtime.errors import BundleError, InputError
+from runtime.frames import Frames, FrameSampling
+from runtime.media import MAX_PIXELS, encode_jpeg
+from runtime.pipelines import open_engines
+from runtime.video import ClipSource, VideoLimits, read_frames
+from runtime.vocabulary import Vocabulary
+
+MODEL = "caption"
+INPUTS, OUTPUTS = {"clips", "counts"}, {"tokens", "lengths", "scores"}
+
+FRAMES_AT_ONCE = 32
+"""Frames in one run of the graph: as many clips as give that many, or a single one. Bounds the memory of a run."""
+
+THUMBNAIL_HEIGHT = 160
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionSettings:
+    """What the bundle fixes outside its graph, from the manifest's `pipeline`.
+
+    Attributes:
+        frames: which frames of a clip the graph gets.
+        shorter: a frame whose shorter side has more pixels is reduced by a whole factor before it is kept; twice what
+            the network looks at loses nothing that its own resizing would keep.
+    """
+
+    frames: FrameSampling = field(default_factory=lambda: FrameSampling.even(8))
+    shorter: int = 448
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> CaptionSettings:
+        """Reads {"frames": {"kind": "even", "n": 8}, "shorter": 448}.
+
+        Raises:
+            BundleError: a key is missing or unknown, or a value does not fit.
+        """
+        if set(data) != {"frames", "shorter"}:
+            raise BundleError(
+                f"the pipeline settings of this caption bundle are {', '.join(sorted(map(str, data))) or 'empty'}; "
+                "a caption bundle has frames, shorter"
+            )
+        shorter = data["shorter"]
+        if type(shorter) is not int or not 1 <= shorter <= 4096:
+            raise BundleError(f"the pipeline setting shorter is {shorter!r}, expected a number of pixels, 1 to 4096")
+        return cls(FrameSampling.from_json(data["frames"]), shorter)
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that `from_json` reads."""
+        return {"frames": self.frames.to_json(), "shorter": self.shorter}
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """One sentence; the score is its log-probability over its length (with the bundle's length penalty), at most 0."""
+
+    text: str
+    score: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The sentence and its score to four digits."""
+        return {"caption": self.text, "score": round(self.score, 4)}
+
+
+class CaptionPipeline:
+    """A clip in, sentences out. Safe to use from several threads.
+
+    Raises:
+        BundleError: the bundle is no caption bundle.
+        DeviceError: the device cannot be had.
+    """
+
+    takes_clips = True
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
+    ) -> None:
+        self.bundle = bundle
+        self.settings = CaptionSettings.from_json(bundle.manifest.pipeline)
+        if "vocabulary" not in bundle.manifest.files:
+            raise BundleError(f"{bundle.path}: a caption bundle has a file called vocabulary, this one has none")
+        self.vocabulary = Vocabulary.from_bytes(bundle.read(bundle.manifest.files["vocabulary"].file))
+        self.engines = open_engines(bundle, device=device, threads=threads, variant=variant, expected=(MODEL,))
+        spec = self.engines[MODEL].spec
+        inputs, outputs = {tensor.name for tensor in spec.inputs}, {tensor.name for tensor in spec.outputs}
+        if inputs != INPUTS or not outputs >= OUTPUTS:
+            self.close()
+            raise BundleError(
+                f"{bundle.path}: the caption graph takes {', '.join(sorted(inputs))} and gives "
+                f"{', '.join(sorted(outputs))}; expected {', '.join(sorted(INPUTS))} and {', '.join(sorted(OUTPUTS))}"
+            )
+
+    def read(
+        self,
+        source: ClipSource | Frames,
+        *,
+        limits: VideoLimits = VideoLimits(),  # noqa: B008 - frozen
+        max_pixels: int = MAX_PIXELS,
+    ) -> Frames:
+        """The frames that the graph gets; frames that were read before stay as they are.
+
+        Args:
+            source: what `runtime.video.read_frames` takes.
+            limits: what a video may cost.
+            max_pixels: of one picture, width times height.
+
+        Raises:
+            InputError: as `runtime.video.read_frames` does.
+        """
+        if isinstance(source, Frames):
+            return source
+        return read_frames(
+            source, self.settings.frames, shorter=self.settings.shorter, limits=limits, max_pixels=max_pixels
+        )
+
+    def captions(self, clips: Sequence[NDArray[np.uint8]]) -> list[tuple[Caption, ...]]:
+        """The network alone: clips (T, H, W, 3), uint8 RGB, of any lengths and sizes -> their captions, the best first.
+
+        Clips of one frame size run together, `FRAMES_AT_ONCE` frames at a time; a shorter clip is filled up with its
+        last frame, which does not count.
+        """
+        for index, clip in enumerate(clips):
+            if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[3] != 3 or 0 in clip.shape:
+                raise InputError(
+                    f"clip {index}: expected uint8 (T, H, W, 3) with at least one frame, got {clip.dtype} {clip.shape}"
+                )
+        answers: list[tuple[Caption, ...]] = [()] * len(clips)
+        by_size: dict[tuple[int, ...], list[int]] = {}
+        for index, clip in enumerate(clips):
+            by_size.setdefault(clip.shape[1:], []).append(index)
+        for indices in by_size.values():
+            # Clips of like length together, so that little is filled up; the sort is stable.
+            waiting = sorted(indices, key=lambda index: -len(clips[index]))
+            while waiting:
+                rows = max(1, FRAMES_AT_ONCE // len(clips[waiting[0]]))
+                batch, waiting = waiting[:rows], waiting[rows:]
+                for index, found in zip(batch, self._run([clips[i] for i in batch]), strict=True):
+                    answers[index] = found
+        return answers
+
+    def predict(self, source: ClipSource | Frames, *, thumbnails: bool = False, **options: Any) -> dict[str, Any]:
+        """Answers one clip with its caption.
+
+        Args:
+            source: what `read` takes.
+            thumbnails: adds to each frame a small JPEG of it, as a data URL.
+            **options: none; they are named in the error.
+
+        Returns:
+            {"caption", "score", "frames": [{"index", "seconds"}], "alternatives": [{"caption", "score"}]}, and "note"
+            where something about the clip should be known. "seconds" is null where the source has no times.
+
+        Raises:
+            InputError: the source cannot be read, or an option is unknown.
+        """
+        if options:
+            raise InputError(f"captions have no option {', '.join(options)}; they have thumbnails")
+        frames = self.read(source)
+        best, *others = self.captions([frames.pixels])[0]
+        documents: list[dict[str, Any]] = [
+            {"index": index, "seconds": seconds} for index, seconds in zip(frames.indices, frames.seconds, strict=True)
+        ]
+        if thumbnails:
+            for document, pixels in zip(documents, frames.pixels, strict=True):
+                document["thumbnail"] = _thumbnail(pixels)
+        return {
+            **best.to_json(),
+            "frames": documents,
+            "alternatives": [other.to_json() for other in others],
+            **({} if frames.note is None else {"note": frames.note}),
+        }
+
+    def draw(self, source: ClipSource | Frames, result: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """The frames that were used, on one sheet with the caption below."""
+        from runtime.drawing import draw_clip
+
+        frames = self.read(source)
+        return draw_clip(frames.pixels, frames.seconds, str(result["caption"]))
+
+    def close(self) -> None:
+        """Gives the session back."""
+        for engine in self.engines.values():
+            engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, clips: Sequence[NDArray[np.uint8]]) -> list[tuple[Caption, ...]]:
+        """Clips of one frame size, in one run."""
+        longest = max(map(len, clips))
+        stacked = np.stack([clip[np.minimum(np.arange(longest), len(clip) - 1)] for clip in clips])  # (B, T, H, W, 3)
+        counts = np.array([len(clip) for clip in clips], dtype=np.int64)
+        found = self.engines[MODEL].run({"clips": stacked, "counts": counts})
+        return [
+            self._sentences(tokens, lengths, scores)
+            for tokens, lengths, scores in zip(found["tokens"], found["lengths"], found["scores"], strict=True)
+        ]
+
+    def _sentences(
+        self, tokens: NDArray[np.int64], lengths: NDArray[np.int64], scores: NDArray[np.float32]
+    ) -> tuple[Caption, ...]:
+        """The captions of one clip, from tokens (K, L), lengths (K,) and scores (K,)."""
+        try:
+            return tuple(
+                Caption(self.vocabulary.decode(tokens[k, : lengths[k]]), float(scores[k])) for k in range(len(tokens))
+            )
+        except InputError as error:  # the sender is not to blame
+            raise BundleError(f"{self.bundle.path}: {error}") from error
+
+
+def _thumbnail(pixels: NDArray[np.uint8]) -> str:
+    from runtime.drawing import fitted
+
+    small = fitted(pixels, 2 * THUMBNAIL_HEIGHT, THUMBNAIL_HEIGHT)
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, quality=80)).decode("ascii")

@@ -1,0 +1,323 @@
+"""Clips: frames out of videos, photos, folders of pictures, arrays and cameras, always RGB, uint8, upright.
+
+A video is decoded as a stream: of the frames that are not taken none is kept, and those that are taken are made smaller
+at once. What the header of a video says about its length is a hint; what counts is what can be decoded.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.capture import Capture, VideoLimits
+from runtime.containers import HEADER_BYTES, container
+from runtime.errors import InputError, MediaError, TooLargeError
+from runtime.frames import Frames, FrameSampling, check_clip_size, reduced
+from runtime.media import MAX_PIXELS, RGBImage, read_image
+from runtime.npy import load_npy
+
+__all__ = [
+    "CAMERA_SECONDS",
+    "PICTURE_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "FrameSampling",
+    "Frames",
+    "VideoLimits",
+    "read_frames",
+]
+
+PICTURE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp"))
+"""What a folder is searched for."""
+
+VIDEO_SUFFIXES = frozenset(
+    (".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
+     ".webm", ".wmv")
+)  # fmt: skip
+"""How video files are usually called; what a file is, its first bytes say."""
+
+CAMERA_SECONDS = 4.0
+"""How long a camera is watched where its name does not say."""
+
+ClipSource = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | Sequence[str | bytes | Path | NDArray[Any]]
+)
+"""What `read_frames` takes."""
+
+_CAMERA = re.compile(r"camera:(\d{1,3})(?::(\d{1,4}(?:\.\d{1,3})?))?")
+_BROKEN_SHARE = 0.95
+
+Taken = list[tuple[int, float, RGBImage]]
+"""Frames that were taken: number, seconds, pixels (H, W, 3)."""
+
+
+def read_frames(
+    source: ClipSource,
+    sampling: FrameSampling,
+    *,
+    shorter: int | None = None,
+    limits: VideoLimits = VideoLimits(),  # noqa: B008 - frozen
+    max_pixels: int = MAX_PIXELS,
+) -> Frames:
+    """Reads the frames of a clip that `sampling` takes.
+
+    A video that breaks off is no error as long as one frame can be decoded: what is there is the clip, and the note
+    says so. With ``even`` the number of frames that the header promises is tried first; if one of the frames so chosen
+    does not lie in its own part of what really decoded, the video is gone through once more with the true number.
+
+    Args:
+        source: a video or picture file, or its bytes; a folder, whose pictures are the frames in natural order
+            ("frame2.png" before "frame10.png"); several pictures (paths, bytes or arrays) that somebody has chosen as
+            the frames, so that ``every`` takes them all as long as there are no more than `most`; an array
+            (T, H, W, 3) or any array that `read_image` takes, also as a npy file; "camera:0", or "camera:0:10" for ten
+            seconds of it (even: the frames at the middles of n equal stretches of the time; every: one frame in n,
+            until there are `most` or the time is over).
+        sampling: which frames are taken. A picture is a clip of one frame.
+        shorter: a frame whose shorter side is longer than this is reduced by a whole factor, see `reduced`; None leaves
+            every frame as it is.
+        limits: what a video may cost.
+        max_pixels: of one picture, width times height.
+
+    Returns:
+        The frames taken, at least one.
+
+    Raises:
+        MediaError: missing, neither video nor picture, damaged so that no frame can be decoded, or pictures of
+            different sizes.
+        TooLargeError: more bytes, pixels, frames or seconds than allowed, also for a video that does not end.
+        MissingExtraError: OpenCV is needed and not installed.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, sampling, shorter, max_pixels)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _from_bytes(bytes(source), sampling, shorter, limits, max_pixels)
+    if isinstance(source, str) and (camera := _CAMERA.fullmatch(source)):
+        return _from_camera(camera, sampling, shorter, limits)
+    if isinstance(source, str | os.PathLike):
+        return _from_path(Path(source), sampling, shorter, limits, max_pixels)
+    if isinstance(source, Sequence):
+        return _from_pictures(source, sampling.of_chosen, shorter, max_pixels)
+    raise InputError(f"a clip is a path, bytes, an array or several pictures, got {type(source).__name__}")
+
+
+def natural_order(name: str) -> tuple[Any, ...]:
+    """A key that sorts numbers in names by their value."""
+    return tuple((int(part), part) if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", name))
+
+
+def pictures_of(folder: Path) -> list[Path]:
+    """The pictures of a folder, in natural order.
+
+    Raises:
+        MediaError: it holds none.
+    """
+    found = [item for item in folder.iterdir() if item.suffix.lower() in PICTURE_SUFFIXES and item.is_file()]
+    if not found:
+        raise MediaError(
+            f"{folder}: a folder without pictures ({', '.join(sorted(PICTURE_SUFFIXES))}); a folder is one clip, its "
+            "pictures are the frames, and several videos are named by a pattern like 'folder/*.mp4'"
+        )
+    return sorted(found, key=lambda item: natural_order(item.name))
+
+
+def _from_array(array: NDArray[Any], sampling: FrameSampling, shorter: int | None, max_pixels: int) -> Frames:
+    if array.ndim != 4:
+        return _from_pictures([array], sampling, shorter, max_pixels)
+    if array.dtype != np.uint8 or array.shape[3] != 3 or 0 in array.shape:
+        raise MediaError(f"a clip is uint8 (T, H, W, 3) with at least one frame, got {array.dtype} {array.shape}")
+    return _from_pictures(array, sampling, shorter, max_pixels)
+
+
+def _from_bytes(
+    data: bytes, sampling: FrameSampling, shorter: int | None, limits: VideoLimits, max_pixels: int
+) -> Frames:
+    kind = container(data)
+    if kind is None:
+        if not data.startswith(b"\x93NUMPY"):
+            return _from_pictures([data], sampling, shorter, max_pixels)
+        try:
+            return _from_array(load_npy(data), sampling, shorter, max_pixels)
+        except ValueError as error:
+            raise MediaError(f"the npy file cannot be read: {error}") from error
+    _check_bytes(len(data), limits, "the video")
+    with _as_file(data) as file:
+        return _from_video(file, f"the video ({kind})", sampling, shorter, limits)
+
+
+@contextmanager
+def _as_file(data: bytes) -> Iterator[str]:
+    """A name under which OpenCV can open bytes; what lies there is this process's alone, and goes whatever happens.
+
+    On Linux a file in memory: nothing is written to a disk, and none has to be writable. Elsewhere a temporary file
+    (mode 0600). OpenCV itself streams from Python in its newest version only.
+    """
+    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
+        with open(os.memfd_create("edgedl-video"), "wb") as memory:  # noqa: PTH123 - it has no path
+            memory.write(data)
+            memory.flush()
+            yield f"/proc/self/fd/{memory.fileno()}"
+        return
+    with tempfile.NamedTemporaryFile(prefix="edgedl-", suffix=".video") as file:
+        file.write(data)
+        file.flush()
+        yield file.name
+
+
+def _from_path(
+    path: Path, sampling: FrameSampling, shorter: int | None, limits: VideoLimits, max_pixels: int
+) -> Frames:
+    try:
+        if path.is_dir():
+            return _from_pictures(pictures_of(path), sampling, shorter, max_pixels)
+        if path.exists() and not path.is_file():
+            raise MediaError(f"{path}: not a file")  # a pipe would block, a device never end
+        with path.open("rb") as stream:
+            head = stream.read(HEADER_BYTES)
+            size = os.fstat(stream.fileno()).st_size
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise MediaError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+    if container(head) is not None:
+        _check_bytes(size, limits, str(path))
+        # Absolute: the decoder takes "concat:…" and "%d" in what it is given for more than a name.
+        return _from_video(str(path.absolute()), str(path), sampling, shorter, limits)
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        raise MediaError(
+            f"{path}: not a video, whatever its name says (it {f'begins with {head[:8]!r}' if head else 'is empty'})"
+        )
+    if head.startswith(b"\x93NUMPY"):
+        try:
+            return _from_array(np.load(path, mmap_mode="r", allow_pickle=False), sampling, shorter, max_pixels)
+        except (OSError, ValueError, EOFError) as error:
+            raise MediaError(f"{path}: the npy file cannot be read: {error}") from error
+    return _from_pictures([path], sampling, shorter, max_pixels)
+
+
+def _check_bytes(size: int, limits: VideoLimits, name: str) -> None:
+    if size > limits.bytes:
+        raise TooLargeError(f"{name} has {size} bytes, at most {limits.bytes} are read")
+
+
+def _from_pictures(
+    pictures: Sequence[Any] | NDArray[np.uint8], sampling: FrameSampling, shorter: int | None, max_pixels: int
+) -> Frames:
+    """Pictures as the frames of one clip; those that are not taken are not read."""
+    if len(pictures) == 0:
+        raise MediaError("a clip of no pictures; give at least one")
+    indices = sampling.indices(len(pictures))
+    taken: list[RGBImage] = []
+    for index in indices:
+        try:
+            image = reduced(read_image(pictures[index], max_pixels=max_pixels), shorter)
+        except InputError as error:
+            if len(pictures) == 1:
+                raise
+            raise type(error)(f"picture {index + 1} of the clip: {error}") from error
+        if not taken:
+            check_clip_size(image.shape, len(indices))
+        elif image.shape != taken[0].shape:
+            raise MediaError(
+                f"picture {index + 1} of the clip is {image.shape[1]}×{image.shape[0]} pixels, "
+                f"the first {taken[0].shape[1]}×{taken[0].shape[0]}; the frames of one clip have one size"
+            )
+        taken.append(image)
+    times = (0.0,) if len(pictures) == 1 else (None,) * len(indices)
+    return Frames(np.stack(taken), tuple(indices), times)
+
+
+def _from_video(file: str, name: str, sampling: FrameSampling, shorter: int | None, limits: VideoLimits) -> Frames:
+    deadline = time.monotonic() + limits.seconds
+    with Capture(file, limits, deadline, name) as capture:
+        promised = capture.promised
+        if sampling.kind == "every":
+            taken, count = _thinned(capture, sampling, shorter)
+        else:
+            hoped = sampling.indices(promised) if promised is not None and promised <= limits.frames else []
+            taken, count = _chosen(capture, hoped, shorter)
+    if sampling.kind == "even" and not _each_in_its_part([index for index, _, _ in taken], sampling, count):
+        with Capture(file, limits, deadline, name) as capture:
+            taken, _ = _chosen(capture, sampling.indices(count), shorter, stop=True)
+    if not taken:
+        raise MediaError(f"{name} is damaged: no frame of it can be decoded")
+    note = None
+    if promised is not None and count < promised * _BROKEN_SHARE:
+        note = f"the header promises {promised} frames, {count} could be decoded; the frames are of those"
+    return _clip(taken, note)
+
+
+def _from_camera(camera: re.Match[str], sampling: FrameSampling, shorter: int | None, limits: VideoLimits) -> Frames:
+    span = float(camera[2] or CAMERA_SECONDS)
+    with Capture(int(camera[1]), limits, time.monotonic() + span + limits.seconds, f"camera {camera[1]}") as capture:
+        taken: Taken = []
+        start = time.monotonic()
+        for index, _ in capture.frames():
+            # The clock, and not the camera's own times, which many cameras do not give.
+            elapsed = time.monotonic() - start
+            if elapsed > span or len(taken) == sampling.largest:
+                break
+            due = (
+                elapsed >= (2 * len(taken) + 1) * span / (2 * sampling.n)
+                if sampling.kind == "even"
+                else index % sampling.n == 0
+            )
+            if due and (image := capture.picture(shorter)) is not None:
+                _keep(taken, index, elapsed, image, sampling.largest)
+    if not taken:
+        raise MediaError(f"camera {camera[1]} gave no frame within {span:g} seconds")
+    return _clip(taken, None)
+
+
+def _chosen(capture: Capture, wanted: list[int], shorter: int | None, *, stop: bool = False) -> tuple[Taken, int]:
+    """The frames with the wanted numbers, or the next that decodes; and how many the video has (not with `stop`)."""
+    taken: Taken = []
+    count = 0
+    for index, seconds in capture.frames():
+        count = index + 1
+        if len(taken) == len(wanted):
+            if stop:
+                break
+        elif index >= wanted[len(taken)] and (image := capture.picture(shorter)) is not None:
+            _keep(taken, index, seconds, image, len(wanted))
+    return taken, count
+
+
+def _thinned(capture: Capture, sampling: FrameSampling, shorter: int | None) -> tuple[Taken, int]:
+    """One frame in n; whenever there are too many, every other one is let go: the length need not be known."""
+    taken: Taken = []
+    step, count = sampling.n, 0
+    for index, seconds in capture.frames():
+        count = index + 1
+        if index % step == 0 and len(taken) == sampling.largest:
+            step *= 2
+            taken = [frame for frame in taken if frame[0] % step == 0]
+        if index % step == 0 and (image := capture.picture(shorter)) is not None:
+            _keep(taken, index, seconds, image, sampling.largest)
+    return taken, count
+
+
+def _keep(taken: Taken, index: int, seconds: float, image: RGBImage, most: int) -> None:
+    if not taken:
+        check_clip_size(image.shape, most)
+    if not taken or image.shape == taken[0][2].shape:  # a stream may change its size; the clip is of the first
+        taken.append((index, seconds, image))
+
+
+def _each_in_its_part(indices: list[int], sampling: FrameSampling, count: int) -> bool:
+    """Whether the middle of frame i of n lies in part i of the clip; of at most n frames, whether all are there."""
+    if count <= sampling.n:
+        return len(indices) == count
+    return len(indices) == sampling.n and all(
+        2 * i * count <= (2 * index + 1) * sampling.n < 2 * (i + 1) * count for i, index in enumerate(indices)
+    )
+
+
+def _clip(taken: Taken, note: str | None) -> Frames:
+    indices, seconds, pixels = zip(*taken, strict=True)
+    return Frames(np.stack(pixels), indices, tuple(round(value, 3) for value in seconds), note)
