@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedl.data.samples import FaceDataset, FaceSample
+from edgedl.data.sources import stamp
 from runtime.errors import MissingExtraError
 from runtime.faces import Crop, Detection, Pixels, crop_to_json, overlap
 from runtime.pipelines.age import AgePipeline
@@ -23,7 +24,7 @@ from runtime.threads import default_threads
 
 log = logging.getLogger(__name__)
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +134,11 @@ def _shrunk(image: Pixels, side: int) -> Pixels:
 
 def _key(dataset: FaceDataset, pipeline: AgePipeline, crop: Crop, side: int) -> str:
     """Everything that the crops depend on."""
-    detector = pipeline.bundle.manifest.models["faces"].variants["fp32"].sha256
-    settings = [pipeline.settings.look_again, pipeline.settings.frame, crop_to_json(crop), side]
-    stamps = sorted({_stamp(sample) for sample in dataset})
+    models = pipeline.bundle.manifest.models
+    detectors = {name: spec.variants["fp32"].sha256 for name, spec in models.items() if name != "age"}
+    looks = pipeline.settings
+    settings = [looks.look_again, looks.frame, looks.overview, looks.close_up, looks.close_enough]
+    stamps = sorted({stamp(sample.source, sample.member) for sample in dataset})
     names = hashlib.sha256("\n".join(sample.name for sample in dataset).encode()).hexdigest()
-    document = json.dumps([CACHE_FORMAT, detector, settings, dataset.name, stamps, names])
+    document = json.dumps([CACHE_FORMAT, detectors, settings, crop_to_json(crop), side, dataset.name, stamps, names])
     return hashlib.sha256(document.encode()).hexdigest()[:24]
-
-
-def _stamp(sample: FaceSample) -> tuple[str, int, int]:
-    """Name, size and time of the file that a sample lies in; painted faces lie nowhere, their source says all."""
-    path = sample.source.path
-    file = path / sample.member if path.is_dir() else path
-    if not file.exists():
-        return repr(sample.source), 0, 0
-    stat = file.stat()
-    return str(file.resolve()), stat.st_size, stat.st_mtime_ns

@@ -7,6 +7,8 @@ import os
 import threading
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -46,6 +48,14 @@ class Source(Protocol):
         """
         ...
 
+    def head(self, member: str, size: int) -> bytes:
+        """The first bytes of one file, at most ``size``: enough to recognise a format by.
+
+        Raises:
+            InputError: the file is not there or cannot be read.
+        """
+        ...
+
 
 class FolderSource:
     """The files below a folder."""
@@ -75,6 +85,15 @@ class FolderSource:
         except OSError as error:
             raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
 
+    def head(self, member: str, size: int) -> bytes:
+        """The first bytes of one file below the folder."""
+        file = self.path / member
+        try:
+            with file.open("rb") as stream:
+                return stream.read(size)
+        except OSError as error:
+            raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
+
     def __repr__(self) -> str:
         return f"FolderSource({str(self.path)!r})"
 
@@ -99,11 +118,22 @@ class ZipSource:
     def read(self, member: str) -> bytes:
         """The bytes of one member, its checksum compared."""
         archive = self._archive()
-        try:
+        with self._explained(member):
             size = archive.getinfo(member).file_size
             if size > MAX_MEMBER_BYTES:
                 raise TooLargeError(_too_large(self.path / member, size))
             return archive.read(member)
+
+    def head(self, member: str, size: int) -> bytes:
+        """The first bytes of one member."""
+        archive = self._archive()
+        with self._explained(member), archive.open(member) as stream:
+            return stream.read(size)
+
+    @contextmanager
+    def _explained(self, member: str) -> Iterator[None]:
+        try:
+            yield
         except KeyError as error:
             raise InputError(f"{self.path} holds no file {member!r}") from error
         except _UNREADABLE as error:
@@ -160,6 +190,18 @@ def open_source(path: str | os.PathLike[str]) -> Source:
             f" (of {path.name}, that would be {path.parent})"
         )
     return ZipSource(path)
+
+
+def stamp(source: Source, member: str) -> tuple[str, int, int]:
+    """Path, size in bytes and time (ns) of the file on disk that holds a member: the member itself, or the zip.
+
+    Tells whether something made from the member may be used again. What lies nowhere is told by its source's repr.
+    """
+    file = source.path / member if source.path.is_dir() else source.path
+    if not file.exists():
+        return repr(source), 0, 0
+    stat = file.stat()
+    return str(file.resolve()), stat.st_size, stat.st_mtime_ns
 
 
 def parent(member: str) -> str:

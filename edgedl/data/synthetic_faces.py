@@ -178,6 +178,10 @@ class PaintedFaces:
         np.save(buffer, generate(self.seed, 1, self.size, first=int(member))[0][0], allow_pickle=False)
         return buffer.getvalue()
 
+    def head(self, member: str, size: int) -> bytes:
+        """The first bytes of that file."""
+        return self.read(member)[:size]
+
 
 def _people(seed: int, numbers: Sequence[int], size: int) -> tuple[Traits, NDArray[np.float32], NDArray[np.uint8]]:
     """The traits (n), ages (n,) and noise (n, size, size, 3) of faces.

@@ -29,13 +29,17 @@ def face(x1: float, y1: float, x2: float, y2: float, score: float = 0.9) -> Dete
 class StandIn:
     """A pipeline that finds what it is told to, and counts."""
 
-    def __init__(self, *faces: Detection, detector: str = "d" * 64, look_again: float = 2.5) -> None:
+    def __init__(
+        self, *faces: Detection, detector: str = "d" * 64, look_again: float = 2.5, close_enough: float = 0.2
+    ) -> None:
         self.faces = list(faces)
         self.looked = 0
         variants = {"fp32": SimpleNamespace(sha256=detector)}
         models = {"faces": SimpleNamespace(variants=variants)}
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(models=models))
-        self.settings = SimpleNamespace(look_again=look_again, frame=0.5)
+        self.settings = SimpleNamespace(
+            look_again=look_again, frame=0.5, overview=192, close_up=96, close_enough=close_enough
+        )
 
     def find(self, image):
         self.looked += 1
@@ -116,6 +120,7 @@ def without_last(dataset: FaceDataset) -> FaceDataset:
 CHANGES = {
     "detector": ({"pipeline": StandIn(face(6, 6, 18, 18), detector="e" * 64)}, None),
     "second look": ({"pipeline": StandIn(face(6, 6, 18, 18), look_again=0)}, None),
+    "when it is left out": ({"pipeline": StandIn(face(6, 6, 18, 18), close_enough=0)}, None),
     "margin": ({"crop": MarginCrop(0.4)}, None),
     "side": ({"side": SIDE + 1}, None),
     "a picture": ({}, newer),

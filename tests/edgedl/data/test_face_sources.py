@@ -107,6 +107,14 @@ def test_a_huge_member_is_not_read(layout, monkeypatch: pytest.MonkeyPatch) -> N
         source.read("big.bin")
 
 
+def test_the_beginning_of_a_member_is_enough_to_recognise_it(layout) -> None:
+    source = open_source(layout([], {"a.txt": b"0123456789"}))
+    assert source.head("a.txt", 4) == b"0123"
+    assert source.head("a.txt", 100) == b"0123456789"
+    with pytest.raises(InputError, match=r"holds no file 'b\.txt'|b\.txt cannot be read"):
+        source.head("b.txt", 4)
+
+
 def _write(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
