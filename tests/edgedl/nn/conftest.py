@@ -9,8 +9,10 @@ import torch
 
 from edgedl.nn.age import AgeNetwork
 from edgedl.nn.blazeface import BlazeFace
+from edgedl.nn.efficientnet_lite import ImageNetClassifier
 from edgedl.weights.age_resnet10 import load_age_resnet10
 from edgedl.weights.blazeface import load_blazeface
+from edgedl.weights.efficientnet_lite0 import load_imagenet_classifier
 from edgedl.weights.fetch import WeightsError
 
 
@@ -35,5 +37,13 @@ def public_blazeface() -> BlazeFace:
     pytest.importorskip("tflite", reason="the detector's weights are a tflite file")
     try:
         return load_blazeface()
+    except WeightsError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def imagenet_classifier() -> ImageNetClassifier:
+    try:
+        return load_imagenet_classifier()
     except WeightsError as error:
         pytest.skip(str(error))

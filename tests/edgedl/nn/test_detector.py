@@ -16,9 +16,10 @@ from edgedl.nn.detector import IOU_THRESHOLD, MAX_FACES, SCORE_THRESHOLD, FaceDe
 class Candidates(nn.Module):
     """Stands in for BlazeFace: gives the same boxes (M, 4), keypoints (M, 6, 2) and scores (M,) for any picture."""
 
-    def __init__(self, boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray) -> None:
+    def __init__(self, boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray, size: int = 192) -> None:
         super().__init__()
-        self.register_buffer("anchors", torch.zeros(1, dtype=torch.float64))
+        self.register_buffer("anchors", torch.zeros(len(scores), 2, dtype=torch.float64))
+        self.size = size
         self.candidates = SimpleNamespace(
             boxes=torch.from_numpy(boxes), keypoints=torch.from_numpy(keypoints), scores=torch.from_numpy(scores)
         )
@@ -26,10 +27,13 @@ class Candidates(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.seen.append(pictures)
-        return self.candidates.scores.logit()[None], torch.zeros(1, 1, 16)
+        numbers = torch.arange(len(self.anchors), dtype=torch.float64)  # whose offsets they are
+        return self.candidates.scores.logit()[None], numbers[None, :, None].expand(-1, -1, 16)
 
-    def decode(self, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.candidates.boxes, self.candidates.keypoints
+    def decode(self, offsets: torch.Tensor, anchors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert len(anchors) == len(offsets)
+        which = offsets[:, 0].long()
+        return self.candidates.boxes[which], self.candidates.keypoints[which]
 
 
 def crowd(seed: int, people: int = 6, each: int = 9) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

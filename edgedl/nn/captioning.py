@@ -1,0 +1,318 @@
+"""Captioning networks: frames -> features -> words, after Venugopalan et al. 2015, and with attention.
+
+Venugopalan et al. 2015, "Translating videos to natural language using deep recurrent neural networks": a CNN on every
+frame, the mean over the frames, two LSTM layers. Anderson et al. 2018, "Bottom-up and top-down attention", section 3.2:
+one recurrent layer looks, the other speaks.
+
+Shapes: B clips of T frames, a grid of P places a frame, F features a place; R rows a clip (captions while learning,
+hypotheses while searching), L words, V words in the vocabulary, H hidden units.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgedl.nn.cells import CellName, State, cell_of
+from exporters.decoding import beam_search, decision_margins
+from exporters.image import resize_images
+from runtime.vocabulary import END, UNKNOWN
+
+Form = Literal["factored", "paper"]
+Memory = tuple[Tensor, ...]
+
+FAR_BELOW = -1e9
+"""Added to the attention score of a place that does not exist; -inf would make a row without places NaN."""
+
+
+def frames_that_count(counts: Tensor, frames: int, dtype: torch.dtype) -> Tensor:
+    """1 where a frame belongs to its clip and 0 where it is padding: (B,) -> (B, T)."""
+    return (torch.arange(frames, device=counts.device) < counts.unsqueeze(1)).to(dtype)
+
+
+def mean_over_frames(features: Tensor, counts: Tensor) -> Tensor:
+    """The mean over the frames that count: (B, T, P, F) and (B,) -> (B, P, F)."""
+    counted = frames_that_count(counts, features.shape[1], features.dtype)
+    shares = counted / counted.sum(dim=1, keepdim=True)  # (B, T)
+    return (features * shares[:, :, None, None]).sum(dim=1)
+
+
+class Decoder(nn.Module):
+    """What a decoder of any kind offers: memory from features, then words one after the other.
+
+    Args:
+        vocabulary: V.
+        embedding: width of the word vectors.
+        hidden: H.
+        layers: recurrent layers with a state.
+        cell: ``lstm`` or ``gru``.
+        dropout: share of word vectors, features and readout that is dropped while training.
+        spread: bounds of the word vectors at the beginning; the author's network had 0.08.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        embedding: int,
+        hidden: int,
+        *,
+        cell: CellName,
+        dropout: float,
+        layers: int = 2,
+        spread: float = 0.08,
+    ) -> None:
+        super().__init__()
+        self.hidden, self.layers, self.cell = hidden, layers, cell
+        self.embedding = nn.Embedding(vocabulary, embedding)
+        nn.init.uniform_(self.embedding.weight, -spread, spread)
+        self.dropout = nn.Dropout(dropout)
+        self.readout = nn.Linear(hidden, embedding)
+        self.word_bias = nn.Parameter(torch.zeros(vocabulary))
+
+    def remember(self, features: Tensor, counts: Tensor) -> Memory:
+        """What the words are chosen by: features (B, T, P, F) and counts (B,) -> tensors (B, …)."""
+        raise NotImplementedError
+
+    def begin(self, memory: Memory, rows: int) -> State:
+        """The state before the first word: zeros, tensors (B, R, H)."""
+        count = self.layers * (2 if self.cell == "lstm" else 1)
+        return tuple(memory[0].new_zeros((memory[0].shape[0], rows, self.hidden)) for _ in range(count))
+
+    def step(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
+        """One word: the previous tokens (B, R) -> logits (B, R, V) of the next, and the next state."""
+        hidden, state = self.advance(tokens, state, memory)
+        return self.logits(hidden), state
+
+    def advance(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
+        """The recurrent part of a step: what is read out (B, R, H), and the next state."""
+        raise NotImplementedError
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of all words: (…, H) -> (…, V). Words are compared with their own vectors (Press and Wolf 2017)."""
+        return F.linear(self.readout(self.dropout(hidden)), self.embedding.weight, self.word_bias)
+
+    def forward(self, features: Tensor, counts: Tensor, tokens: Tensor) -> Tensor:
+        """Teacher forcing: the words so far (B, R, L), the first being `END` -> logits (B, R, L, V) of the next."""
+        memory = self.remember(features, counts)
+        state = self.begin(memory, tokens.shape[1])
+        read = []
+        for index in range(tokens.shape[2]):
+            hidden, state = self.advance(tokens[:, :, index], state, memory)
+            read.append(hidden)
+        return self.logits(torch.stack(read, dim=2))
+
+    def _split(self, state: State) -> tuple[State, State]:
+        """The states of the two layers."""
+        half = len(state) // 2
+        return state[:half], state[half:]
+
+
+class MeanPoolDecoder(Decoder):
+    """Mean pooling and two recurrent layers.
+
+    Args:
+        features: F.
+        vocabulary: V.
+        embedding: width of the word vectors; the author's was 1000.
+        hidden: H; the author's was 1000.
+        form: ``factored``: the mean enters the second layer, as in the author's code by default; ``paper``: the first.
+        cell: ``lstm`` or ``gru``.
+        dropout: see `Decoder`.
+        places: 0 pools over the grid as well; P keeps its places apart, for what is told by where things are.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        vocabulary: int,
+        *,
+        embedding: int = 512,
+        hidden: int = 512,
+        form: Form = "factored",
+        cell: CellName = "lstm",
+        dropout: float = 0.3,
+        places: int = 0,
+    ) -> None:
+        super().__init__(vocabulary, embedding, hidden, cell=cell, dropout=dropout)
+        self.form, self.places = form, places
+        self.project = nn.Linear(features * max(places, 1), hidden)
+        self.first = cell_of(cell, embedding, hidden)
+        self.second = cell_of(cell, hidden, hidden)
+        self.from_clip = nn.Linear(hidden, self.first.factor * hidden, bias=False)
+
+    def remember(self, features: Tensor, counts: Tensor) -> Memory:
+        """The clip's share in the gates: (B, 1, 4H), or 3H for the GRU."""
+        if not self.places:
+            features = features.mean(dim=2, keepdim=True)  # the grid before the frames: less to multiply
+        mean = mean_over_frames(features, counts).flatten(1)  # (B, P·F) or (B, F)
+        clip = self.dropout(self.project(self.dropout(mean)).relu())
+        return (self.from_clip(clip).unsqueeze(1),)
+
+    def advance(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
+        """See `Decoder.advance`."""
+        (clip,) = memory
+        words = self.dropout(self.embedding(tokens))
+        first, second = self._split(state)
+        first = self.first(words, first, clip if self.form == "paper" else None)
+        second = self.second(self.dropout(first[0]), second, clip if self.form == "factored" else None)
+        return second[0], (*first, *second)
+
+
+class AttentionDecoder(Decoder):
+    """Two recurrent layers with attention between: the first says where to look, the second what to say.
+
+    The attention is a scaled product of the first layer's output with a key of each place, over the grids of all
+    frames at once, so that a word can come from any frame.
+
+    Args:
+        features: F.
+        vocabulary: V.
+        embedding: width of the word vectors.
+        hidden: H.
+        cell: ``lstm`` or ``gru``.
+        dropout: see `Decoder`.
+        places: P, where the network is to know the places of the grid apart; 0 where it need not.
+        pooled: attend to the mean of the frames instead of to each of them: the trace of what moves.
+        spread: see `Decoder`.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        vocabulary: int,
+        *,
+        embedding: int = 512,
+        hidden: int = 512,
+        cell: CellName = "lstm",
+        dropout: float = 0.3,
+        places: int = 0,
+        pooled: bool = False,
+        spread: float = 0.08,
+    ) -> None:
+        super().__init__(vocabulary, embedding, hidden, cell=cell, dropout=dropout, spread=spread)
+        self.places, self.pooled = places, pooled
+        self.project = nn.Linear(features, hidden)
+        if places:
+            self.where = nn.Parameter(torch.randn(places, hidden) * 0.02)
+        self.key = nn.Linear(hidden, hidden, bias=False)
+        self.first = cell_of(cell, embedding + hidden, hidden)
+        self.second = cell_of(cell, 2 * hidden, hidden)
+        self.from_clip = nn.Linear(hidden, self.first.factor * hidden, bias=False)
+
+    def remember(self, features: Tensor, counts: Tensor) -> Memory:
+        """Values and keys (B, T·P, H), what is added to their scores (B, 1, T·P), and the clip's share in the gates."""
+        if self.pooled:
+            features, counts = mean_over_frames(features, counts).unsqueeze(1), torch.ones_like(counts)
+        values = self.project(self.dropout(features))
+        if self.places:
+            values = values + self.where
+        values = self.dropout(values.relu())  # (B, T, P, H)
+        mean = mean_over_frames(values, counts).mean(dim=1)  # (B, H)
+        counted = frames_that_count(counts, features.shape[1], features.dtype)  # (B, T)
+        absent = ((1 - counted) * FAR_BELOW).unsqueeze(2).expand(values.shape[:3])  # (B, T, P)
+        values = values.flatten(1, 2)
+        return (
+            values,
+            self.key(values) / math.sqrt(self.hidden),
+            absent.flatten(1).unsqueeze(1),
+            (self.from_clip(mean).unsqueeze(1)),
+        )
+
+    def attend(self, query: Tensor, memory: Memory) -> Tensor:
+        """Where to look: (B, R, H) -> (B, R, T·P), rows summing to one."""
+        _, keys, absent, _ = memory
+        return (query @ keys.transpose(1, 2) + absent).softmax(dim=-1)
+
+    def advance(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
+        """See `Decoder.advance`."""
+        values, _, _, clip = memory
+        words = self.dropout(self.embedding(tokens))
+        first, second = self._split(state)
+        first = self.first(torch.cat([words, second[0]], dim=-1), first, clip)
+        seen = self.attend(first[0], memory) @ values  # (B, R, H)
+        second = self.second(torch.cat([seen, first[0]], dim=-1), second)
+        return second[0], (*first, *second)
+
+
+class CaptionNetwork(nn.Module):
+    """The graph that is exported: uint8 clips in, the best captions out.
+
+    Args:
+        encoder: maps levels 0..255 (N, 3, S, S) to features (N, F, g, g); has the attributes ``features`` and ``size``.
+        decoder: any `Decoder` of F features.
+        beam: K, hypotheses that are followed; 1 is the greedy search.
+        max_length: L, most words of a caption.
+        length_penalty: exponent of the length in a caption's score, see `exporters.decoding`.
+    """
+
+    def __init__(
+        self, encoder: nn.Module, decoder: Decoder, *, beam: int = 3, max_length: int = 20, length_penalty: float = 0.7
+    ) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+        self.beam, self.max_length, self.length_penalty = beam, max_length, length_penalty
+        self.size = int(encoder.size)  # type: ignore[arg-type]  # a plain int attribute
+        self.encoder_is_frozen = False
+
+    def freeze_encoder(self, frozen: bool) -> None:
+        """Whether the encoder stays as it is; a frozen one is not trained, and its batch statistics are kept."""
+        self.encoder.requires_grad_(not frozen)
+        self.encoder_is_frozen = frozen
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> CaptionNetwork:
+        """As `nn.Module.train`, but a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.encoder_is_frozen:
+            self.encoder.eval()
+        return self
+
+    def frame_features(self, frames: Tensor) -> Tensor:
+        """uint8 RGB frames (N, H, W, 3) -> features (N, P, F)."""
+        dtype = self.decoder.word_bias.dtype
+        maps = self.encoder(resize_images(frames, (self.size, self.size), dtype))  # (N, F, g, g)
+        features: Tensor = maps.flatten(2).transpose(1, 2)
+        return features
+
+    def forward(self, clips: Tensor, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Describes clips.
+
+        Args:
+            clips: (B, T, H, W, 3) uint8 RGB.
+            counts: (B,) int64, frames of each clip that count, 1 to T.
+
+        Returns:
+            Tokens (B, K, L) int64, `END` after the last word; lengths (B, K) int64; scores (B, K), best first.
+        """
+        frames = self.frame_features(clips.flatten(0, 1))  # (B·T, P, F)
+        features = frames.reshape(clips.shape[0], clips.shape[1], *frames.shape[1:])  # (B, T, P, F)
+        return self.search(self.decoder.remember(features, counts))
+
+    def search(self, memory: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """The best captions for a memory, see `forward`."""
+        return beam_search(**self._search(memory))
+
+    def margins(self, memory: Memory) -> Tensor:
+        """How far each search is from another answer, see `exporters.decoding.decision_margins`: (B,)."""
+        return decision_margins(**self._search(memory))
+
+    def _search(self, memory: Memory) -> dict[str, Any]:
+        """What the search is called with."""
+
+        def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
+            return self.decoder.step(tokens, state, memory)
+
+        return {
+            "step": step,
+            "state": self.decoder.begin(memory, self.beam),
+            "batch": memory[0].shape[0],
+            "width": self.beam,
+            "max_length": self.max_length,
+            "length_penalty": self.length_penalty,
+            "end": END,
+            "suppressed": (UNKNOWN,),
+        }

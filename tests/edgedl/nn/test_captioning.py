@@ -1,0 +1,115 @@
+"""Decoders: teacher forcing is the step repeated, padding is nothing, and each form is what its paper says."""
+
+import pytest
+import torch
+
+from edgedl.nn.captioning import (
+    AttentionDecoder,
+    Decoder,
+    MeanPoolDecoder,
+    frames_that_count,
+    mean_over_frames,
+)
+
+F, V = 6, 11
+KINDS = [
+    pytest.param(lambda: MeanPoolDecoder(F, V, embedding=5, hidden=8), id="factored"),
+    pytest.param(lambda: MeanPoolDecoder(F, V, embedding=5, hidden=8, form="paper"), id="paper"),
+    pytest.param(lambda: MeanPoolDecoder(F, V, embedding=5, hidden=8, cell="gru", places=4), id="gru, places kept"),
+    pytest.param(lambda: AttentionDecoder(F, V, embedding=5, hidden=8, places=4), id="attention"),
+    pytest.param(lambda: AttentionDecoder(F, V, embedding=5, hidden=8, cell="gru"), id="attention, gru"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(1)
+
+
+def lively(make: object) -> Decoder:
+    """A decoder whose answers differ clearly between inputs."""
+    decoder = make().double().eval()  # type: ignore[operator]
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.mul_(2)
+    return decoder
+
+
+def test_mean_leaves_padding_out() -> None:
+    features = torch.arange(2 * 3 * 1 * 1.0).reshape(2, 3, 1, 1)
+    assert mean_over_frames(features, torch.tensor([2, 3])).flatten().tolist() == [0.5, 4.0]
+    assert frames_that_count(torch.tensor([1, 3]), 3, torch.float32).tolist() == [[1, 0, 0], [1, 1, 1]]
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_teacher_forcing_is_the_step_repeated(make: object) -> None:
+    decoder = lively(make)
+    features, counts = torch.randn(3, 2, 4, F).double(), torch.tensor([2, 1, 2])
+    tokens = torch.randint(0, V, (3, 2, 5))
+    forced = decoder(features, counts, tokens)
+    memory = decoder.remember(features, counts)
+    state = decoder.begin(memory, 2)
+    for index in range(5):
+        logits, state = decoder.step(tokens[:, :, index], state, memory)
+        torch.testing.assert_close(logits, forced[:, :, index], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_padding_frames_change_nothing(make: object) -> None:
+    decoder = lively(make)
+    tokens = torch.randint(0, V, (1, 2, 4))
+    short = torch.randn(1, 2, 4, F).double()
+    padded = torch.cat([short, 100 * torch.randn(1, 3, 4, F).double()], dim=1)
+    counts = torch.tensor([2])
+    torch.testing.assert_close(decoder(padded, counts, tokens), decoder(short, counts, tokens), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_rows_and_clips_do_not_touch_each_other(make: object) -> None:
+    decoder = lively(make)
+    features, counts = torch.randn(2, 2, 4, F).double(), torch.tensor([2, 2])
+    tokens = torch.randint(0, V, (2, 3, 4))
+    together = decoder(features, counts, tokens)
+    for clip in range(2):
+        for row in range(3):
+            alone = decoder(features[clip : clip + 1], counts[clip : clip + 1], tokens[clip : clip + 1, row : row + 1])
+            torch.testing.assert_close(alone[0, 0], together[clip, row], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_the_clip_matters(make: object) -> None:
+    decoder = lively(make)
+    tokens, counts = torch.zeros(1, 1, 3, dtype=torch.int64), torch.tensor([2])
+    one, other = (decoder(torch.randn(1, 2, 4, F).double(), counts, tokens) for _ in range(2))
+    assert float((one - other).detach().abs().max()) > 1e-3
+
+
+def test_mean_pooling_forgets_the_order_of_frames_and_attention_finds_the_frame() -> None:
+    features, counts = torch.randn(1, 3, 4, F).double(), torch.tensor([3])
+    tokens = torch.zeros(1, 1, 3, dtype=torch.int64)
+    for make in (lambda: MeanPoolDecoder(F, V, hidden=8), lambda: AttentionDecoder(F, V, hidden=8)):
+        decoder = lively(make)
+        backwards = decoder(features.flip(1), counts, tokens)
+        torch.testing.assert_close(backwards, decoder(features, counts, tokens), rtol=0, atol=1e-12)
+
+
+def test_attention_sums_to_one_over_the_frames_that_count() -> None:
+    decoder = lively(lambda: AttentionDecoder(F, V, hidden=8))
+    assert isinstance(decoder, AttentionDecoder)
+    memory = decoder.remember(torch.randn(2, 3, 4, F).double(), torch.tensor([1, 3]))
+    where = decoder.attend(torch.randn(2, 2, 8).double(), memory)
+    torch.testing.assert_close(where.sum(dim=-1), torch.ones(2, 2).double())
+    assert float(where[0, :, 4:].detach().abs().max()) == 0
+
+
+@pytest.mark.parametrize("form", ["factored", "paper"])
+def test_where_the_mean_enters(form: str) -> None:
+    """Venugopalan et al.: into the first layer; in the author's default code into the second."""
+    decoder = lively(lambda: MeanPoolDecoder(F, V, hidden=8, form=form))  # type: ignore[arg-type]
+    tokens, counts = torch.zeros(1, 1, dtype=torch.int64), torch.tensor([1])
+    states = []
+    for _ in range(2):
+        memory = decoder.remember(torch.randn(1, 1, 4, F).double(), counts)
+        states.append(decoder.step(tokens, decoder.begin(memory, 1), memory)[1])
+    assert torch.equal(states[0][0], states[1][0]) == (form == "factored")
+    assert not torch.equal(states[0][2], states[1][2])
