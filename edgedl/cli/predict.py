@@ -1,4 +1,4 @@
-"""``edgedl predict``: photos in, answers out."""
+"""``edgedl predict``: photos and videos in, answers out."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT = "-"
 LONGEST_LINE = 100
-# What a folder is searched for; a file that is named outright is tried whatever its name.
-SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp"))
+# What comes in through a pipe lies in memory as a whole.
+MOST_STANDARD_INPUT = 256 << 20
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +31,19 @@ def add_parser(sub: arguments.Subparsers) -> None:
         sub,
         "predict",
         run,
-        "a photo in, the answer out",
-        "An input that cannot be read is reported, the others are done, and the exit status is 2.",
+        "a photo or a video in, the answer out",
+        "An input that cannot be read is reported, the others are done, and the exit status is 2. For a bundle that "
+        "describes clips, a folder is one clip: its pictures are the frames in natural order. Several photos or videos "
+        "are named one by one or by a pattern. A camera is watched for four seconds, or as many as stand behind a "
+        "second colon: camera:0:10.",
     )
     arguments.bundle(parser)
     parser.add_argument(
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="a file, a folder (its pictures), a pattern like 'photos/*.jpg', or - for standard input",
+        help="a file, a folder (its pictures; for captions one clip), a pattern like 'photos/*.jpg', "
+        "camera:0 (captions only), or - for standard input",
     )
     parser.add_argument("--save", metavar="DIR", help="draw each answer on its picture and write it to this folder")
     parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. fp32")
@@ -51,14 +55,13 @@ def run(args: argparse.Namespace) -> int:
     from runtime import pipelines
     from runtime.errors import InputError
 
-    names = list(expand(args.inputs))
     folder = Path(args.save) if args.save else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     pipeline = pipelines.load(args.bundle, device=args.device, threads=args.threads, variant=args.variant)
     results, status = [], 0
     try:
-        for name in names:
+        for name in list(expand(args.inputs, clips=_takes_clips(pipeline))):
             try:
                 result = {"input": name, **_predict(pipeline, name, folder)}
             except (InputError, OSError) as error:
@@ -75,8 +78,12 @@ def run(args: argparse.Namespace) -> int:
     return status
 
 
-def expand(inputs: Sequence[str]) -> Iterator[str]:
-    """The single inputs behind files, folders, patterns and ``-``, in the order given.
+def expand(inputs: Sequence[str], *, clips: bool = False) -> Iterator[str]:
+    """The single inputs behind files, folders, patterns, ``camera:0`` and ``-``, in the order given.
+
+    Args:
+        inputs: as on the command line.
+        clips: a folder is one input, a clip; else each of its pictures is one.
 
     Raises:
         InputError: a folder or pattern holds no picture.
@@ -85,12 +92,16 @@ def expand(inputs: Sequence[str]) -> Iterator[str]:
 
     for name in inputs:
         path = Path(name)
-        if name == STANDARD_INPUT or path.is_file():
+        if name == STANDARD_INPUT or path.is_file() or (clips and path.is_dir()):
             yield name
         elif path.is_dir():
-            found = sorted(str(item) for item in path.iterdir() if item.suffix.lower() in SUFFIXES and item.is_file())
+            from runtime.video import PICTURE_SUFFIXES
+
+            found = sorted(
+                str(item) for item in path.iterdir() if item.suffix.lower() in PICTURE_SUFFIXES and item.is_file()
+            )
             if not found:
-                raise InputError(f"{name}: a folder without pictures ({', '.join(sorted(SUFFIXES))})")
+                raise InputError(f"{name}: a folder without pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
             yield from found
         elif glob.has_magic(name):
             # Not Path.glob, which takes no absolute pattern.
@@ -102,16 +113,33 @@ def expand(inputs: Sequence[str]) -> Iterator[str]:
             yield name  # reading it gives the reason
 
 
+def _takes_clips(pipeline: Pipeline) -> bool:
+    return getattr(pipeline, "takes_clips", False)
+
+
 def _predict(pipeline: Pipeline, name: str, folder: Path | None) -> dict[str, Any]:
-    source = sys.stdin.buffer.read() if name == STANDARD_INPUT else Path(name)
+    source: Any = _standard_input() if name == STANDARD_INPUT else Path(name)
+    if _takes_clips(pipeline):
+        # Read once for the answer and the sheet: a camera never gives the same frames again.
+        source = pipeline.read(name if isinstance(source, Path) else source)  # type: ignore[attr-defined]
     result = pipeline.predict(source)
     if folder is None:
         return result
     from runtime.media import write_jpeg
 
-    saved = _free_name(folder, "stdin" if name == STANDARD_INPUT else Path(name).stem, pipeline)
+    stem = "stdin" if name == STANDARD_INPUT else Path(name).stem.replace(":", "-")
+    saved = _free_name(folder, stem, pipeline)
     write_jpeg(saved, pipeline.draw(source, result))
     return {**result, "saved": str(saved)}
+
+
+def _standard_input() -> bytes:
+    from runtime.errors import TooLargeError
+
+    data = sys.stdin.buffer.read(MOST_STANDARD_INPUT + 1)
+    if len(data) > MOST_STANDARD_INPUT:
+        raise TooLargeError(f"more than {MOST_STANDARD_INPUT} bytes on standard input; write them to a file first")
+    return data
 
 
 def _free_name(folder: Path, stem: str, pipeline: Pipeline) -> Path:
@@ -124,10 +152,14 @@ def _free_name(folder: Path, stem: str, pipeline: Pipeline) -> Path:
 
 
 def _text(result: Mapping[str, Any]) -> str:
-    """An answer for people: what is one value in a line, a list of things as a table."""
+    """An answer for people: what is one value in a line, a list of things as a table, a caption as sentences."""
     lines = [str(result["input"])]
+    told = {"input"}
+    if {"caption", "score", "frames", "alternatives"} <= result.keys():
+        lines += _sentences(result)
+        told |= {"caption", "score", "frames", "alternatives"}
     for key, value in result.items():
-        if key == "input":
+        if key in told:
             continue
         if isinstance(value, list) and all(isinstance(item, Mapping) for item in value):
             lines.append(_things(key, value))
@@ -136,6 +168,23 @@ def _text(result: Mapping[str, Any]) -> str:
         else:
             lines.append(f"  {key}: {_shortened(value)}")
     return "\n".join(lines)
+
+
+def _sentences(result: Mapping[str, Any]) -> list[str]:
+    """The caption and the other hypotheses with their scores, the best first, and which frames were looked at."""
+    rows = [(item["score"], item["caption"]) for item in (result, *result["alternatives"])]
+    frames = result["frames"]
+    times = [frame["seconds"] for frame in frames]
+    lines = [f"  {score:6.2f}  {sentence or '(nothing)'}" for score, sentence in rows]
+    if len(frames) > 1:
+        exact = all(second is not None for second in times)
+        where = ", ".join(f"{second:.1f}" for second in times) + " s" if exact else _indices(frames)
+        lines.append(f"  {len(frames)} frames: {_shortened(where)}")
+    return lines
+
+
+def _indices(frames: Sequence[Mapping[str, Any]]) -> str:
+    return "number " + ", ".join(str(frame["index"]) for frame in frames)
 
 
 def _shortened(value: Any) -> str:

@@ -13,7 +13,7 @@ from runtime.bundle import Bundle
 from runtime.errors import InputError
 
 # Task -> module; each has a `TASK`. Named here, imported when asked for.
-_TASKS = {"age": "edgedl.tasks.age"}
+_TASKS = {"age": "edgedl.tasks.age", "caption": "edgedl.tasks.caption"}
 
 AnyPath = str | PathLike[str]
 

@@ -52,7 +52,7 @@ class AgeTask:
     def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
         """Takes the best network of a run, with the detector, through the gate into a bundle."""
         from edgedl.tasks.age_bundle import age_bundle
-        from edgedl.tasks.age_public import proven_detector
+        from edgedl.tasks.age_public import proven_detectors
         from edgedl.tasks.age_training import network_of, weights_of
         from edgedl.training.run import Run
         from runtime.faces import crop_from_json
@@ -68,7 +68,7 @@ class AgeTask:
             path,
             network.eval(),
             crop_from_json(config["crop"]),
-            detector=proven_detector(),
+            detectors=proven_detectors(),
             name=options.get("name", "age"),
             version="1.0.0",
             description=f"Ages of the faces in a photo; {config['network']} trained on {config['data']['name']}",

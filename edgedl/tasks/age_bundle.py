@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from edgedl.data import synthetic_faces
 from edgedl.nn.age import AgeNetwork
+from edgedl.nn.blazeface import SIZE as DETECTOR_SIZE
 from edgedl.weights.catalogue import BLAZEFACE_FULL_RANGE, PublicWeights
 from exporters.export import ExportedModel, assemble, export_model
 from exporters.spec import Case, Input, Output
 from runtime.bundle import Bundle
 from runtime.errors import MissingExtraError
-from runtime.faces import AlignedCrop, Crop, crop_to_json, cut
+from runtime.faces import AlignedCrop, Crop, crop_to_json, cut, shrunk
 from runtime.media import read_image
 
 Pixels = NDArray[np.uint8]
@@ -29,6 +30,14 @@ DLIB_WEIGHTS = (1.0, 1.0, 0.5)
 
 LOOK_AGAIN = 2.5
 FRAME = 0.5
+OVERVIEW = DETECTOR_SIZE
+"""A large photo is halved for the first look while this much is left; the graph's own antialias does the rest."""
+
+CLOSE_UP = 96
+"""Side of what the second look sees: half of the detector's, a quarter of the arithmetic."""
+
+CLOSE_ENOUGH = CLOSE_UP / (LOOK_AGAIN * DETECTOR_SIZE)
+"""Share of the photo from which the first look shows a face as large as the second one would."""
 
 FACE_INPUT = Input("face", "uint8", ("N", "H", "W", 3), layout="NHWC", meaning="one face each, RGB")
 AGE_OUTPUTS = (
@@ -57,6 +66,9 @@ def pipeline_settings(years: Sequence[float], crop: Crop) -> dict[str, Any]:
         "crop": crop_to_json(crop),
         "look_again": LOOK_AGAIN,
         "frame": FRAME,
+        "overview": OVERVIEW,
+        "close_up": CLOSE_UP,
+        "close_enough": CLOSE_ENOUGH,
     }
 
 
@@ -142,6 +154,31 @@ def photo_cases() -> list[Case]:
     return [Case(name, {"image": np.ascontiguousarray(picture)}) for name, picture in pictures.items()]
 
 
+def close_up_cases() -> list[Case]:
+    """What the second look sees: one face in the middle, at the detector's half size and others, and the edges."""
+    hopper = portrait()
+    square = cut(hopper, 3, -27, 527, 497)
+    close = shrunk(square, CLOSE_UP)
+    neighbour = shrunk(cut(np.concatenate([hopper, hopper[:, ::-1]], axis=1), 203, -27, 727, 497), CLOSE_UP)
+    drawn, _, _ = synthetic_faces.scene(seed=3, faces=1, size=160)
+    chance = np.random.default_rng(0)
+    pictures = {
+        "close-up": close,
+        "mirrored, dark": close[:, ::-1] // 3,
+        "larger": shrunk(square, 2 * CLOSE_UP),
+        "two people": neighbour,
+        "drawn": drawn,
+        # Candidates that overlap between 0.3 and 0.5: without them another threshold would go unnoticed.
+        "faces that overlap": shrunk(cut(_exposed_twice(hopper, 104), 3, -27, 527, 497), CLOSE_UP),
+        "small, tall": close[::2, 9:-9:2],
+        "one pixel": close[:1, :1],
+        "noise": chance.integers(0, 256, (97, 131, 3), dtype=np.uint8),
+        "black": np.zeros((CLOSE_UP, CLOSE_UP, 3), np.uint8),
+        "white": np.full((33, 100, 3), 255, np.uint8),
+    }
+    return [Case(name, {"image": np.ascontiguousarray(picture)}) for name, picture in pictures.items()]
+
+
 def _exposed_twice(photo: Pixels, shift: int) -> Pixels:
     """A double exposure, the second one moved to the right: (H, W, 3)."""
     moved = cut(photo, -shift, 0, photo.shape[1] - 1 - shift, photo.shape[0] - 1)
@@ -153,7 +190,7 @@ def age_bundle(
     network: AgeNetwork,
     crop: Crop,
     *,
-    detector: ExportedModel,
+    detectors: Mapping[str, ExportedModel],
     name: str,
     version: str,
     description: str,
@@ -168,7 +205,7 @@ def age_bundle(
         path: of the bundle.
         network: in evaluation mode.
         crop: how a found face is cut out for this network.
-        detector: with its proof.
+        detectors: ``faces`` and ``closeup``, with their proofs.
         name: of the bundle.
         version: of the bundle.
         description: one sentence.
@@ -183,7 +220,7 @@ def age_bundle(
     classes = len(network.years)
     outputs = (*AGE_OUTPUTS, Output("probabilities", "float32", ("N", classes), meaning="over the classes' years"))
     models = {
-        "faces": detector,
+        **detectors,
         "age": export_model(
             network, inputs=[FACE_INPUT], outputs=outputs, cases=face_cases(network.size), untrained=untrained
         ),

@@ -6,19 +6,29 @@ proof of a detector of 89 convolutions costs half a minute, and it is the same p
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
-import edgedl
-import exporters
 from edgedl._version import __version__
+from edgedl.nn.blazeface import SIZE as DETECTOR_SIZE
 from edgedl.nn.detector import FaceDetector
-from edgedl.tasks.age_bundle import FACES_OUTPUTS, IMAGE_INPUT, age_bundle, dlib_crop, photo_cases
+from edgedl.tasks.age_bundle import (
+    CLOSE_UP,
+    FACES_OUTPUTS,
+    IMAGE_INPUT,
+    age_bundle,
+    close_up_cases,
+    dlib_crop,
+    photo_cases,
+)
 from edgedl.weights.age_resnet10 import SIZE, load_age_resnet10
 from edgedl.weights.blazeface import load_blazeface
 from edgedl.weights.catalogue import AGE_RESNET10, BLAZEFACE_FULL_RANGE
@@ -30,8 +40,12 @@ from runtime.errors import BundleError
 
 log = logging.getLogger(__name__)
 
+DETECTORS = {"faces": DETECTOR_SIZE, "closeup": CLOSE_UP}
+"""The models of the same published weights, and the side of the picture that each looks at."""
+
 DECIDING_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
-DECIDING_CODE = ("nn", "weights", "tasks/age_bundle.py", "tasks/age_public.py", "data/synthetic_faces.py")
+DECIDING_CODE = ("edgedl.", "exporters.")
+"""Modules of these packages decide what is in the bundle; those of `runtime` only write it down."""
 
 
 def public_bundle() -> Bundle:
@@ -65,20 +79,26 @@ def copy_public_bundle(path: str | PathLike[str]) -> Bundle:
     return write_bundle(path, bundle.manifest, {file: bundle.read(file) for file in bundle.files})
 
 
-def proven_detector() -> ExportedModel:
-    """The detector of the public bundle, with its proof."""
-    return reuse(public_bundle(), "faces")
+def proven_detectors() -> dict[str, ExportedModel]:
+    """The detectors of the public bundle, for the whole photo and for close-ups, with their proofs."""
+    bundle = public_bundle()
+    return {name: reuse(bundle, name) for name in DETECTORS}
 
 
 def _make(path: Path) -> Bundle:
-    detector = export_model(
-        FaceDetector(load_blazeface()).eval(), inputs=[IMAGE_INPUT], outputs=FACES_OUTPUTS, cases=photo_cases()
-    )
+    network = load_blazeface()
+    cases = {"faces": photo_cases(), "closeup": close_up_cases()}
+    detectors = {
+        name: export_model(
+            FaceDetector(network.at(size)).eval(), inputs=[IMAGE_INPUT], outputs=FACES_OUTPUTS, cases=cases[name]
+        )
+        for name, size in DETECTORS.items()
+    }
     return age_bundle(
         path,
         load_age_resnet10(),
         dlib_crop(SIZE),
-        detector=detector,
+        detectors=detectors,
         name="age",
         version="1.0.0",
         description="Ages of the faces in a photo; dlib's public age predictor",
@@ -93,12 +113,42 @@ def _code_digest() -> str:
     digest = hashlib.sha256(f"{__version__} {AGE_RESNET10} {BLAZEFACE_FULL_RANGE}".encode())
     for package in DECIDING_PACKAGES:
         digest.update(f"{package} {_installed(package)}".encode())
-    folder = Path(edgedl.__file__).parent
-    places = [folder / place for place in DECIDING_CODE] + [Path(exporters.__file__).parent]
-    for place in places:
-        for file in sorted(place.glob("*.py")) if place.is_dir() else [place]:
-            digest.update(file.read_bytes())
+    for _, file in sorted(deciding_code().items()):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def deciding_code() -> dict[str, Path]:
+    """The modules that making the bundle imports, directly or not, and their files.
+
+    Found by following the import statements: a list by hand would rot, and whole folders would have the bundle proven
+    anew for every network that is added beside it. The ``__init__`` of a package decides nothing here.
+    """
+    files: dict[str, Path] = {}
+    waiting = [__name__]
+    while waiting:
+        name = waiting.pop()
+        if name in files or not name.startswith(DECIDING_CODE):
+            continue
+        try:
+            spec = find_spec(name)
+        except ModuleNotFoundError:  # a name that lies inside of a module
+            continue
+        if spec is None or spec.origin is None or spec.submodule_search_locations is not None:
+            continue
+        files[name] = Path(spec.origin)
+        waiting += _imported(files[name])
+    return files
+
+
+def _imported(file: Path) -> Iterator[str]:
+    """Every name that may be a module; this project imports by full names only."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def _installed(package: str) -> str:

@@ -21,6 +21,7 @@ _NUMBERS: tuple[tuple[str, type, str], ...] = (
     ("l2", float, "λ of λ/(2T)·ΣW², T training samples; SGD only"),
     ("l1", float, "factor of Σ|W|"),
     ("warmup", float, "epochs of linear warm-up"),
+    ("settle", int, "last epochs with gentler augmentation and a learning rate that falls from a fifth"),
     ("ema", float, "decay of the moving average of the weights; 0: off"),
     ("patience", int, "stop after so many epochs without a better validation"),
     ("clip", float, "largest norm of the gradient"),
@@ -57,7 +58,14 @@ def train_options(args: Namespace, recipe: TrainOptions) -> TrainOptions:
     names += ["optimiser", "schedule", "strategy", "device", "nesterov", "bf16", "resume"]
     given: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
     if args.augment is False:
-        given["augmentation"] = None
+        given |= {"augmentation": None, "settle_augmentation": None}
+    if "epochs" in given and "settle" not in given:
+        given["settle"] = share_of_epochs(recipe.settle, recipe, given["epochs"])
     if "l2" in given:
         given.setdefault("weight_decay", 0.0)
     return replace(recipe, **given)
+
+
+def share_of_epochs(count: int, recipe: TrainOptions, epochs: int) -> int:
+    """As large a part of `epochs` as `count` is of the recipe's: what comes last in a training of another length."""
+    return max(epochs, 0) * count // recipe.epochs

@@ -167,7 +167,9 @@ class TaskModule(pl.LightningModule):
             head_lr=options.head_lr,
         )
         total = options.epochs * per_epoch
-        schedule = Schedule(options.schedule, total, warmup=round(options.warmup * per_epoch))
+        schedule = Schedule(
+            options.schedule, total, warmup=round(options.warmup * per_epoch), settle=options.settle * per_epoch
+        )
         # A plain function, because LambdaLR would save the attributes of anything else, and there are none to save.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule(step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -185,12 +187,15 @@ class TaskModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch, penalties that the optimiser does not add included."""
+        options = self.options
+        settling = self.current_epoch >= options.epochs - options.settle
+        augmentation = options.settle_augmentation if settling else options.augmentation
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):  # pixels stay float32
-            batch = self.prepare(batch, self.options.augmentation, self._generator)
+            batch = self.prepare(batch, augmentation, self._generator)
         loss = self.learning.loss(self.network, batch)
         self._loss_sum += loss.detach()
         self._steps += 1
-        return loss + l1_penalty(self._penalised, self.options.l1) if self.options.l1 else loss
+        return loss + l1_penalty(self._penalised, options.l1) if options.l1 else loss
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clips the gradient's norm; Lightning's own clipping refuses fused optimisers under bfloat16."""

@@ -33,6 +33,10 @@ class TrainOptions:
         patience: Epochs without a better validation metric before training stops; None never stops.
         clip: Largest norm of the gradient; None does not clip.
         augmentation: None trains on the samples as they are.
+        settle: How many of the last epochs see gentler augmentation, after the schedule has ended, on a learning rate
+            that falls from a fifth of ``lr`` to 0: strong augmentation regularises, but its samples are not those of
+            life (He et al. 2019, "Data augmentation revisited"). 0 turns it off.
+        settle_augmentation: What they see.
         max_minutes: Time limit. No epoch is begun that would not end in time; one under way is cut short.
         threads: Threads of each process; None leaves torch's choice.
         device: ``cpu``, ``gpu`` or ``auto``, which takes a GPU where there is one.
@@ -64,6 +68,8 @@ class TrainOptions:
     patience: int | None = None
     clip: float | None = None
     augmentation: Augmentation | None = None
+    settle: int = 0
+    settle_augmentation: Augmentation | None = None
     max_minutes: float | None = None
     threads: int | None = None
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -92,8 +98,11 @@ class TrainOptions:
                 raise InputError(f"{name} must be above 0, not {value}")
         if not 0 <= self.ema < 1:
             raise InputError(f"ema is a decay from 0 (off) to below 1, not {self.ema}")
-        if self.warmup > self.epochs:
-            raise InputError(f"a warm-up of {self.warmup} epochs is longer than the training of {self.epochs}")
+        if self.settle < 0:
+            raise InputError(f"settle counts epochs and must not be negative, found {self.settle}")
+        if self.warmup + self.settle > self.epochs:
+            settling = f" and {self.settle} to settle are" if self.settle else " is"
+            raise InputError(f"a warm-up of {self.warmup} epochs{settling} longer than the training of {self.epochs}")
         if self.l2 and self.weight_decay:
             raise InputError("l2 and weight_decay are two names for one thing; give one of them")
         if self.l2 and self.optimiser != "sgd":

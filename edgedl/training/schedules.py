@@ -30,6 +30,8 @@ class Schedule:
         drops: Number of equal parts less one: 2 drops at one and two thirds.
         start: Factor that one-cycle starts on.
         rise: Share of the steps in which one-cycle rises.
+        settle: Number of last steps that come after the schedule: half a cosine from ``settle_start`` down to 0.
+        settle_start: Factor that they start on.
     """
 
     name: ScheduleName
@@ -40,12 +42,15 @@ class Schedule:
     drops: int = 2
     start: float = 0.04
     rise: float = 0.3
+    settle: int = 0
+    settle_start: float = 0.2
 
     def __post_init__(self) -> None:
         if self.name not in get_args(ScheduleName):
             raise InputError(f"no schedule is called {self.name!r}; there are {', '.join(get_args(ScheduleName))}")
-        if not 0 <= self.warmup <= max(self.total, 0):
-            raise InputError(f"a warm-up of {self.warmup} steps does not fit a training of {self.total} steps")
+        if not 0 <= self.warmup <= max(self.total - self.settle, 0):
+            settling = f" and {self.settle} to settle do" if self.settle else " does"
+            raise InputError(f"a warm-up of {self.warmup} steps{settling} not fit a training of {self.total} steps")
         if not 0 < self.rise < 1:
             raise InputError(f"the rise of one-cycle is a share of the steps between 0 and 1, not {self.rise}")
 
@@ -53,7 +58,10 @@ class Schedule:
         """The factor for one step; after the last step it is ``final``."""
         if step < self.warmup:
             return (step + 1) / self.warmup
-        span = max(self.total - self.warmup, 1)
+        scheduled = self.total - self.settle
+        if self.settle and step >= scheduled:
+            return _half_cosine(self.settle_start, 0.0, min((step - scheduled) / self.settle, 1.0))
+        span = max(scheduled - self.warmup, 1)
         done = min(step - self.warmup, span)
         if self.name == "step":
             return self.gamma ** min(done * (self.drops + 1) // span, self.drops)

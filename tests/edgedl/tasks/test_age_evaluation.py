@@ -13,7 +13,7 @@ from edgedl.data.samples import FaceDataset, FaceSample
 from edgedl.data.sources import FolderSource
 from edgedl.data.synthetic_faces import generate
 from edgedl.tasks import task, task_names
-from edgedl.tasks.age_bundle import dlib_crop, face_cases, photo_cases, pipeline_settings
+from edgedl.tasks.age_bundle import close_up_cases, dlib_crop, face_cases, photo_cases, pipeline_settings
 from edgedl.tasks.age_evaluation import age_metrics, error_by_age, evaluate_ages
 from runtime.errors import InputError
 from runtime.faces import Detection
@@ -128,14 +128,16 @@ def test_a_split_that_is_not_there_is_named(age_bundle, tmp_path):
 
 
 def test_tasks_are_known_by_name():
-    assert task_names() == ("age",)
+    assert "age" in task_names()
     assert task("age").name == "age"
-    with pytest.raises(InputError, match="unknown task 'weather'; there is age"):
+    with pytest.raises(InputError, match=r"unknown task 'weather'; there is age\b"):
         task("weather")
 
 
 @pytest.mark.parametrize(
-    ("cases", "tensor"), [(partial(face_cases, 64), "face"), (photo_cases, "image")], ids=["faces", "photos"]
+    ("cases", "tensor"),
+    [(partial(face_cases, 64), "face"), (photo_cases, "image"), (close_up_cases, "image")],
+    ids=["faces", "photos", "close-ups"],
 )
 def test_the_sweep_holds_the_edges(cases, tensor):
     made = cases()
@@ -153,7 +155,7 @@ def test_the_sweep_holds_the_edges(cases, tensor):
 
 def test_settings_are_those_that_the_pipeline_reads():
     written = pipeline_settings([0.0, 1.0], dlib_crop(80))
-    assert AgeSettings.from_json(written) == AgeSettings((0.0, 1.0), dlib_crop(80), 2.5, 0.5)
+    assert AgeSettings.from_json(written) == AgeSettings((0.0, 1.0), dlib_crop(80), 2.5, 0.5, 192, 96, 0.2)
 
 
 def test_the_bundle_says_where_its_weights_come_from(age_bundle):
@@ -165,4 +167,4 @@ def test_the_bundle_says_where_its_weights_come_from(age_bundle):
     notice = Bundle.open(age_bundle).read(manifest.files["notice"].file).decode()
     assert "dlib" in notice
     assert "MediaPipe" in notice
-    assert list(manifest.models) == ["faces", "age"]
+    assert list(manifest.models) == ["faces", "closeup", "age"]

@@ -192,7 +192,7 @@ def nms_input(position: int, value: float) -> Mutate:
 
 
 def blending(threshold: int, value: float) -> Mutate:
-    """What a candidate must overlap (0) or score (1) to be averaged in."""
+    """What a candidate must score (0) or overlap (1) to be averaged in."""
 
     def mutate(model: ModelProto) -> None:
         name = of_type(model, "Greater")[threshold].input[1]
@@ -210,6 +210,12 @@ def levels_to_one(model: ModelProto) -> None:
     divide.input[1], subtract.input[1] = "whole", "zero"
 
 
+def anchors_moved(model: ModelProto) -> None:
+    """By half a cell; they are the only table of places."""
+    (name,) = [i.name for i in model.graph.initializer if len(i.dims) == 2 and i.dims[0] > 1 and i.dims[1] == 2]
+    change(model, name, lambda anchors: anchors - 2)
+
+
 FACES_MUTANTS: dict[str, Mutate] = {
     "channels swapped": lambda m: change(m, "network.stem.weight", lambda w: w[:, ::-1]),
     "resize asymmetric": lambda m: attribute(m, "coordinate_transformation_mode", b"asymmetric"),
@@ -218,16 +224,28 @@ FACES_MUTANTS: dict[str, Mutate] = {
     "keypoints y x": keypoints_turned,
     "letterbox offset missing": offset_missing,
     "letterbox offset turned": offset_turned,
-    "anchors at the cells' corners": lambda m: change(m, "network.anchors", lambda a: a - 2),
+    "anchors at the cells' corners": anchors_moved,
     "suppression at 0.2": nms_input(3, 0.2),
     "suppression at 0.4": nms_input(3, 0.4),
     "suppression at 0.5": nms_input(3, 0.5),
     "scores from 0.6": nms_input(4, 0.6),
     "at most one face": nms_input(2, 1),
-    "blends what overlaps 0.5": blending(0, 0.5),
-    "blends scores from 0.3": blending(1, 0.3),
+    "blends what overlaps 0.5": blending(1, 0.5),
+    "blends scores from 0.3": blending(0, 0.3),
     "offsets one further": lambda m: change(m, "network.regressor.bias", lambda b: np.roll(b, 1)),
 }
+
+# The same graph at half the size: what depends on the size, and one fault of each kind.
+CLOSEUP_MUTANTS = (
+    "channels swapped",
+    "resize asymmetric",
+    "antialias off",
+    "levels 0 to 1",
+    "keypoints y x",
+    "letterbox offset missing",
+    "anchors at the cells' corners",
+    "blends what overlaps 0.5",
+)
 
 
 def bundle_with(bundle: Bundle, model: str, graph: bytes, path: Path) -> Bundle:
@@ -258,7 +276,7 @@ def worst(report: VerifyReport) -> float:
     return max(check.max_abs / check.allowed if check.allowed else np.inf for check in report.checks)
 
 
-@pytest.mark.parametrize("model", ["age", "faces"])
+@pytest.mark.parametrize("model", ["age", "faces", "closeup"])
 def test_the_unchanged_graph_passes_with_room(age_bundle, tmp_path, model):
     report = verdict(age_bundle, model, lambda proto: None, tmp_path)
     assert report, report
@@ -289,6 +307,12 @@ def test_any_one_layer_rounded_to_float16_is_told(age_bundle, tmp_path, weight):
 @pytest.mark.parametrize("name", FACES_MUTANTS)
 def test_every_mutant_of_the_detector_is_told(age_bundle, tmp_path, name):
     report = verdict(age_bundle, "faces", FACES_MUTANTS[name], tmp_path)
+    assert not report, f"{name} went unnoticed:\n{report}"
+
+
+@pytest.mark.parametrize("name", CLOSEUP_MUTANTS)
+def test_mutants_of_the_closeup_detector_are_told(age_bundle, tmp_path, name):
+    report = verdict(age_bundle, "closeup", FACES_MUTANTS[name], tmp_path)
     assert not report, f"{name} went unnoticed:\n{report}"
 
 

@@ -25,6 +25,7 @@ GIVEN = [
     ("--weight-decay 0", "weight_decay", 0.0),
     ("--l1 1e-4", "l1", 1e-4),
     ("--warmup 0.5", "warmup", 0.5),
+    ("--settle 1", "settle", 1),
     ("--ema 0", "ema", 0.0),
     ("--patience 2", "patience", 2),
     ("--clip 1", "clip", 1.0),
@@ -43,7 +44,7 @@ GIVEN = [
     ("--resume", "resume", True),
 ]
 
-RECIPE_ONLY = {"betas", "channels_last", "progress"}
+RECIPE_ONLY = {"betas", "channels_last", "progress", "settle_augmentation"}
 """What a task's recipe decides alone."""
 
 
@@ -70,6 +71,16 @@ def test_every_option_can_be_given():
 
 def test_augmentation_stays_as_the_recipe_has_it_when_it_is_asked_for():
     assert parsed("--augment").augmentation == RECIPE.augmentation
+
+
+def test_pictures_that_are_not_varied_are_not_varied_at_the_end_either():
+    settling = replace(RECIPE, settle=2, settle_augmentation=Augmentation())
+    assert parsed("--no-augment", settling).settle_augmentation is None
+
+
+@pytest.mark.parametrize(("words", "settle"), [("--epochs 14", 4), ("--epochs 3", 0), ("--epochs 3 --settle 1", 1)])
+def test_a_shorter_training_settles_for_its_share(words, settle):
+    assert parsed(words, replace(RECIPE, settle=2)).settle == settle
 
 
 def test_the_textbooks_penalty_takes_the_place_of_the_recipes_decay():

@@ -51,3 +51,14 @@ def test_one_cycle_rises_and_falls():
 def test_refused(arguments):
     with pytest.raises(InputError):
         Schedule(*arguments)
+
+
+def test_settling_is_a_small_cosine_of_its_own_after_the_schedule():
+    schedule = Schedule("cosine", 12, warmup=2, settle=4, settle_start=0.2)
+    alone = Schedule("cosine", 8, warmup=2)
+    assert factors(schedule)[:8] == factors(alone)
+    assert schedule(8) == pytest.approx(0.2)
+    assert schedule(10) == pytest.approx(0.1)
+    assert schedule(12) == 0.0
+    with pytest.raises(InputError, match="4 to settle do not fit a training of 5"):
+        Schedule("cosine", 5, warmup=2, settle=4)

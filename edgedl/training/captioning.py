@@ -1,0 +1,236 @@
+"""How captioning networks learn: teacher forcing, what softens it, and self-critical learning on CIDEr-D.
+
+===================  ==========================================================================  ======================
+what                 how                                                                         source
+===================  ==========================================================================  ======================
+teacher forcing      cross-entropy of each next word, given the true words before it             Williams, Zipser 1989
+label smoothing      a share of each target is spread over all words                             Szegedy et al. 2016
+scheduled sampling   some of the words before are the network's own                              Bengio et al. 2015
+word dropout         some of the words before are hidden, so that the picture has to be looked   Bowman et al. 2016
+                     at
+self-critical        the log-probability of sampled captions, weighted by how much better each   Rennie et al. 2017,
+                     scores on CIDEr-D than the other samples of the same clip                   Luo 2020
+===================  ==========================================================================  ======================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgedl.nn.captioning import CaptionNetwork, Memory
+from exporters.decoding import beam_search
+from runtime.errors import InputError
+from runtime.vocabulary import END, UNKNOWN
+
+ABSENT = -1
+"""Target of the positions after a caption's end: they are not learnt from."""
+
+
+class Reward(Protocol):
+    """Scores captions against the references of their clips, as `edgedl.training.cider.CiderD` does."""
+
+    def scores(self, candidates: list[list[int]], indices: list[int]) -> NDArray[np.float64]:
+        """Candidates (N token lists) and the numbers (N) of their clips -> (N,) scores."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionOptions:
+    """What is particular to learning captions.
+
+    Attributes:
+        label_smoothing: Share of each target that is spread over all words.
+        word_dropout: Share of the words before that are hidden.
+        scheduled_sampling: Share of the words before that are the network's own at the end of the training; it grows
+            from 0 linearly with the epochs.
+        self_critical: How many of the last epochs learn from their own samples' CIDEr-D instead of from the captions.
+        samples: Captions that are sampled for each clip in self-critical learning.
+    """
+
+    label_smoothing: float = 0.1
+    word_dropout: float = 0.0
+    scheduled_sampling: float = 0.0
+    self_critical: int = 0
+    samples: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("label_smoothing", "word_dropout", "scheduled_sampling"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} is a share from 0 to below 1, not {getattr(self, name)}")
+        if self.self_critical < 0:
+            raise InputError(f"self_critical counts epochs and must not be negative, found {self.self_critical}")
+        if self.samples < 2:
+            raise InputError(f"self-critical learning compares at least 2 samples of a clip, not {self.samples}")
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionLearning:
+    """How a `CaptionNetwork` learns, and how it is judged: by its greedy captions.
+
+    A batch holds ``features`` (B, T, P, F) of a frozen encoder, or ``clips`` (B, T, H, W, 3) uint8 for an encoder that
+    learns as well; ``counts`` (B,); ``words`` (B, R, L) int64, each caption with its `END`, then `ABSENT`; ``targets``,
+    the same with `ABSENT` for what is not to be learnt; ``clip`` (B,), the clip's number for the reward; and
+    ``progress``, the share of the training that is over.
+
+    Attributes:
+        options: See `CaptionOptions`.
+        epochs: Of the whole training, self-critical ones included.
+        max_length: Most words of a sampled caption.
+        reward: CIDEr-D against the training captions; needed for self-critical learning only.
+        judge: CIDEr-D against the validation captions.
+    """
+
+    options: CaptionOptions
+    epochs: int
+    max_length: int
+    judge: Reward
+    reward: Reward | None = None
+    monitor: str = "CIDEr-D"
+    mode: Literal["min", "max"] = field(default="max")
+
+    def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """The mean loss of a batch."""
+        assert isinstance(network, CaptionNetwork)  # noqa: S101 - narrows the type
+        memory = remembered(network, batch)
+        progress = float(batch["progress"])
+        if self.options.self_critical and round(progress * self.epochs) >= self.epochs - self.options.self_critical:
+            return self._self_critical(network, memory, batch)
+        targets = batch["targets"]
+        before = shifted(batch["words"])
+        hidden_words = self.options.word_dropout
+        if hidden_words:
+            hide = (torch.rand(before.shape, device=before.device) < hidden_words) & (before != END)
+            before = before.masked_fill(hide, UNKNOWN)
+        own = self.options.scheduled_sampling * progress
+        logits = spoken(network, memory, before, own)
+        return F.cross_entropy(
+            logits.flatten(0, 2).float(),
+            targets.flatten(),
+            ignore_index=ABSENT,
+            label_smoothing=self.options.label_smoothing,
+        )
+
+    def measure(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, int]]:
+        """Sums over the batch, with counts: nats a word; of greedy captions, CIDEr-D and whether each is exact."""
+        assert isinstance(network, CaptionNetwork)  # noqa: S101 - narrows the type
+        memory = remembered(network, batch)
+        targets = batch["targets"]
+        logits = spoken(network, memory, shifted(batch["words"]), 0.0)
+        words = int((targets != ABSENT).sum())
+        nats = F.cross_entropy(logits.flatten(0, 2).float(), targets.flatten(), ignore_index=ABSENT, reduction="sum")
+        tokens, lengths, _ = greedy(network, memory, self.max_length)
+        said = as_lists(tokens[:, 0], lengths[:, 0])
+        scores = self.judge.scores(said, batch["clip"].tolist())
+        references = [[[w for w in line if w > END] for line in lines] for lines in batch["words"].tolist()]
+        exact = sum(line in lines for line, lines in zip(said, references, strict=True))
+        return {
+            "loss": (nats, words),
+            "CIDEr-D": (torch.as_tensor(scores).sum(), len(said)),
+            "accuracy": (torch.tensor(exact), len(said)),
+        }
+
+    def _self_critical(self, network: CaptionNetwork, memory: Memory, batch: Mapping[str, Tensor]) -> Tensor:
+        """-(reward - mean reward of the clip's other samples) · log-probability, a mean over the words.
+
+        Luo 2020, "A better variant of self-critical sequence training": the other samples are the baseline. The end
+        counts as a word of the reward, or captions that break off would pay.
+        """
+        if self.reward is None:
+            raise InputError("self-critical learning needs the training captions as its reward")
+        count = self.options.samples
+        with torch.no_grad():
+            targets = sampled(network, memory, count, self.max_length)  # (B, S, L)
+        flat = targets.flatten(0, 1)
+        clips = batch["clip"].repeat_interleave(count)
+        said = [[int(token) for token in row if token != ABSENT] for row in flat.tolist()]
+        rewards = torch.as_tensor(self.reward.scores(said, clips.tolist()), device=flat.device).float()
+        rewards = rewards.reshape(-1, count)  # (B, S)
+        others = (rewards.sum(dim=1, keepdim=True) - rewards) / (count - 1)
+        logits = spoken(network, memory, shifted(targets), 0.0)
+        nats = F.cross_entropy(
+            logits.flatten(0, 2).float(), targets.flatten(), ignore_index=ABSENT, reduction="none"
+        ).reshape(targets.shape)
+        words = (targets != ABSENT).float()
+        return ((rewards - others).unsqueeze(2) * nats * words).sum() / words.sum()
+
+
+def remembered(network: CaptionNetwork, batch: Mapping[str, Tensor]) -> Memory:
+    """What the decoder remembers of a batch, from features or from pixels."""
+    counts = batch["counts"]
+    if "features" in batch:
+        return network.decoder.remember(batch["features"].to(network.decoder.word_bias.dtype), counts)
+    clips = batch["clips"]
+    frames = network.frame_features(clips.flatten(0, 1))  # (B·T, P, F)
+    return network.decoder.remember(frames.reshape(*clips.shape[:2], *frames.shape[1:]), counts)
+
+
+def shifted(targets: Tensor) -> Tensor:
+    """The words before each target: (B, R, L) moved by one, `END` first."""
+    return F.pad(targets[:, :, :-1].clamp(min=END), (1, 0), value=END)
+
+
+def spoken(network: CaptionNetwork, memory: Memory, before: Tensor, own: float) -> Tensor:
+    """Logits (B, R, L, V) given the words before (B, R, L), a share `own` of which are replaced by the network's."""
+    decoder = network.decoder
+    state = decoder.begin(memory, before.shape[1])
+    read: list[Tensor] = []
+    for index in range(before.shape[2]):
+        tokens = before[:, :, index]
+        if own > 0 and index > 0:
+            with torch.no_grad():
+                guess = drawn_from(decoder.logits(read[-1]))
+            tokens = torch.where(torch.rand(tokens.shape, device=tokens.device) < own, guess, tokens)
+        hidden, state = decoder.advance(tokens, state, memory)
+        read.append(hidden)
+    return decoder.logits(torch.stack(read, dim=2))
+
+
+def sampled(network: CaptionNetwork, memory: Memory, rows: int, max_length: int) -> Tensor:
+    """Captions drawn word by word, `END` included, then `ABSENT`: (B, R, L) int64."""
+    decoder = network.decoder
+    state = decoder.begin(memory, rows)
+    tokens = torch.full((memory[0].shape[0], rows), END, device=memory[0].device)
+    over = torch.zeros_like(tokens, dtype=torch.bool)
+    drawn = []
+    for _ in range(max_length):
+        logits, state = decoder.step(tokens, state, memory)
+        logits[..., UNKNOWN] = -torch.inf
+        tokens = drawn_from(logits)
+        drawn.append(tokens.masked_fill(over, ABSENT))
+        over = over | (tokens == END)
+        if bool(over.all()):
+            break
+    return torch.stack(drawn, dim=2)
+
+
+def drawn_from(logits: Tensor) -> Tensor:
+    """One token of each row by its soft-max: (B, R, V) -> (B, R), by the Gumbel-max trick."""
+    noise = -torch.empty_like(logits, dtype=torch.float32).exponential_().log()
+    return (logits.float() + noise).argmax(dim=-1)
+
+
+def greedy(network: CaptionNetwork, memory: Memory, max_length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The most likely word at every step: tokens (B, 1, L), lengths (B, 1), scores (B, 1)."""
+    return beam_search(
+        lambda tokens, state: network.decoder.step(tokens, state, memory),
+        network.decoder.begin(memory, 1),
+        batch=memory[0].shape[0],
+        width=1,
+        max_length=max_length,
+        length_penalty=0.0,
+        end=END,
+        suppressed=(UNKNOWN,),
+    )
+
+
+def as_lists(tokens: Tensor, lengths: Tensor) -> list[list[int]]:
+    """Rows of tokens (N, L) cut to their lengths (N,)."""
+    return [row[:length] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]

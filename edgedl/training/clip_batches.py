@@ -1,0 +1,168 @@
+"""Mini-batches of clips with several captions each: what a clip costs is paid once for all its captions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from edgedl.data.clip_features import ClipFeatures
+from edgedl.training.batches import derived_seed, rank_and_world
+from edgedl.training.captioning import ABSENT
+from runtime.errors import InputError
+from runtime.vocabulary import END
+
+Tokens = Sequence[int]
+
+
+class ClipInputs(Protocol):
+    """Where the network's side of a batch comes from."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, clips: NDArray[np.int64], chance: np.random.Generator | None) -> dict[str, Tensor]:
+        """The inputs of some clips: ``counts`` (B,) and ``features`` or ``clips``; varied by `chance` if training."""
+        ...
+
+
+class FeatureInputs:
+    """Features of a frozen encoder, computed beforehand.
+
+    Args:
+        features: of some data set; training takes one of their views by chance.
+    """
+
+    def __init__(self, features: ClipFeatures) -> None:
+        self.features = features
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def take(self, clips: NDArray[np.int64], chance: np.random.Generator | None) -> dict[str, Tensor]:
+        """See `ClipInputs`: ``features`` (B, T, P, F) float16."""
+        features, counts = self.features.take(clips, chance)
+        return {"features": torch.from_numpy(features), "counts": torch.from_numpy(counts)}
+
+
+class PixelInputs:
+    """Clips as they are, for an encoder that learns as well.
+
+    Args:
+        clips: (n, T, H, W, 3) uint8, or (n, T, H, W) gray.
+        frames: training looks at so many frames of a clip, drawn by chance; None takes all.
+    """
+
+    def __init__(self, clips: NDArray[np.uint8], frames: int | None = None) -> None:
+        self.clips = clips
+        self.frames = frames
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def take(self, clips: NDArray[np.int64], chance: np.random.Generator | None) -> dict[str, Tensor]:
+        """See `ClipInputs`: ``clips`` (B, T, H, W, 3) uint8."""
+        pixels = self.clips[clips]
+        if chance is not None and self.frames is not None and self.frames < pixels.shape[1]:
+            drawn = np.argsort(chance.random(pixels.shape[:2]), axis=1)[:, : self.frames]
+            pixels = pixels[np.arange(len(clips))[:, None], np.sort(drawn, axis=1)]
+        if pixels.ndim == 4:
+            pixels = np.repeat(pixels[..., None], 3, axis=-1)
+        counts = torch.full((len(clips),), pixels.shape[1], dtype=torch.int64)
+        return {"clips": torch.from_numpy(np.ascontiguousarray(pixels)), "counts": counts}
+
+
+class ClipBatches:
+    """Batches for `edgedl.training.captioning`, see `CaptionLearning` for what is in them.
+
+    Training shuffles the clips and draws captions; the clips that fill no batch on every process are left out, others
+    each epoch. Validation takes all clips in order, each with its first captions.
+
+    Args:
+        inputs: of n clips.
+        captions: token lists of each of the n clips, without the end.
+        learnt: for each of them which tokens, the end included, are learnt; None: all.
+        batch_size: B, clips per batch and process.
+        rows: R, captions per clip.
+        max_length: longer captions are cut, and their end is not learnt.
+        epochs: of the whole training, for ``progress``.
+        train: shuffle and draw.
+        seed: of both.
+    """
+
+    def __init__(
+        self,
+        inputs: ClipInputs,
+        captions: Sequence[Sequence[Tokens]],
+        *,
+        learnt: Sequence[Sequence[Sequence[bool]]] | None = None,
+        batch_size: int,
+        rows: int,
+        max_length: int,
+        epochs: int = 1,
+        train: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if len(inputs) != len(captions):
+            raise InputError(f"{len(inputs)} clips and captions for {len(captions)}")
+        without = [number for number, lines in enumerate(captions) if not lines]
+        if without:
+            raise InputError(f"{len(without)} clips have no caption, the first is number {without[0]}")
+        self.inputs = inputs
+        self.words = [[np.array([*tokens, END][:max_length], np.int64) for tokens in lines] for lines in captions]
+        self.learnt = (
+            [[np.array(chosen[:max_length], np.bool_) for chosen in lines] for lines in learnt] if learnt else None
+        )
+        self.batch_size, self.rows, self.epochs = batch_size, rows, epochs
+        self.train, self.seed, self.epoch = train, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order and the captions of an epoch; takes effect with the next ``iter``."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        rank, world = rank_and_world()
+        if not self.train:
+            return -(-len(range(rank, len(self.inputs), world)) // self.batch_size)
+        return max(1, len(self.inputs) // world // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        rank, world = rank_and_world()
+        order = np.arange(len(self.inputs))
+        chance = None
+        if self.train:
+            np.random.default_rng(derived_seed(self.seed, self.epoch)).shuffle(order)
+            chance = np.random.default_rng(derived_seed(self.seed, self.epoch, 1 + rank))
+            order = np.resize(order, max(len(order), world))  # fewer clips than processes: some are seen twice
+            order = order[: len(order) // world * world]
+        order = order[rank::world]
+        progress = torch.tensor(self.epoch / self.epochs)
+        for index in range(len(self)):
+            clips = order[index * self.batch_size : (index + 1) * self.batch_size]
+            yield {
+                **self.inputs.take(clips, chance),
+                **self._said(clips, chance),
+                "clip": torch.from_numpy(clips),
+                "progress": progress,
+            }
+
+    def _said(self, clips: NDArray[np.int64], chance: np.random.Generator | None) -> dict[str, Tensor]:
+        """``words`` and ``targets``, (B, R, L): drawn without putting back as long as a clip has captions left."""
+        chosen = []
+        for clip in clips:
+            count = len(self.words[clip])
+            order = np.arange(count) if chance is None else chance.permutation(count)
+            chosen.append(np.resize(order, self.rows))
+        length = max(len(self.words[clip][i]) for clip, lines in zip(clips, chosen, strict=True) for i in lines)
+        words = np.full((len(clips), self.rows, length), ABSENT, np.int64)
+        targets = words.copy()
+        for row, (clip, lines) in enumerate(zip(clips, chosen, strict=True)):
+            for column, line in enumerate(lines):
+                said = self.words[clip][line]
+                words[row, column, : len(said)] = said
+                kept = said if self.learnt is None else np.where(self.learnt[clip][line], said, ABSENT)
+                targets[row, column, : len(said)] = kept
+        return {"words": torch.from_numpy(words), "targets": torch.from_numpy(targets)}

@@ -1,0 +1,53 @@
+"""A captioner for tests: small and never trained, yet as sure as a trained one, since its weights are large.
+
+Seeds and the weight of the end were chosen so that its sentences are many and of all lengths.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgedl.nn.captioning import AttentionDecoder, CaptionNetwork, Decoder, MeanPoolDecoder
+from runtime.vocabulary import Vocabulary
+
+_SPOKEN = "a the man dog boy ball runs plays with on in red blue grass field small big"
+WORDS = ("</s>", "<unk>", *_SPOKEN.split())
+VOCABULARY = Vocabulary(WORDS)
+
+
+class SmallEncoder(nn.Module):
+    """Levels (N, 3, 32, 32) -> (N, 12, 4, 4)."""
+
+    features, size = 12, 32
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 5, stride=4, padding=2)
+        self.second = nn.Conv2d(8, self.features, 3, stride=2, padding=1)
+
+    def forward(self, levels: Tensor) -> Tensor:
+        return F.relu(self.second(F.relu(self.first((levels - 127) / 128))))
+
+
+def captioner(kind: str = "mean", *, beam: int = 3) -> CaptionNetwork:
+    """The same network for the same arguments; at most eight words."""
+    seed, end = (10, 2.0) if kind == "attention" else (14, 2.5)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        decoder: Decoder
+        if kind == "attention":
+            decoder = AttentionDecoder(SmallEncoder.features, len(WORDS), embedding=10, hidden=16, places=16)
+        else:
+            decoder = MeanPoolDecoder(SmallEncoder.features, len(WORDS), embedding=10, hidden=16)
+        network = CaptionNetwork(SmallEncoder(), decoder, beam=beam, max_length=8)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter *= 3
+        decoder.embedding.weight *= 8
+        if isinstance(decoder, AttentionDecoder):
+            decoder.where *= 20
+        decoder.word_bias[0] = end
+    return network.eval()
