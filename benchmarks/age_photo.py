@@ -22,9 +22,13 @@ from pathlib import Path
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 
-import numpy as np  # noqa: E402 - the variables above must be set before it is loaded
+import cv2  # noqa: E402 - the variables above must be set before these are loaded
+import numpy as np  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "age_photo.json"
+
+# OpenCV has threads of its own, and the peer is given one.
+cv2.setNumThreads(1)
 
 PEER = """
 import json, sys, time

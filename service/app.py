@@ -32,6 +32,7 @@ def create_app(
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
     max_images: int = MAX_IMAGES,
+    video_seconds: float = 20.0,
     body_seconds: float = 30.0,
     cors_origins: Sequence[str] = (),
 ) -> Flask:
@@ -47,6 +48,7 @@ def create_app(
         max_bytes: Largest request body, in bytes.
         max_pixels: Largest image, in pixels.
         max_images: Most images in one request.
+        video_seconds: Longest time that decoding one video may take.
         body_seconds: Longest time a request body may take to arrive (under gunicorn).
         cors_origins: Origins of other sites whose pages may call the service.
 
@@ -58,7 +60,7 @@ def create_app(
     """
     if find_spec("cv2") is None:
         raise MissingExtraError("opencv-python-headless", "serve")  # better now than at the first photo
-    settings = Settings(max_bytes, max_pixels, max_images, body_seconds, tuple(cors_origins))
+    settings = Settings(max_bytes, max_pixels, max_images, video_seconds, body_seconds, tuple(cors_origins))
     served: dict[str, Served] = {}
     for bundle in bundles:
         one = Served(_pipeline(bundle, device, threads, variant))

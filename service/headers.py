@@ -8,10 +8,11 @@ import secrets
 from flask import Flask, Response, g, request
 
 # Everything the page needs comes from its own origin as a file: no inline script or style, no other host, no frame.
+# blob: is a video that the person chose, played from the browser's own memory.
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",

@@ -1,4 +1,4 @@
-"""From an HTTP request to images and options. Whatever arrives, the worst outcome is a problem document."""
+"""From an HTTP request to images, videos and options. Whatever arrives, the worst outcome is a problem document."""
 
 from __future__ import annotations
 
@@ -15,29 +15,32 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
 from service.deadlines import Deadlines
+from service.media_types import WRAPPED_TYPES, image_type, is_taken, is_video, raw_types
 from service.problems import Problem, bad_request
 from service.served import Settings
 
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/x-npy")
-BODY_TYPES = (*IMAGE_TYPES, "multipart/form-data", "application/json")
-# "image/jpg" is not registered, but so often written that refusing it helps nobody.
-_RAW_TYPES = frozenset((*IMAGE_TYPES, "image/jpg"))
 _CHUNK = 1 << 16
 _TRUE, _FALSE = frozenset(("", "1", "true", "yes", "on")), frozenset(("0", "false", "no", "off"))
 
 
-def read_images(request: Request, settings: Settings, deadlines: Deadlines) -> list[bytes]:
+def read_files(request: Request, settings: Settings, deadlines: Deadlines, *, clips: bool = False) -> list[bytes]:
     """The encoded images of a request: a raw body, multipart files, or base64 in JSON.
+
+    Args:
+        request: The request.
+        settings: The limits.
+        deadlines: Watches the sender.
+        clips: Whether a single video is taken in place of the images.
 
     Raises:
         Problem: 400, 408, 413, 415 or 422, with what was found and what is expected.
     """
     kind = request.mimetype
-    if kind not in _RAW_TYPES and kind not in BODY_TYPES:
-        raise _unsupported(kind)
+    if not is_taken(kind, clips=clips):
+        raise _unsupported(kind, (*raw_types(clips=clips), *WRAPPED_TYPES))
     body = read_body(request, settings, deadlines)
     if not body:
-        raise bad_request("an empty body", "an image")
+        raise bad_request("an empty body", "an image or a video" if clips else "an image")
     if kind == "multipart/form-data":
         images = _from_multipart(body, request.mimetype_params, settings)
     elif kind == "application/json":
@@ -51,29 +54,20 @@ def read_images(request: Request, settings: Settings, deadlines: Deadlines) -> l
             found=f"{len(images)} images",
             expected=f"at most {settings.max_images}",
         )
+    # What a file is, its first bytes say; the type that the sender gave it decides nothing.
+    known = "a JPEG, PNG, WebP or NPY file" + (", nor a video that is read here" if clips else "")
     for index, image in enumerate(images):
-        if image_type(image) is None:
+        if image_type(image) is None and not (clips and is_video(image)):
             where = "The body" if len(images) == 1 else f"Image {index + 1} of {len(images)}"
             raise Problem(
                 422,
-                f"{where} is not a JPEG, PNG, WebP or NPY file: it starts with {image[:8].hex(' ') or 'nothing'}.",
+                f"{where} is not {known}: it starts with {image[:8].hex(' ') or 'nothing'}.",
                 found=f"bytes that start with {image[:8].hex(' ')}" if image else "an empty file",
-                expected="a JPEG, PNG, WebP or NPY file",
+                expected="a JPEG, PNG, WebP or NPY file" + (" or a video" if clips else ""),
             )
+    if len(images) > 1 and any(image_type(image) is None for image in images):
+        raise bad_request(f"a video among {len(images)} files", "one video, or images that are the frames of one clip")
     return images
-
-
-def image_type(data: bytes) -> str | None:
-    """The media type that the first bytes show, or None. Decoders for anything else are never reached."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data.startswith(b"\x93NUMPY"):
-        return "application/x-npy"
-    return None
 
 
 def read_body(request: Request, settings: Settings, deadlines: Deadlines) -> bytes:
@@ -199,12 +193,12 @@ def _json_type(value: object) -> str:
     return names.get(type(value), "number")
 
 
-def _unsupported(kind: str) -> Problem:
+def _unsupported(kind: str, taken: tuple[str, ...]) -> Problem:
     hint = ""
     if kind == "application/x-www-form-urlencoded":
         hint = " (curl sends this unless told otherwise: add -H 'Content-Type: image/jpeg')"
     found = f"Content-Type {kind}" if kind else "no Content-Type"
-    types = ", ".join(BODY_TYPES)
+    types = ", ".join(taken)
     return Problem(
         415,
         f"Found {found}{hint}; expected one of {types}.",

@@ -35,7 +35,7 @@ class Metrics:
             registry=self.registry,
         )
         self.in_flight = Gauge("edgedl_requests_in_flight", "Requests being answered now.", registry=self.registry)
-        self.images = Counter("edgedl_images", "Images answered.", ["bundle"], registry=self.registry)
+        self.images = Counter("edgedl_images", "Images and clips answered.", ["bundle"], registry=self.registry)
         self.results = Counter(
             "edgedl_results", "Things found in them, such as faces.", ["bundle", "kind"], registry=self.registry
         )

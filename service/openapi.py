@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.inputs import IMAGE_TYPES
+from service.media_types import raw_types
 from service.served import Served, Settings
 
 _TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
@@ -14,7 +14,7 @@ _PROBLEMS = {
     "404": "There is no such bundle.",
     "405": "The route does not take this method; `Allow` lists what it takes.",
     "408": "The body did not arrive in time.",
-    "413": "The body, the image or the number of images is over the limit.",
+    "413": "The body, the image, the video or the number of images is over the limit.",
     "415": "The content type is not one of those in `Accept`.",
     "422": "The file cannot be decoded, or does not suit the bundle.",
     "500": "The server failed; its log has the reason under `request_id`.",
@@ -35,6 +35,37 @@ _FACE = {
         "probabilities": _NUMBERS | {"description": "with ?distribution=1: one per entry of the bundle's `years`"},
     },
 }
+_SENTENCE = {
+    "caption": {"type": "string"},
+    "score": {"type": "number", "maximum": 0, "description": "log-probability over the sentence's length"},
+}
+_CAPTION = {
+    "type": "object",
+    "required": ["caption", "score", "frames", "alternatives"],
+    "properties": _SENTENCE
+    | {
+        "frames": {
+            "type": "array",
+            "description": "the frames that were looked at",
+            "items": {
+                "type": "object",
+                "required": ["index", "seconds"],
+                "properties": {
+                    "index": {"type": "integer", "minimum": 0, "description": "number of the frame in the clip"},
+                    "seconds": {"type": ["number", "null"], "description": "null where the clip has no times"},
+                    "thumbnail": {"type": "string", "description": "with ?thumbnails=1: a JPEG as a data URL"},
+                },
+            },
+        },
+        "alternatives": {
+            "type": "array",
+            "description": "the other hypotheses of the search, the best first",
+            "items": {"type": "object", "required": ["caption", "score"], "properties": _SENTENCE},
+        },
+        "note": {"type": "string", "description": "what should be known of the clip, e.g. that it breaks off"},
+    },
+}
+_SCHEMAS = {"age": {"Face": _FACE}, "caption": {"Caption": _CAPTION}}
 # What a result of each task holds; a task that is not here is described as an object.
 _RESULTS: dict[str, dict[str, Any]] = {
     "age": {
@@ -42,6 +73,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "required": ["faces"],
         "properties": {"faces": {"type": "array", "items": {"$ref": "#/components/schemas/Face"}}},
     },
+    "caption": {"$ref": "#/components/schemas/Caption"},
 }
 _PROBLEM = {
     "type": "object",
@@ -82,6 +114,9 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
     }
     for name, one in served.items():
         paths[f"/v1/{name}"] = {"post": _predict(one, settings)}
+    schemas: dict[str, Any] = {"Problem": _PROBLEM}
+    for one in served.values():
+        schemas |= _SCHEMAS.get(one.pipeline.bundle.manifest.task, {})
     return {
         "openapi": "3.1.0",
         "info": {
@@ -91,7 +126,7 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
         },
         "servers": [{"url": "."}],
         "paths": paths,
-        "components": {"schemas": {"Face": _FACE, "Problem": _PROBLEM}},
+        "components": {"schemas": schemas},
     }
 
 
@@ -130,11 +165,18 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
             "results": {"type": "array", "items": _RESULTS.get(manifest.task, {"type": "object"})},
         },
     }
+    limits = (
+        f"At most {settings.max_bytes:,} bytes, {settings.max_pixels:,} pixels an image and "
+        f"{settings.max_images} images a request."
+    )
+    results = "One result an image, in order."
+    if one.takes_clips:
+        limits += f" A video may take {settings.video_seconds:g} seconds to decode."
+        results = "One result: the images of a request are the frames of one clip."
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "summary": manifest.description or f"Answers of the bundle {manifest.name}.",
-        "description": f"At most {settings.max_bytes:,} bytes, {settings.max_pixels:,} pixels an image and "
-        f"{settings.max_images} images a request.",
+        "description": limits,
         "operationId": f"predict_{manifest.name}",
         "parameters": [
             {"name": option, "in": "query", "required": False, "schema": {"type": _TYPES[kind]}}
@@ -142,12 +184,12 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
         ],
         "requestBody": {
             "required": True,
-            "content": {media_type: {} for media_type in IMAGE_TYPES}
+            "content": {media_type: {} for media_type in raw_types(clips=one.takes_clips)}
             | {"multipart/form-data": {"schema": form}, "application/json": {"schema": json_body}},
         },
         "responses": {
             "200": {
-                "description": "One result an image, in order.",
+                "description": results,
                 "content": {"application/json": {"schema": answer}},
             }
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from threading import Lock
@@ -14,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError, MediaError
+from runtime.frames import Frames
 from runtime.media import read_image
 from runtime.npy import load_npy
 from runtime.pipelines.tensors import TensorPipeline
+from runtime.video import VideoLimits
+from service.media_types import raw_types
 from service.problems import Problem
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ class Settings:
         max_bytes: Largest request body, in bytes.
         max_pixels: Largest image, in pixels (width times height), read from its header before it is decoded.
         max_images: Most images in one request.
+        video_seconds: Longest time that decoding one video may take.
         body_seconds: Longest time that a request body may take to arrive; a slow sender must not hold a thread.
         cors_origins: Origins of other sites whose pages may call the service; none by default.
     """
@@ -43,6 +48,7 @@ class Settings:
     max_bytes: int
     max_pixels: int
     max_images: int
+    video_seconds: float
     body_seconds: float
     cors_origins: tuple[str, ...]
 
@@ -62,6 +68,7 @@ class Served:
         self.warm_up_ms: float | None = None
         self.options = _options(pipeline)
         self.takes_arrays = isinstance(pipeline, TensorPipeline)
+        self.takes_clips: bool = getattr(pipeline, "takes_clips", False)
         self._trying = Lock()
         self._tried = 0.0
         self._probes = _recorded_inputs(pipeline)
@@ -93,13 +100,30 @@ class Served:
                 self._trying.release()
         return self.failure is None
 
-    def decode(self, data: bytes, settings: Settings) -> NDArray[Any]:
-        """The array that the pipeline takes: uint8 RGB [H, W, 3], or, where the task is only a graph, any .npy array.
+    def decode(self, files: Sequence[bytes], settings: Settings) -> NDArray[Any] | Frames:
+        """What the pipeline takes.
+
+        Args:
+            files: One image; for a pipeline that takes clips one video or image, or the frames of a clip.
+            settings: The limits.
+
+        Returns:
+            The frames of a clip, an image (uint8 RGB [H, W, 3]), or, where the task is only a graph, any .npy array.
 
         Raises:
-            MediaError: The file cannot be decoded.
-            TooLargeError: It has more pixels than allowed.
+            MediaError: A file cannot be decoded.
+            TooLargeError: It has more pixels than allowed, or takes longer to decode.
         """
+        if self.takes_clips:
+            limits = VideoLimits(
+                seconds=settings.video_seconds,
+                pixels=min(settings.max_pixels, VideoLimits().pixels),
+                bytes=settings.max_bytes,
+            )
+            source = files[0] if len(files) == 1 else files
+            frames: Frames = self.pipeline.read(source, limits=limits, max_pixels=settings.max_pixels)  # type: ignore[attr-defined]
+            return frames
+        (data,) = files
         if not self.takes_arrays:
             return read_image(data, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
         try:
@@ -107,21 +131,21 @@ class Served:
         except ValueError as error:
             raise MediaError(f"{error}; this bundle takes arrays as .npy") from error
 
-    def predict(self, image: NDArray[Any], options: dict[str, Any]) -> dict[str, Any]:
-        """The pipeline's answer for one image.
+    def predict(self, source: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """The pipeline's answer for one image or clip.
 
         Args:
-            image: What ``decode`` gave.
+            source: What ``decode`` gave.
             options: The pipeline's own options.
 
         Raises:
-            InputError: The image does not suit the pipeline.
+            InputError: It does not suit the pipeline.
             Problem: 503, the engine is broken.
         """
         if not self.ready():
             raise self._unavailable()
         try:
-            return self.pipeline.predict(image, **options)
+            return self.pipeline.predict(source, **options)
         except InputError:
             raise
         except Exception as error:
@@ -142,6 +166,7 @@ class Served:
             "url": f"/v1/{manifest.name}",
             "ready": self.failure is None,
             "options": self.options,
+            "accepts": raw_types(clips=self.takes_clips),
             "pipeline": dict(manifest.pipeline),
             "models": {
                 name: {

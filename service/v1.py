@@ -1,9 +1,9 @@
-"""``/v1``: the bundles, and an answer for a picture."""
+"""``/v1``: the bundles, and an answer for a picture or a clip."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 
 from runtime.errors import InputError
 from service.deadlines import Deadlines
-from service.inputs import read_images, read_options
+from service.inputs import read_files, read_options
 from service.metrics import Metrics
 from service.problems import Problem, from_edgedl
 from service.served import Served, Settings
@@ -34,6 +34,7 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
             "max_bytes": settings.max_bytes,
             "max_pixels": settings.max_pixels,
             "max_images": settings.max_images,
+            "video_seconds": settings.video_seconds,
         }
         return json_response({"bundles": [one.describe() for one in served.values()], "limits": limits})
 
@@ -48,17 +49,19 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
             )
         one = served[name]
         options = read_options(request.args.to_dict(flat=False), one.options)
-        images = read_images(request, settings, deadlines)
+        files = read_files(request, settings, deadlines, clips=one.takes_clips)
+        # Several images are several questions, but to a bundle that takes clips the frames of one.
+        sources: Sequence[Sequence[bytes]] = [files] if one.takes_clips else [[data] for data in files]
         decoding = predicting = 0.0
         results = []
-        for index, data in enumerate(images):
+        for index, source in enumerate(sources):
             try:
                 start = time.perf_counter()
-                image = one.decode(data, settings)
+                decoded_source = one.decode(source, settings)
                 decoded = time.perf_counter()
-                results.append(one.predict(image, options))
+                results.append(one.predict(decoded_source, options))
             except InputError as error:
-                where = f"Image {index + 1} of {len(images)}" if len(images) > 1 else ""
+                where = f"Image {index + 1} of {len(sources)}" if len(sources) > 1 else ""
                 raise from_edgedl(error, where) from error
             decoding += decoded - start
             predicting += time.perf_counter() - decoded

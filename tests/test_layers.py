@@ -81,7 +81,7 @@ def test_importing_edgedl_takes_no_time():
     assert min(float(python(code).stdout) for _ in range(5)) <= 0.05
 
 
-@pytest.mark.parametrize("package", ["runtime", "service"])
+@pytest.mark.parametrize("package", ["runtime", "service", "edgedl.data"])
 def test_what_goes_on_the_device_never_reaches_the_workshop(package):
     done = python(WALK, ",".join(WORKSHOP), package)
     assert done.returncode == 0, done.stderr

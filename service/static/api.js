@@ -13,14 +13,14 @@ const TITLES = {
   400: "The server did not understand the request",
   404: "That bundle is not here",
   408: "The upload took too long",
-  413: "That picture is too large",
+  413: "That {thing} is too large",
   415: "That kind of file is not taken",
-  422: "That picture cannot be read",
+  422: "That {thing} cannot be read",
   500: "The server failed",
   503: "The server is not ready",
 };
 
-async function ask(url, request) {
+async function ask(url, request, thing = "picture") {
   let response;
   try {
     response = await fetch(url, request);
@@ -30,7 +30,7 @@ async function ask(url, request) {
   }
   const document = await response.json().catch(() => null);
   if (response.ok && document !== null) return { response, document };
-  const title = TITLES[response.status] ?? `The server answered ${response.status}`;
+  const title = (TITLES[response.status] ?? `The server answered ${response.status}`).replace("{thing}", thing);
   throw new Failure(title, document?.detail ?? response.statusText, document?.request_id ?? "");
 }
 
@@ -40,20 +40,21 @@ export async function listBundles() {
 }
 
 /**
- * Ask a bundle about one encoded picture.
+ * Ask a bundle about one picture or clip.
+ * @param {object} bundle as `listBundles` gives it
+ * @param {Object<string, string>} options
+ * @param {Blob|FormData} body an encoded picture or video, or the frames of a clip
+ * @param {AbortSignal} [signal]
  * @returns {Promise<{result: object, milliseconds: number, server: number|null}>} the answer, the time from sending to
  *   receiving it, and the part of it that the server spent on decoding and predicting
  */
-export async function predict(bundle, options, blob, signal) {
+export async function predict(bundle, options, body, signal) {
   const query = new URLSearchParams(Object.entries(options).filter(([name]) => name in bundle.options));
   const url = `v1/${encodeURIComponent(bundle.name)}${String(query) ? `?${query}` : ""}`;
   const start = performance.now();
-  const { response, document } = await ask(url, {
-    method: "POST",
-    headers: { "Content-Type": blob.type },
-    body: blob,
-    signal,
-  });
+  const headers = body instanceof FormData ? {} : { "Content-Type": body.type }; // a form brings its own
+  const clip = body instanceof FormData || body.type.startsWith("video/");
+  const { response, document } = await ask(url, { method: "POST", headers, body, signal }, clip ? "clip" : "picture");
   const timing = response.headers.get("Server-Timing") ?? "";
   const parts = [...timing.matchAll(/dur=([\d.]+)/g)].map((match) => Number(match[1]));
   return {

@@ -1,12 +1,16 @@
-// The page: takes pictures, asks the chosen bundle, and hands the answer to the module of its task.
+// The page: takes pictures and clips, asks the chosen bundle, and hands the answer to the module of its task.
 
 import { Failure, listBundles, predict } from "./api.js";
+import { LastFrames, openClip } from "./clip.js";
 import { element } from "./element.js";
 import { Camera, openPhoto, pictureIn } from "./source.js";
 import { Stage } from "./stage.js";
 import { taskModule } from "./tasks/index.js";
 
 const SHORTEST_CYCLE = 100; // milliseconds between two camera pictures: ten a second are enough for the eye
+const CLIP_FRAMES = 8; // frames of a live clip,
+const CLIP_PACE = 500; // milliseconds between two of them,
+const CLIP_CYCLE = 3000; // and between two captions
 
 const find = (id) => document.getElementById(id);
 const stage = new Stage({
@@ -23,7 +27,8 @@ let bundle = null; // the chosen one, as /v1 lists it
 let task = null; // its module
 let view = null; // what that module made
 let turn = 0; // rises with each new picture or camera run: late answers to an earlier one are dropped
-let last = null; // the last photo, asked again when another bundle is chosen
+let last = null; // the last photo or clip, asked about again when another bundle is chosen
+let limits = {}; // the server's
 
 function complain(error) {
   const failure = error instanceof Failure ? error : new Failure("The page failed", String(error?.message ?? error));
@@ -62,18 +67,19 @@ function timing(...pairs) {
   find("timing").replaceChildren(...nodes);
 }
 
-async function showPhoto(file) {
+async function showFile(file) {
   stopCamera();
   settle();
   const mine = ++turn;
   try {
-    const photo = await openPhoto(file);
+    const shown = await (task.clips ? openClip(file, limits) : openPhoto(file));
     if (mine !== turn) return;
-    last = photo;
+    last = shown;
     openView();
     view.clear();
-    stage.show(photo.image, photo.width, photo.height);
-    await askAbout(photo, mine);
+    if (shown.image) stage.show(shown.image, shown.width, shown.height);
+    else stage.play(shown.url, shown.width, shown.height);
+    await askAbout(shown, mine);
   } catch (error) {
     if (mine === turn) complain(error);
   }
@@ -97,6 +103,7 @@ async function startCamera() {
   settle();
   const mine = ++turn;
   try {
+    stage.stop();
     await camera.start();
     if (mine !== turn) return camera.stop();
     last = null;
@@ -105,7 +112,7 @@ async function startCamera() {
     find("busy").hidden = true;
     stage.show(null, camera.size.width, camera.size.height, camera.mirrored);
     reflectCamera();
-    await look(mine);
+    await (task.clips ? watch(mine) : look(mine));
   } catch (error) {
     if (mine !== turn) return;
     stopCamera();
@@ -135,6 +142,34 @@ async function look(mine) {
   }
 }
 
+/** Keep the last frames, and every few seconds ask what they show. */
+async function watch(mine) {
+  const frames = new LastFrames(Math.min(CLIP_FRAMES, limits.max_images ?? CLIP_FRAMES));
+  let asked = performance.now() - CLIP_CYCLE + 2 * CLIP_PACE; // the first answer soon
+  let asking = null;
+  while (mine === turn && camera.running) {
+    const start = performance.now();
+    if (!document.hidden) frames.add(await camera.grab());
+    if (!document.hidden && asking === null && start - asked >= CLIP_CYCLE) {
+      asked = start;
+      asking = predict(bundle, task.options, frames.form)
+        .then((answer) => {
+          if (mine !== turn || !camera.running) return;
+          settle();
+          find("spoken").textContent = view.show(answer.result, true);
+          timing([answer.milliseconds.toFixed(0), "ms"], [`${CLIP_CYCLE / 1000}`, "s between captions"]);
+        })
+        .catch((error) => {
+          if (mine === turn) complain(error);
+        })
+        .finally(() => {
+          asking = null;
+        });
+    }
+    await pause(CLIP_PACE - (performance.now() - start));
+  }
+}
+
 function pause(milliseconds) {
   return new Promise((resolve) => setTimeout(resolve, Math.max(0, milliseconds)));
 }
@@ -159,6 +194,11 @@ function reflectCamera() {
 function chooseBundle(next) {
   bundle = next;
   task = taskModule(bundle.task);
+  const words = task.words ?? {};
+  find("choose").textContent = words.choose ?? "Choose a photo";
+  find("again").textContent = words.another ?? "Another photo";
+  find("file").accept = task.clips ? "image/*,video/*,.avi,.mkv" : "image/*";
+  find("file").setAttribute("aria-label", task.clips ? "Photo or video" : "Photo");
   view?.clear();
   stage.setRegions([]);
   view = task.create({ panel: find("answer"), stage, bundle });
@@ -173,13 +213,24 @@ function chooseBundle(next) {
 }
 
 async function begin() {
-  const { bundles } = await listBundles();
+  const listed = await listBundles();
+  const { bundles } = listed;
+  limits = listed.limits;
   const select = find("bundle");
   select.replaceChildren(...bundles.map((one) => element("option", { value: one.name }, one.name)));
   select.hidden = bundles.length < 2;
   select.addEventListener("change", () => {
     settle();
-    chooseBundle(bundles.find((one) => one.name === select.value));
+    const next = bundles.find((one) => one.name === select.value);
+    const clips = Boolean(taskModule(next.task).clips);
+    if (clips !== Boolean(task.clips)) stopCamera(); // it is watched in another way
+    chooseBundle(next);
+    if (last && !last.image && !clips) {
+      last = null; // a video is nothing for this one
+      turn += 1;
+      stage.stop();
+      closeView();
+    }
     if (last) askAbout(last, ++turn).catch(complain);
   });
   chooseBundle(bundles[0]);
@@ -187,7 +238,7 @@ async function begin() {
   const file = find("file");
   for (const id of ["choose", "again"]) find(id).addEventListener("click", () => file.click());
   file.addEventListener("change", () => {
-    if (file.files.length) showPhoto(file.files[0]);
+    if (file.files.length) showFile(file.files[0]);
     file.value = ""; // so that the same photo can be chosen twice
   });
   for (const id of ["camera", "live"]) {
@@ -195,7 +246,7 @@ async function begin() {
   }
   addEventListener("paste", (event) => {
     const picture = pictureIn(event.clipboardData);
-    if (picture) showPhoto(picture);
+    if (picture) showFile(picture);
   });
   const dragging = (on) => document.body.classList.toggle("dragging", on);
   addEventListener("dragover", (event) => {
@@ -209,7 +260,7 @@ async function begin() {
     event.preventDefault();
     dragging(false);
     const picture = pictureIn(event.dataTransfer);
-    if (picture) showPhoto(picture);
+    if (picture) showFile(picture);
   });
   document.body.dataset.state = "ready";
 }

@@ -13,6 +13,8 @@ export class Stage {
     this.regions = [];
     this.selected = null;
     this.hovered = null;
+    this.url = null; // of the video file that plays
+    this.empty = true; // nothing is shown that a person could look at
     this.onselect = () => {};
     this.buttons = new Map();
     new ResizeObserver(() => this.layOut()).observe(this.stage);
@@ -22,12 +24,46 @@ export class Stage {
 
   /** Show a still picture, or (with null) the video, of the given size in pixels. */
   show(image, width, height, mirrored = false) {
+    this.stop();
     this.image?.close?.();
+    this.empty = false;
     Object.assign(this, { image, width, height, mirrored });
     this.picture.hidden = image === null;
     this.video.hidden = image !== null;
     this.setRegions([]);
     this.layOut();
+  }
+
+  /** Play a video file over and over; without a url (the browser cannot play it) the stage stays dark. */
+  play(url, width, height) {
+    this.show(null, width, height);
+    this.url = url;
+    this.empty = url === null;
+    this.frame.classList.add("plays");
+    if (url === null) return;
+    Object.assign(this.video, { src: url, loop: true, controls: true });
+    this.video.classList.remove("mirrored");
+    this.video.play().catch(() => {}); // then the controls start it
+  }
+
+  /** End the video file that plays, if any. */
+  stop() {
+    this.frame.classList.remove("plays");
+    if (this.url === null) return;
+    this.video.pause();
+    this.video.controls = false;
+    this.video.removeAttribute("src");
+    this.video.load();
+    URL.revokeObjectURL(this.url);
+    this.url = null;
+  }
+
+  /** Stop the playing video at a moment. @returns {boolean} whether there is one to stop */
+  seek(seconds) {
+    if (this.url === null || seconds === null) return false;
+    this.video.pause();
+    this.video.currentTime = seconds;
+    return true;
   }
 
   /**

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -32,3 +34,13 @@ def png(tmp_path: Path) -> Path:
     path = tmp_path / "photo.png"
     path.write_bytes(encoded(width=640, height=480))
     return path
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium; the modules that use it carry the marks of `tests.service.browser`."""
+    from tests.service.browser import start_browser
+
+    driver = start_browser(tmp_path_factory.mktemp("chromium"))
+    yield driver
+    driver.quit()

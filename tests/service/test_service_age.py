@@ -54,5 +54,5 @@ def test_several_photos_of_a_form_are_answered_in_order(client: FlaskClient, por
 def test_v1_tells_of_both_models(client: FlaskClient) -> None:
     (bundle,) = client.get("/v1").json["bundles"]
     assert (bundle["name"], bundle["task"]) == ("age", "age")
-    assert set(bundle["models"]) == {"faces", "age"}
+    assert set(bundle["models"]) == {"faces", "closeup", "age"}
     assert client.get("/readyz").status_code == 200

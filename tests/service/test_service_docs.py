@@ -15,7 +15,9 @@ import pytest
 from werkzeug.serving import make_server
 
 from service.app import create_app
+from tests.captions import write_caption_bundle
 from tests.service.fake_pipeline import FakePipeline, encoded
+from tests.videos import write_video
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
@@ -34,19 +36,42 @@ def url() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.fixture
+def clips_url(tmp_path: Path) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, create_app([write_caption_bundle(tmp_path / "caption.edge")]), threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
 def run(command: str, url: str, folder: Path) -> str:
     (folder / "photo.jpg").write_bytes(encoded(".jpg"))
     script = "set -eo pipefail\n" + command.replace("http://127.0.0.1:8000", url)
     return subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if ("/v1/age" in c and "Content-Type" in c) or "-F" in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "/v1/age" in c and ("Content-Type" in c or "-F" in c)])
 def test_commands_that_ask_get_an_answer(command: str, url: str, tmp_path: Path) -> None:
     answer = orjson.loads(run(command, url, tmp_path))
     assert len(answer["results"]) == (2 if "-F" in command else 1)
     for result in answer["results"]:
         assert len(result["faces"]) == 2
         assert ("probabilities" in result["faces"][0]) is ("distribution=1" in command)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "/v1/caption" in c])
+def test_commands_that_ask_about_a_clip(command: str, clips_url: str, tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", 50)
+    (result,) = orjson.loads(run(command, clips_url, tmp_path))["results"]
+    (shown,) = [orjson.loads(text) for text in re.findall(r"```json\n(\{\"name\": \"caption\".*?)```", PAGE, re.DOTALL)]
+    assert result.keys() == shown["results"][0].keys()
+    assert result["alternatives"][0].keys() == shown["results"][0]["alternatives"][0].keys()
+    thumbnails = {"thumbnail"} if "thumbnails=1" in command else set()
+    assert result["frames"][0].keys() == {"index", "seconds"} | thumbnails
+    assert len(result["frames"]) == (2 if "-F" in command else 4)
 
 
 def test_the_shown_problem_is_the_real_one(url: str, tmp_path: Path) -> None:

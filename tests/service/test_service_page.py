@@ -2,86 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from werkzeug.serving import make_server
 
 from service.app import create_app
 from tests.service.fake_pipeline import FACES, FakePipeline, encoded
 
-selenium = pytest.importorskip("selenium", reason="selenium is not installed")
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.remote.webelement import WebElement  # noqa: E402
-from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
+pytest.importorskip("selenium", reason="selenium is not installed")
+from selenium import webdriver
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
-CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(not CHROMIUM or not CHROMEDRIVER, reason="Chromium and its driver are not on the PATH"),
-]
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-device-for-media-stream",
-    "--use-fake-ui-for-media-stream",
-)
+from tests.service import browser as chromium
+
+pytestmark = chromium.MARKS
 
 
-class Page:
-    """The page in a browser, with the few things that the tests do to it."""
-
-    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
-        self.driver = driver
-        self.url = url
-
-    def open(self, width: int = 1280, height: int = 860, ratio: float = 1, scheme: str = "light") -> None:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": ratio, "mobile": width < 600}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        self.driver.get(self.url)
-        self.wait(lambda: self.find("body").get_attribute("data-state") == "ready")
-
-    def wait(self, condition: Callable[[], Any], seconds: float = 10) -> Any:
-        return WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition())
-
-    def find(self, selector: str) -> WebElement:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def all(self, selector: str) -> list[WebElement]:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def upload(self, path: Path) -> None:
-        self.find("#file").send_keys(str(path))
-
-    def run(self, script: str, *arguments: object) -> Any:
-        return self.driver.execute_script(script, *arguments)
-
-    def overlay(self) -> np.ndarray:
-        """The drawn boxes and labels: uint8 RGBA, [H, W, 4], in device pixels."""
-        size = self.run("const c = document.getElementById('overlay'); return [c.height, c.width]")
-        script = (
-            "const c = document.getElementById('overlay');"
-            "return Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)"
-        )
-        return np.array(self.run(script), np.uint8).reshape(*size, 4)
+class Page(chromium.Page):
+    """The page with faces in it."""
 
     def show(self, path: Path) -> None:
         self.upload(path)
@@ -93,48 +35,16 @@ def service() -> Iterator[tuple[str, FakePipeline]]:
     pipeline = FakePipeline()
     # The second bundle's task has no module of its own in the page.
     app = create_app([pipeline, FakePipeline("other", task="something-new")], max_pixels=4_000_000)
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/", pipeline
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield driver
-    driver.quit()
+    with chromium.serving(app) as url:
+        yield url, pipeline
 
 
 @pytest.fixture
 def page(browser: webdriver.Chrome, service: tuple[str, FakePipeline]) -> Iterator[Page]:
-    """A freshly opened page; afterwards nothing may stand in the console and nothing may have left the origin."""
     url, pipeline = service
-    browser.get_log("browser"), browser.get_log("performance")
-    page = Page(browser, url)
-    page.open()
-    yield page
-    pipeline.fault = None
-    requested = [
-        entry["message"].partition('"url":"')[2].partition('"')[0]
-        for entry in browser.get_log("performance")
-        if '"Network.requestWillBeSent"' in entry["message"]
-    ]
-    # chrome: is the browser's own first tab.
-    elsewhere = [found for found in requested if not found.startswith((url, "data:", "blob:", "about:", "chrome"))]
-    assert elsewhere == []
-    assert any(found.startswith(url) for found in requested), "requests are seen at all"
-    # Chromium itself writes a line for each answer that is no success; those are what some tests are about.
-    lines = [entry["message"] for entry in browser.get_log("browser")]
-    assert [line for line in lines if "Failed to load resource" not in line] == []
+    with chromium.opened(browser, url, Page) as page:
+        yield page
+        pipeline.fault = None
 
 
 def test_a_photo_is_answered_and_drawn(page: Page, png: Path) -> None:

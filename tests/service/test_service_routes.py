@@ -100,7 +100,7 @@ def test_v1_lists_the_bundles(client: FlaskClient) -> None:
     assert bundle["options"] == {"distribution": "bool", "limit": "int"}
     assert bundle["pipeline"]["years"] == YEARS
     assert bundle["models"]["age"]["inputs"][0]["shape"] == ["N", "H", "W", 3]
-    assert answer["limits"] == {"max_bytes": 200_000, "max_pixels": 1_000_000, "max_images": 4}
+    assert answer["limits"] == {"max_bytes": 200_000, "max_pixels": 1_000_000, "max_images": 4, "video_seconds": 20.0}
 
 
 def test_several_bundles_have_a_route_each() -> None:

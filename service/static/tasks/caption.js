@@ -1,0 +1,100 @@
+// Captions: the sentence, the other hypotheses with their scores, and the frames that were looked at.
+
+import { element } from "../element.js";
+
+/** The picture in a data URL. (An <img> would need the page's policy to allow data: and blob:.) */
+function pictureOf(dataUrl) {
+  const bytes = Uint8Array.from(atob(dataUrl.slice(dataUrl.indexOf(",") + 1)), (letter) => letter.charCodeAt(0));
+  return createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
+}
+
+const written = (score) => score.toFixed(2).replace("-", "−");
+const sentence = (text) => text || "(no words)";
+const time = (seconds) => `${seconds.toFixed(1)} s`;
+
+class Captions {
+  constructor({ panel, stage }) {
+    Object.assign(this, { panel, stage });
+    this.turn = 0; // pictures are decoded in the background: those of an earlier answer come too late
+    this.best = element("p", { class: "sentence" });
+    this.score = element("b");
+    this.note = element("p", { class: "quiet" });
+    this.summary = element("div", { class: "card" }, element("h2", {}, "Caption"), this.best, element("p", { class: "quiet" }, "score ", this.score), this.note);
+    this.list = element("ol", { class: "sentences", role: "list" });
+    const words = "The log-probability over the length: the nearer to 0, the surer.";
+    this.others = element("div", { class: "card" }, element("h2", {}, "Alternatives"), element("p", { class: "quiet" }, words), this.list);
+    this.count = element("h2");
+    this.grid = element("ul", { class: "frames", role: "list" });
+    this.seen = element("div", { class: "card" }, this.count, this.grid);
+  }
+
+  /** @returns {string} the answer in words, for those who do not see it */
+  show(result, live) {
+    const { caption, score, alternatives, frames } = result;
+    this.best.textContent = sentence(caption);
+    this.score.textContent = written(score);
+    this.note.textContent = result.note ? `Note: ${result.note}.` : "";
+    this.note.hidden = !result.note;
+    this.list.replaceChildren(...alternatives.map((other) => this.#alternative(other)));
+    this.#showFrames(frames, live);
+    const parts = [this.summary, ...(alternatives.length ? [this.others] : []), ...(frames.length > 1 ? [this.seen] : [])];
+    if (parts.length !== this.panel.children.length || parts[0] !== this.panel.firstChild) this.panel.replaceChildren(...parts);
+    return `${sentence(caption)}.`;
+  }
+
+  clear() {
+    this.turn += 1;
+    this.panel.replaceChildren();
+  }
+
+  #alternative({ caption, score }) {
+    const bar = element("span", { class: "bar-of", "aria-hidden": "true" });
+    bar.style.width = `${(100 * Math.exp(score)).toFixed(1)}%`;
+    return element("li", {}, element("span", { class: "words" }, sentence(caption)), element("span", { class: "value" }, written(score)), bar);
+  }
+
+  #showFrames(frames, live) {
+    const mine = ++this.turn;
+    this.count.textContent = `${frames.length} frames were looked at`;
+    const unshown = !live && this.stage.empty;
+    const items = frames.map((frame, index) => {
+      const canvas = element("canvas");
+      const label = frame.seconds === null ? `${index + 1}` : time(frame.seconds);
+      const button = element("button", { type: "button", "aria-label": `Frame at ${label}` }, canvas, element("span", {}, label));
+      button.disabled = live;
+      button.addEventListener("click", () => this.#visit(frame));
+      this.#draw(canvas, frame, mine);
+      return element("li", {}, button);
+    });
+    this.grid.replaceChildren(...items);
+    if (unshown) this.#visit(frames[0]);
+  }
+
+  async #draw(canvas, { thumbnail }, mine) {
+    if (!thumbnail) return;
+    const picture = await pictureOf(thumbnail);
+    if (mine === this.turn) {
+      canvas.width = picture.width;
+      canvas.height = picture.height;
+      canvas.getContext("2d").drawImage(picture, 0, 0);
+    }
+    picture.close();
+  }
+
+  /** Go to a frame in the video; where the browser cannot play it, show the frame that the server sent. */
+  async #visit({ seconds, thumbnail }) {
+    if (this.stage.seek(seconds) || !thumbnail) return;
+    const mine = this.turn;
+    const picture = await pictureOf(thumbnail);
+    if (mine === this.turn) this.stage.show(picture, picture.width, picture.height);
+  }
+}
+
+export default {
+  title: "What does it show?",
+  lead: "A photo or a video is described in a sentence; you see which other sentences were weighed, and which frames were looked at.",
+  options: { thumbnails: "1" },
+  clips: true,
+  words: { choose: "Choose a photo or video", another: "Another one" },
+  create: (context) => new Captions(context),
+};
