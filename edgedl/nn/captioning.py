@@ -123,6 +123,7 @@ class MeanPoolDecoder(Decoder):
         cell: ``lstm`` or ``gru``.
         dropout: see `Decoder`.
         places: 0 pools over the grid as well; P keeps its places apart, for what is told by where things are.
+        spread: see `Decoder`.
     """
 
     def __init__(
@@ -136,8 +137,9 @@ class MeanPoolDecoder(Decoder):
         cell: CellName = "lstm",
         dropout: float = 0.3,
         places: int = 0,
+        spread: float = 0.08,
     ) -> None:
-        super().__init__(vocabulary, embedding, hidden, cell=cell, dropout=dropout)
+        super().__init__(vocabulary, embedding, hidden, cell=cell, dropout=dropout, spread=spread)
         self.form, self.places = form, places
         self.project = nn.Linear(features * max(places, 1), hidden)
         self.first = cell_of(cell, embedding, hidden)

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    pass
-
-ENCODERS = ("efficientnet-lite0", "strided")
 DECODERS = ("attention", "mean-pool", "mean-pool-paper")
 
 
@@ -23,7 +19,6 @@ class CaptionTask:
         from edgedl.training.arguments import add_training_arguments
 
         group = parser.add_argument_group("captions")
-        group.add_argument("--encoder", choices=ENCODERS, help="efficientnet-lite0 with --data, else strided")
         group.add_argument("--fine-tune", action="store_true", help="let the published encoder learn as well")
         group.add_argument("--decoder", choices=DECODERS, help="how frames become words")
         group.add_argument("--cell", choices=("lstm", "gru"), help="of the two recurrent layers")
@@ -43,6 +38,7 @@ class CaptionTask:
         )
         group.add_argument("--samples", type=int, metavar="N", help="captions sampled of a clip for that")
         group.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
+        group.add_argument("--clips", type=int, metavar="N", help="how many embedded clips to learn from")
         group.add_argument(
             "--cache", action=BooleanOptionalAction, default=True, help="keep a frozen encoder's features"
         )

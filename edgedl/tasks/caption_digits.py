@@ -14,8 +14,6 @@ from torch import Tensor
 from edgedl.data.bouncing_digits import ABSENT, DIGIT_WORDS, BouncingDigits
 from edgedl.data.clip_features import ClipFeatures
 from edgedl.nn.strided import StridedEncoder
-from edgedl.training.captioning import CaptionOptions
-from edgedl.training.options import TrainOptions
 
 log = logging.getLogger(__name__)
 
@@ -25,27 +23,6 @@ LEARNING_RATE = 4e-3
 
 ONE_PLACE = 4.0
 """Subtracted from the soft maximum over the 64 places of a grid: a frame without the word starts at low odds."""
-
-
-def embedded_options() -> TrainOptions:
-    """How the decoder learns; the encoder is ready by then."""
-    return TrainOptions(
-        epochs=10,
-        batch_size=32,
-        optimiser="adamw",
-        lr=5e-3,
-        betas=(0.9, 0.98),
-        weight_decay=0.01,
-        schedule="one-cycle",
-        ema=0.98,
-        clip=1.0,
-        threads=1,
-    )
-
-
-def embedded_learning() -> CaptionOptions:
-    """The plain cross-entropy."""
-    return CaptionOptions(label_smoothing=0.0)
 
 
 def learn_visual_words(encoder: StridedEncoder, dataset: BouncingDigits, seed: int, steps: int = STEPS) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,12 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgedl.data.captions import open_captions
+from edgedl.data.bouncing_digits import DIGIT_WORDS, BouncingDigits
+from edgedl.data.captions import CaptionDataset, open_captions
 from edgedl.data.clip_features import Clips, clip_features
 from edgedl.data.vocabulary import build, encode, tokenise
 from edgedl.nn.captioning import AttentionDecoder, CaptionNetwork, Decoder, MeanPoolDecoder
 from edgedl.nn.efficientnet_lite import EfficientNetLite0
-from edgedl.training.arguments import train_options
+from edgedl.nn.strided import StridedEncoder
+from edgedl.tasks.caption_digits import features_of, learn_visual_words
+from edgedl.tasks.caption_recipes import Recipe, embedded_recipe, photo_recipe
+from edgedl.training.arguments import share_of_epochs, train_options
 from edgedl.training.captioning import CaptionLearning, CaptionOptions
 from edgedl.training.cider import CiderD
 from edgedl.training.clip_batches import ClipBatches, ClipInputs, FeatureInputs, PixelInputs
@@ -29,7 +34,6 @@ from edgedl.training.lightning_module import TaskModule
 from edgedl.training.options import TrainOptions
 from edgedl.training.progress import Progress
 from edgedl.training.run import Run
-from edgedl.training.speed import bf16_is_fast
 from edgedl.weights.catalogue import EFFICIENTNET_LITE0, PublicWeights
 from edgedl.weights.efficientnet_lite0 import load_efficientnet_lite0
 from edgedl.weights.fetch import cache_folder
@@ -38,15 +42,13 @@ from runtime.vocabulary import END, Vocabulary
 
 log = logging.getLogger(__name__)
 
-RAREST = 5
-"""Words that occur less often in the training captions are unknown ones."""
-
 JUDGED_AT_ONCE = 50
 
 DECODERS = ("attention", "mean-pool", "mean-pool-paper")
 
 _ENCODERS: Mapping[str, Callable[[], nn.Module]] = {
     "efficientnet-lite0": EfficientNetLite0,
+    "strided": partial(StridedEncoder, len(DIGIT_WORDS)),
 }
 
 
@@ -58,64 +60,6 @@ class CaptionedClips(Clips, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How the defaults of one kind of data were measured.
-
-    Attributes:
-        options: of the training.
-        captions: of what is learnt.
-        network: keys of the run's configuration, see `network_of`.
-        rows: captions of a clip in a batch.
-        rarest: words that occur less often are unknown ones.
-        learnt_length: words of a training caption; what is longer is cut, because a batch costs as much as its longest.
-    """
-
-    options: TrainOptions
-    captions: CaptionOptions
-    network: Mapping[str, Any]
-    rows: int
-    rarest: int
-    learnt_length: int
-
-
-def photo_recipe() -> Recipe:
-    """From the features of the published encoder, on some thousand photos or videos with five captions each."""
-    return Recipe(
-        options=TrainOptions(
-            epochs=19,
-            batch_size=20,
-            optimiser="adamw",
-            lr=1e-3,
-            betas=(0.9, 0.98),
-            weight_decay=0.02,
-            schedule="cosine",
-            warmup=0.5,
-            settle=6,
-            ema=0.998,
-            clip=5.0,
-            bf16=bf16_is_fast(),
-        ),
-        captions=CaptionOptions(label_smoothing=0.1, self_critical=6),
-        network={
-            "encoder": "efficientnet-lite0",
-            "decoder": "attention",
-            "cell": "lstm",
-            "hidden": 384,
-            "embedding": 384,
-            "dropout": 0.4,
-            "places": 49,
-            "beam": 3,
-            "max_length": 20,
-            "length_penalty": 0.7,
-            "frames": {"kind": "even", "n": 8},
-        },
-        rows=5,
-        rarest=RAREST,
-        learnt_length=16,
-    )
-
-
 def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
     """Trains a captioner as the command line says.
 
@@ -125,14 +69,14 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
     Raises:
         InputError: data or options that do not fit.
     """
-    if args.format and not args.data:
-        raise InputError("--format says how --data is to be read; there is no --data")
-    recipe = photo_recipe()
-    run = Run.open(run_path) if args.resume else None
-    dataset = open_captions(args.data, args.format)
-    log.info("%s", dataset.summary())
+    _check(args)
+    began = time.monotonic()
+    recipe = photo_recipe() if args.data else embedded_recipe()
     options = train_options(args, recipe.options)
-    learnt = _given(recipe.captions, args)
+    learnt = _given(recipe, args, options.epochs)
+    run = Run.open(run_path) if args.resume else None
+    dataset = _dataset(args, options.seed)
+    log.info("%s", dataset.summary())
     train, validation = dataset.split("train"), dataset.split("val")
     known = run.config if run else _config(args, dataset, recipe, options, learnt)
     if (known["data"]["name"], known["data"]["n"]) != (dataset.name, len(dataset)):
@@ -140,16 +84,17 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
             f"{run_path} was begun on {known['data']['n']} clips of {known['data']['name']}, not on {len(dataset)} of "
             f"{dataset.name}; resume it with the data that it was begun with"
         )
+    if run and known["seed"] != options.seed:
+        raise InputError(f"{run_path} was begun with --seed {known['seed']}, not {options.seed}; resume it with that")
     vocabulary = Vocabulary(tuple(known["vocabulary"])) if run else _vocabulary(train, args.rarest or recipe.rarest)
     config = {**known, "vocabulary": list(vocabulary.words)}
     torch.manual_seed(options.seed)
     network = network_of(config)
-    if config["weights"]:
-        network.encoder.load_state_dict(load_efficientnet_lite0().state_dict())
-    network.freeze_encoder(bool(config["frozen"]))
-    inputs = _inputs(network, config, train, validation, args)
     if run is None:
         run = Run.create(run_path, config)
+    _prepare_encoder(network, run, train, options.seed)
+    network.freeze_encoder(bool(config["frozen"]))
+    inputs = _inputs(network, config, train, validation, args)
     said, held = (
         [[encode(vocabulary, text) for text in part.captions(index)] for index in range(len(part))]
         for part in (train, validation)
@@ -164,7 +109,7 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
     )
     result = fit(
         TaskModule(network, learning),
-        batches(inputs["train"], said, batch_size=options.batch_size, seed=options.seed),
+        batches(inputs["train"], said, learnt=_learnt(train), batch_size=options.batch_size, seed=options.seed),
         batches(inputs["val"], held, batch_size=JUDGED_AT_ONCE, train=False),
         run,
         options,
@@ -174,7 +119,7 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
         "best": result.best,
         "best_epoch": result.best_epoch,
         "epochs": result.epochs,
-        "seconds": round(result.seconds, 1),
+        "seconds": round(time.monotonic() - began, 1),
         "words": len(vocabulary) - 2,
     }
 
@@ -189,12 +134,12 @@ def network_of(config: Mapping[str, Any]) -> CaptionNetwork:
         raise InputError(f"unknown encoder {config['encoder']!r}; there is {', '.join(_ENCODERS)}")
     encoder = _ENCODERS[config["encoder"]]()
     features, words = int(encoder.features), len(config["vocabulary"])  # type: ignore[arg-type]  # a plain int attribute
-    shape = {name: config[name] for name in ("embedding", "hidden", "cell", "dropout", "places")}
+    shape = {name: config[name] for name in ("embedding", "hidden", "spread", "cell", "dropout", "places")}
     kind = config["decoder"]
     if kind not in DECODERS:
         raise InputError(f"unknown decoder {kind!r}; there is {', '.join(DECODERS)}")
     decoder: Decoder = (
-        AttentionDecoder(features, words, **shape)
+        AttentionDecoder(features, words, pooled=bool(config["pooled"]), **shape)
         if kind == "attention"
         else MeanPoolDecoder(features, words, form="paper" if kind == "mean-pool-paper" else "factored", **shape)
     )
@@ -212,6 +157,51 @@ def weights_of(config: Mapping[str, Any]) -> list[PublicWeights]:
     return [w for w in (EFFICIENTNET_LITE0,) if w.name in config["weights"]]
 
 
+def _check(args: Namespace) -> None:
+    """What argparse cannot see.
+
+    Raises:
+        InputError: an option is out of range, or belongs to other data.
+    """
+    if args.format and not args.data:
+        raise InputError("--format says how --data is to be read; there is no --data")
+    if args.fine_tune and not args.data:
+        raise InputError("--fine-tune lets the published encoder learn; it needs --data")
+    if args.data and args.clips is not None:
+        raise InputError("--clips counts embedded clips; it does not go together with --data")
+    for name in ("hidden", "embedding", "beam", "max_length", "rarest"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    if args.dropout is not None and not 0 <= args.dropout < 1:
+        raise InputError(f"--dropout is a share from 0 to below 1, not {args.dropout}")
+
+
+def _dataset(args: Namespace, seed: int) -> CaptionDataset | BouncingDigits:
+    if args.data:
+        return open_captions(args.data, args.format)
+    return BouncingDigits(seed) if args.clips is None else BouncingDigits(seed, args.clips)
+
+
+def _learnt(train: CaptionedClips) -> list[list[tuple[bool, ...]]] | None:
+    """Which words of the captions are to be learnt, where it is not all of them."""
+    if not isinstance(train, BouncingDigits):
+        return None
+    return [[train.learnt(index)] for index in range(len(train))]
+
+
+def _prepare_encoder(network: CaptionNetwork, run: Run, train: CaptionedClips, seed: int) -> None:
+    """Gives the encoder what it knows before the decoder learns: published weights, or words learnt from frames."""
+    if run.best.exists():  # resumed
+        prefix = "encoder."
+        weights = run.best_weights().items()
+        network.encoder.load_state_dict({k.removeprefix(prefix): w for k, w in weights if k.startswith(prefix)})
+    elif run.config["weights"]:
+        network.encoder.load_state_dict(load_efficientnet_lite0().state_dict())
+    elif isinstance(network.encoder, StridedEncoder) and isinstance(train, BouncingDigits):
+        learn_visual_words(network.encoder, train, seed)
+
+
 def _inputs(
     network: CaptionNetwork,
     config: Mapping[str, Any],
@@ -221,6 +211,12 @@ def _inputs(
 ) -> dict[str, ClipInputs]:
     """Features where the encoder is frozen, pixels where it learns."""
     parts = {"train": train, "val": validation}
+    if isinstance(network.encoder, StridedEncoder):
+        return {
+            name: FeatureInputs(features_of(network.encoder, part))
+            for name, part in parts.items()
+            if isinstance(part, BouncingDigits)
+        }
     if not config["frozen"]:
         frames = config["learnt_frames"]
         return {name: PixelInputs(_pixels(part), frames if name == "train" else None) for name, part in parts.items()}
@@ -265,10 +261,12 @@ def _references(vocabulary: Vocabulary, texts: Sequence[str]) -> list[list[int |
     return [[vocabulary.tokens.get(word, word) for word in tokenise(text)] for text in texts]
 
 
-def _given(captions: CaptionOptions, args: Namespace) -> CaptionOptions:
+def _given(recipe: Recipe, args: Namespace, epochs: int) -> CaptionOptions:
     """The recipe's options with what was given on the command line."""
     names = ("label_smoothing", "word_dropout", "scheduled_sampling", "self_critical", "samples")
-    return replace(captions, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    given.setdefault("self_critical", share_of_epochs(recipe.captions.self_critical, recipe.options, epochs))
+    return replace(recipe.captions, **given)
 
 
 def _config(
@@ -276,16 +274,15 @@ def _config(
 ) -> dict[str, Any]:
     """Everything needed to build the network again and to say where it came from; the vocabulary follows."""
     shape = dict(recipe.network)
-    for name in ("encoder", "decoder", "cell", "hidden", "embedding", "dropout", "beam", "max_length"):
+    for name in ("decoder", "cell", "hidden", "embedding", "dropout", "beam", "max_length"):
         if getattr(args, name) is not None:
             shape[name] = getattr(args, name)
     published = shape["encoder"] == "efficientnet-lite0"
-    if shape["decoder"] != "attention" and published:
-        shape["places"] = 0
     return {
         "task": "caption",
         **shape,
-        "frozen": published and not args.fine_tune,
+        "places": recipe.places.get(shape["decoder"], 0),
+        "frozen": not args.fine_tune,
         "learning": asdict(learnt),
         "weights": [EFFICIENTNET_LITE0.name] if published else [],
         "license": "LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
