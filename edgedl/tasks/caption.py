@@ -27,6 +27,8 @@ class CaptionTask:
         group.add_argument("--dropout", type=float, metavar="SHARE", help="of words, features and readout")
         group.add_argument("--beam", type=int, metavar="K", help="hypotheses that the exported search follows")
         group.add_argument("--max-length", type=int, metavar="L", help="most words of a caption")
+        group.add_argument("--frames", type=int, metavar="N", help="look at N frames of a clip, evenly spread")
+        group.add_argument("--every", type=int, metavar="N", help="look at one frame in N instead, as the paper: 10")
         group.add_argument("--rarest", type=int, metavar="N", help="words that occur less often are unknown ones")
         group.add_argument("--label-smoothing", type=float, metavar="SHARE", help="spread over all words")
         group.add_argument("--word-dropout", type=float, metavar="SHARE", help="of the words before that are hidden")

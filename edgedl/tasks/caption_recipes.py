@@ -20,7 +20,9 @@ class Recipe:
     Attributes:
         options: of the training.
         captions: of what is learnt.
-        network: keys of the run's configuration, see `edgedl.tasks.caption_training.network_of`.
+        network: keys of the run's configuration, see `edgedl.tasks.caption_training.network_of`; among them ``frames``
+            and ``shorter`` as in `runtime.pipelines.caption.CaptionSettings`, and ``drawn``, frames of a clip in a
+            step where the encoder learns as well.
         places: of the encoder's grid that the decoders named here are to know apart.
         rows: captions of a clip in a batch.
         rarest: words that occur less often are unknown ones.
@@ -67,6 +69,8 @@ def photo_recipe() -> Recipe:
             "max_length": 20,
             "length_penalty": 0.7,
             "frames": {"kind": "even", "n": 8},
+            "shorter": 448,
+            "drawn": 4,
         },
         places={"attention": 49},
         rows=5,
@@ -106,13 +110,10 @@ def embedded_recipe() -> Recipe:
             "max_length": 16,
             "length_penalty": 0.7,
             "frames": {"kind": "even", "n": FRAMES},
+            "shorter": 2 * SIZE,
         },
         places={"mean-pool": words, "mean-pool-paper": words},
         rows=1,
         rarest=1,
         learnt_length=16,
     )
-
-
-SHORTER: Mapping[str, int] = {"efficientnet-lite0": 448, "strided": 2 * SIZE}
-"""Pixels of a kept frame's shorter side, by encoder: twice what it looks at."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgedl.data.bouncing_digits import DIGIT_WORDS, BouncingDigits
+from edgedl.data.bouncing_digits import DIGIT_WORDS, FRAMES, BouncingDigits
 from edgedl.data.captions import CaptionDataset, open_captions
 from edgedl.data.clip_features import Clips, clip_features
 from edgedl.data.vocabulary import build, encode, tokenise
@@ -37,12 +37,19 @@ from edgedl.training.run import Run
 from edgedl.weights.catalogue import EFFICIENTNET_LITE0, PublicWeights
 from edgedl.weights.efficientnet_lite0 import load_efficientnet_lite0
 from edgedl.weights.fetch import cache_folder
+from exporters.image import resize_images
 from runtime.errors import InputError
+from runtime.frames import FrameSampling
 from runtime.vocabulary import END, Vocabulary
 
 log = logging.getLogger(__name__)
 
 JUDGED_AT_ONCE = 50
+
+EMBEDDED_CLIPS, HELD_OUT_CLIPS = 8000, 600
+
+MOST_PIXEL_BYTES = 8 << 30
+"""Of the frames that an encoder learns from."""
 
 DECODERS = ("attention", "mean-pool", "mean-pool-paper")
 
@@ -77,7 +84,6 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
     run = Run.open(run_path) if args.resume else None
     dataset = _dataset(args, options.seed)
     log.info("%s", dataset.summary())
-    train, validation = dataset.split("train"), dataset.split("val")
     known = run.config if run else _config(args, dataset, recipe, options, learnt)
     if (known["data"]["name"], known["data"]["n"]) != (dataset.name, len(dataset)):
         raise InputError(
@@ -86,6 +92,10 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
         )
     if run and known["seed"] != options.seed:
         raise InputError(f"{run_path} was begun with --seed {known['seed']}, not {options.seed}; resume it with that")
+    if isinstance(dataset, CaptionDataset):
+        # What training sees is what the bundle will see.
+        dataset = dataset.sampled(FrameSampling.from_json(known["frames"]), shorter=known["shorter"])
+    train, validation = dataset.split("train"), dataset.split("val")
     vocabulary = Vocabulary(tuple(known["vocabulary"])) if run else _vocabulary(train, args.rarest or recipe.rarest)
     config = {**known, "vocabulary": list(vocabulary.words)}
     torch.manual_seed(options.seed)
@@ -167,12 +177,18 @@ def _check(args: Namespace) -> None:
         raise InputError("--format says how --data is to be read; there is no --data")
     if args.fine_tune and not args.data:
         raise InputError("--fine-tune lets the published encoder learn; it needs --data")
+    if not args.data and (args.frames is not None or args.every is not None):
+        raise InputError(
+            f"the embedded clips are {FRAMES} frames, all of which are looked at; --frames and --every need --data"
+        )
     if args.data and args.clips is not None:
         raise InputError("--clips counts embedded clips; it does not go together with --data")
     for name in ("hidden", "embedding", "beam", "max_length", "rarest"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    if args.frames is not None and args.every is not None:
+        raise InputError("--frames spreads so many frames, --every takes one in so many; give one of them")
     if args.dropout is not None and not 0 <= args.dropout < 1:
         raise InputError(f"--dropout is a share from 0 to below 1, not {args.dropout}")
 
@@ -180,7 +196,7 @@ def _check(args: Namespace) -> None:
 def _dataset(args: Namespace, seed: int) -> CaptionDataset | BouncingDigits:
     if args.data:
         return open_captions(args.data, args.format)
-    return BouncingDigits(seed) if args.clips is None else BouncingDigits(seed, args.clips)
+    return BouncingDigits(seed, EMBEDDED_CLIPS if args.clips is None else args.clips, HELD_OUT_CLIPS)
 
 
 def _learnt(train: CaptionedClips) -> list[list[tuple[bool, ...]]] | None:
@@ -217,9 +233,12 @@ def _inputs(
             for name, part in parts.items()
             if isinstance(part, BouncingDigits)
         }
+    varied = args.augment is not False
     if not config["frozen"]:
-        frames = config["learnt_frames"]
-        return {name: PixelInputs(_pixels(part), frames if name == "train" else None) for name, part in parts.items()}
+        return {
+            "train": PixelInputs(*_pixels(train, network.size), drawn=config["drawn"], mirrored=varied),
+            "val": PixelInputs(*_pixels(validation, network.size)),
+        }
     cache = cache_folder() / "features" if args.cache else None
     return {
         name: FeatureInputs(
@@ -227,7 +246,7 @@ def _inputs(
                 part,
                 network.encoder,
                 cache=cache,
-                views=("plain", "mirrored") if name == "train" and args.augment is not False else ("plain",),
+                views=("plain", "mirrored") if name == "train" and varied else ("plain",),
                 pool=config["decoder"] != "attention" and not config["places"],
                 progress=Progress(f"features of {name}"),
             )
@@ -236,20 +255,26 @@ def _inputs(
     }
 
 
-def _pixels(part: CaptionedClips) -> NDArray[np.uint8]:
-    """All clips in memory, which must be of one size: (n, T, H, W) gray or (n, T, H, W, 3).
+def _pixels(part: CaptionedClips, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All frames in memory, at the size that the encoder looks at, and where each clip begins; see `PixelInputs`.
 
     Raises:
-        InputError: clips of several sizes.
+        InputError: they would not fit.
     """
-    clips = [part.frames(index) for index in range(len(part))]
-    shapes = {clip.shape for clip in clips}
-    if len(shapes) > 1:
-        raise InputError(
-            f"an encoder that learns needs clips of one size; found {len(shapes)} sizes, e.g. {sorted(shapes)[:3]}: "
-            "resize them, or leave the encoder frozen"
-        )
-    return np.stack(clips)
+    progress = Progress(f"reading {len(part)} clips")
+    frames: list[NDArray[np.uint8]] = []
+    offsets = [0]
+    for index in range(len(part)):
+        levels = resize_images(torch.from_numpy(part.frames(index)), (size, size), torch.float32)
+        frames.append(levels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
+        offsets.append(offsets[-1] + len(frames[-1]))
+        if offsets[-1] * size * size * 3 > MOST_PIXEL_BYTES:
+            raise InputError(
+                f"an encoder that learns needs its frames in memory: after {index + 1} of {len(part)} clips they take "
+                f"{MOST_PIXEL_BYTES >> 30} GiB; give fewer clips or frames (--frames), or leave --fine-tune out"
+            )
+        progress(index + 1, len(part))
+    return np.concatenate(frames), np.array(offsets)
 
 
 def _vocabulary(train: CaptionedClips, rarest: int) -> Vocabulary:
@@ -277,6 +302,10 @@ def _config(
     for name in ("decoder", "cell", "hidden", "embedding", "dropout", "beam", "max_length"):
         if getattr(args, name) is not None:
             shape[name] = getattr(args, name)
+    if args.frames is not None:
+        shape["frames"] = FrameSampling.even(args.frames).to_json()
+    if args.every is not None:
+        shape["frames"] = FrameSampling.every(args.every).to_json()
     published = shape["encoder"] == "efficientnet-lite0"
     return {
         "task": "caption",

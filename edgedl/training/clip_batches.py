@@ -49,30 +49,44 @@ class FeatureInputs:
 
 
 class PixelInputs:
-    """Clips as they are, for an encoder that learns as well.
+    """Frames as they are, for an encoder that learns as well.
 
     Args:
-        clips: (n, T, H, W, 3) uint8, or (n, T, H, W) gray.
-        frames: training looks at so many frames of a clip, drawn by chance; None takes all.
+        frames: (ΣT_i, S, S, 3) uint8, those of all n clips one after the other.
+        offsets: (n + 1,) int64; clip i has the frames offsets[i] to offsets[i + 1].
+        drawn: training looks at so many frames of a clip, drawn by chance; None takes all.
+        mirrored: training sees every other clip as in a mirror, by chance.
     """
 
-    def __init__(self, clips: NDArray[np.uint8], frames: int | None = None) -> None:
-        self.clips = clips
-        self.frames = frames
+    def __init__(
+        self,
+        frames: NDArray[np.uint8],
+        offsets: NDArray[np.int64],
+        *,
+        drawn: int | None = None,
+        mirrored: bool = False,
+    ) -> None:
+        self.frames, self.offsets = frames, offsets
+        self.drawn, self.mirrored = drawn, mirrored
 
     def __len__(self) -> int:
-        return len(self.clips)
+        return len(self.offsets) - 1
 
     def take(self, clips: NDArray[np.int64], chance: np.random.Generator | None) -> dict[str, Tensor]:
-        """See `ClipInputs`: ``clips`` (B, T, H, W, 3) uint8."""
-        pixels = self.clips[clips]
-        if chance is not None and self.frames is not None and self.frames < pixels.shape[1]:
-            drawn = np.argsort(chance.random(pixels.shape[:2]), axis=1)[:, : self.frames]
-            pixels = pixels[np.arange(len(clips))[:, None], np.sort(drawn, axis=1)]
-        if pixels.ndim == 4:
-            pixels = np.repeat(pixels[..., None], 3, axis=-1)
-        counts = torch.full((len(clips),), pixels.shape[1], dtype=torch.int64)
-        return {"clips": torch.from_numpy(np.ascontiguousarray(pixels)), "counts": counts}
+        """See `ClipInputs`: ``clips`` (B, T, S, S, 3) uint8, padded with zeros to the longest of them."""
+        seen = []
+        for clip in clips:
+            chosen = np.arange(self.offsets[clip], self.offsets[clip + 1])
+            if chance is not None and self.drawn is not None and self.drawn < len(chosen):
+                chosen = np.sort(chance.choice(chosen, self.drawn, replace=False))
+            pixels = self.frames[chosen]
+            mirror = chance is not None and self.mirrored and chance.random() < 0.5
+            seen.append(pixels[:, :, ::-1] if mirror else pixels)
+        counts = np.array([len(pixels) for pixels in seen], np.int64)
+        batch = np.zeros((len(seen), counts.max(initial=0), *self.frames.shape[1:]), np.uint8)
+        for row, pixels in zip(batch, seen, strict=True):
+            row[: len(pixels)] = pixels
+        return {"clips": torch.from_numpy(batch), "counts": torch.from_numpy(counts)}
 
 
 class ClipBatches:

@@ -29,8 +29,12 @@ LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
 
 def ignore_what_users_cannot_mend() -> None:
-    """Lightning 2.6 asks torch 2.13 in a way that torch has renamed, and each training would warn of it."""
+    """Lightning 2.6 asks torch 2.13 in a way that torch has renamed, and each training would warn of it.
+
+    It also warns of modules in evaluation mode. `fit` calls ``train()`` itself; what stays behind is frozen on purpose.
+    """
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
 
 
 class Learning(Protocol):

@@ -1,0 +1,155 @@
+"""Captioners trained on little, through the command line: on the embedded digits and on a data set in miniature."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from edgedl.cli import main
+from edgedl.nn.captioning import AttentionDecoder, MeanPoolDecoder
+from edgedl.nn.efficientnet_lite import EfficientNetLite0
+from edgedl.nn.strided import StridedEncoder
+from edgedl.tasks import caption_digits, caption_training
+from edgedl.tasks.caption_recipes import embedded_recipe, photo_recipe
+from edgedl.tasks.caption_training import network_of
+from edgedl.training.run import Run
+from tests.caption_sets import FLICKR, FLICKR_PHOTOS
+
+TRAIN = ("train", "caption", "--json", "--threads", "1")
+FEW = ("--clips", "64", "--hidden", "16", "--embedding", "8")
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch):
+    """Eight steps instead of more than a thousand, and an encoder from chance instead of one from the network."""
+    monkeypatch.setattr(caption_training, "learn_visual_words", partial(caption_digits.learn_visual_words, steps=8))
+    monkeypatch.setattr(caption_training, "HELD_OUT_CLIPS", 8)
+
+
+def trained(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, object]:
+    assert main([*TRAIN, *map(str, arguments)]) == 0
+    answer: dict[str, object] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main([*TRAIN, *map(str, arguments)]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def flickr(tmp_path: Path) -> Path:
+    folder = tmp_path / "flickr"
+    for name, data in {**FLICKR, **FLICKR_PHOTOS}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_the_digits_are_learnt_and_the_run_rebuilds_its_network(capsys, tmp_path):
+    answer = trained(capsys, *FEW, "--epochs", "2", "-o", tmp_path / "run")
+    assert answer["metric"] == "CIDEr-D"
+    assert answer["words"] == 20, "ten digits, and what they do"
+    run = Run.open(tmp_path / "run")
+    assert {row["epoch"] for row in run.history()} == {1, 2}
+    assert {"accuracy", "CIDEr-D", "validation_loss"} <= run.history()[0].keys()
+    network = network_of(run.config)
+    network.load_state_dict(run.best_weights())
+    assert isinstance(network.encoder, StridedEncoder)
+    assert isinstance(network.decoder, AttentionDecoder)
+    assert network.decoder.pooled
+    assert run.config["frozen"]
+    assert run.config["license"] == "Apache-2.0"
+
+
+def test_a_resumed_training_ends_as_one_that_was_not_interrupted(capsys, tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    schedule = ("--schedule", "constant")
+    trained(capsys, *FEW, *schedule, "--epochs", "2", "-o", whole)
+    trained(capsys, *FEW, *schedule, "--epochs", "1", "-o", parts)
+    trained(capsys, *FEW, *schedule, "--epochs", "2", "--resume", "-o", parts)
+    histories = [[row["train_loss"] for row in Run.open(path).history()] for path in (whole, parts)]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(("--seed", "1"), "was begun with --seed 0, not 1"), (("--clips", "32"), "was begun on 72 clips")],
+)
+def test_a_run_is_resumed_with_what_it_was_begun_with(capsys, tmp_path, words, said):
+    trained(capsys, *FEW, "--epochs", "1", "-o", tmp_path / "run")
+    assert said in refused(capsys, *FEW, *words, "--epochs", "2", "--resume", "-o", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--format flickr8k", "there is no --data"),
+        ("--fine-tune", "needs --data"),
+        ("--frames 4", "are 10 frames"),
+        ("--every 2", "are 10 frames"),
+        ("--clips 3", "at least 4"),
+        ("--hidden 0", "--hidden must be at least 1"),
+        ("--max-length 0", "--max-length must be at least 1"),
+        ("--dropout 1", "share from 0 to below 1"),
+        ("--label-smoothing 1", "label_smoothing is a share"),
+        ("--samples 1", "at least 2 samples"),
+        ("--data DATA --clips 9", "does not go together with --data"),
+        ("--data DATA --frames 4 --every 2", "give one of them"),
+        ("--data DATA --frames 0", "n is 0"),
+        ("--data nowhere", "nowhere"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_before_anything_is_written(capsys, tmp_path, flickr, words, said):
+    given = words.replace("DATA", str(flickr)).split()
+    assert said in refused(capsys, *given, "-o", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_photos_are_learnt_from_features_that_are_kept(capsys, tmp_path, flickr, monkeypatch):
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite0", EfficientNetLite0)
+    monkeypatch.setattr(caption_training, "cache_folder", lambda: tmp_path / "cache")
+    small = ("--data", flickr, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8")
+    trained(capsys, *small, "--batch-size", "1", "--every", "10", "-o", tmp_path / "run")
+    config = Run.open(tmp_path / "run").config
+    assert config["frames"] == {"kind": "every", "n": 10, "most": 32}
+    assert config["learning"]["self_critical"] == 0, "six of nineteen epochs, but none of one"
+    assert config["license"].startswith("LicenseRef-training-data")
+    assert [part.name.split("-")[0] for part in (tmp_path / "cache" / "features").iterdir()] == ["flickr8k"] * 2
+
+
+def test_the_published_encoder_can_learn_as_well(capsys, tmp_path, flickr, monkeypatch):
+    torch.manual_seed(0)
+    start = EfficientNetLite0()
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite0", lambda: start)
+    small = ("--data", flickr, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8", "--no-bf16")
+    trained(capsys, *small, "--batch-size", "2", "--fine-tune", "--ema", "0", "-o", tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    learnt = run.best_weights()
+    before = {f"encoder.{name}": tensor for name, tensor in start.named_parameters()}
+    changed = [name for name, tensor in before.items() if not torch.equal(tensor, learnt[name])]
+    assert len(changed) > len(before) // 2
+    assert not run.config["frozen"]
+
+
+def test_frames_in_memory_have_a_limit(capsys, tmp_path, flickr, monkeypatch):
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite0", EfficientNetLite0)
+    monkeypatch.setattr(caption_training, "MOST_PIXEL_BYTES", 1 << 10)
+    said = refused(capsys, "--data", flickr, "--rarest", "1", "--fine-tune", "-o", tmp_path / "run")
+    assert "after 1 of 1 clips" in said
+
+
+@pytest.mark.parametrize("recipe", [photo_recipe(), embedded_recipe()], ids=["photos", "digits"])
+@pytest.mark.parametrize("kind", ["attention", "mean-pool", "mean-pool-paper"])
+def test_every_decoder_fits_every_encoder(recipe, kind):
+    small = {"hidden": 8, "embedding": 8, "places": recipe.places.get(kind, 0), "vocabulary": ["</s>", "<unk>", "a"]}
+    network = network_of({**recipe.network, **small, "decoder": kind})
+    assert isinstance(network.decoder, AttentionDecoder if kind == "attention" else MeanPoolDecoder)
+    clips = torch.zeros(1, 2, network.size, network.size, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        tokens, _, _ = network.eval()(clips, torch.tensor([2]))
+    assert tokens.shape == (1, 3, recipe.network["max_length"])
