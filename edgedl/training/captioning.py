@@ -15,7 +15,8 @@ self-critical        the log-probability of sampled captions, weighted by how mu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -99,10 +100,11 @@ class CaptionLearning:
     def loss(self, network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         """The mean loss of a batch."""
         assert isinstance(network, CaptionNetwork)  # noqa: S101 - narrows the type
-        memory = remembered(network, batch)
         progress = float(batch["progress"])
         if self.options.self_critical and round(progress * self.epochs) >= self.epochs - self.options.self_critical:
-            return self._self_critical(network, memory, batch)
+            with without_dropout(network):
+                return self._self_critical(network, remembered(network, batch), batch)
+        memory = remembered(network, batch)
         targets = batch["targets"]
         before = shifted(batch["words"])
         hidden_words = self.options.word_dropout
@@ -142,6 +144,10 @@ class CaptionLearning:
 
         Luo 2020, "A better variant of self-critical sequence training": the other samples are the baseline. The end
         counts as a word of the reward, or captions that break off would pay.
+
+        Without dropout, because the samples must come from the very distribution that is then changed. What one mask
+        drew and another holds to be next to impossible has a gradient without bound: with a dropout of 0.4 the
+        validation loss rose from 2.9 to 525 nats within four epochs.
         """
         if self.reward is None:
             raise InputError("self-critical learning needs the training captions as its reward")
@@ -160,6 +166,17 @@ class CaptionLearning:
         ).reshape(targets.shape)
         words = (targets != ABSENT).float()
         return ((rewards - others).unsqueeze(2) * nats * words).sum() / words.sum()
+
+
+@contextmanager
+def without_dropout(network: nn.Module) -> Iterator[None]:
+    """Puts a network into evaluation mode for a while; gradients flow as before."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 def remembered(network: CaptionNetwork, batch: Mapping[str, Tensor]) -> Memory:
