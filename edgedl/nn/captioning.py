@@ -231,13 +231,36 @@ class AttentionDecoder(Decoder):
 
     def advance(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
         """See `Decoder.advance`."""
+        hidden, _, state = self.look(tokens, state, memory)
+        return hidden, state
+
+    def look(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, State]:
+        """As `advance`, with the attention (B, R, T·P) of the step in the middle."""
         values, _, _, clip = memory
         words = self.dropout(self.embedding(tokens))
         first, second = self._split(state)
         first = self.first(torch.cat([words, second[0]], dim=-1), first, clip)
-        seen = self.attend(first[0], memory) @ values  # (B, R, H)
-        second = self.second(torch.cat([seen, first[0]], dim=-1), second)
-        return second[0], (*first, *second)
+        where = self.attend(first[0], memory)
+        second = self.second(torch.cat([where @ values, first[0]], dim=-1), second)  # what is seen: (B, R, H)
+        return second[0], where, (*first, *second)
+
+    def attention(self, tokens: Tensor, memory: Memory) -> Tensor:
+        """Where the decoder looked as it chose each word of captions.
+
+        Args:
+            tokens: (B, R, L) captions as the search gives them, without `END` before the first word.
+            memory: of `remember`.
+
+        Returns:
+            (B, R, L, T·P), for each word shares that sum to one; T is 1 where the decoder attends to the mean.
+        """
+        state = self.begin(memory, tokens.shape[1])
+        before = F.pad(tokens[:, :, :-1], (1, 0), value=END)
+        steps = []
+        for index in range(tokens.shape[2]):
+            _, where, state = self.look(before[:, :, index], state, memory)
+            steps.append(where)
+        return torch.stack(steps, dim=2)
 
 
 class CaptionNetwork(nn.Module):

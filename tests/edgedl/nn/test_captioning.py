@@ -5,11 +5,13 @@ import torch
 
 from edgedl.nn.captioning import (
     AttentionDecoder,
+    CaptionNetwork,
     Decoder,
     MeanPoolDecoder,
     frames_that_count,
     mean_over_frames,
 )
+from edgedl.nn.strided import StridedEncoder
 
 F, V = 6, 11
 KINDS = [
@@ -100,6 +102,40 @@ def test_attention_sums_to_one_over_the_frames_that_count() -> None:
     where = decoder.attend(torch.randn(2, 2, 8).double(), memory)
     torch.testing.assert_close(where.sum(dim=-1), torch.ones(2, 2).double())
     assert float(where[0, :, 4:].detach().abs().max()) == 0
+
+
+@pytest.mark.parametrize("pooled", [False, True], ids=["frames", "mean of frames"])
+@pytest.mark.parametrize("beam", [1, 3])
+def test_the_attention_of_a_caption_is_that_of_its_search(beam: int, pooled: bool) -> None:
+    """Replaying a caption gives its search's score, so the shares are those by which its words were chosen."""
+    decoder = lively(lambda: AttentionDecoder(F, V, hidden=8, pooled=pooled))
+    assert isinstance(decoder, AttentionDecoder)
+    network = CaptionNetwork(StridedEncoder(3), decoder, beam=beam, max_length=6, length_penalty=0.0).eval()
+    memory = decoder.remember(torch.randn(2, 3, 4, F).double(), torch.tensor([3, 2]))
+    seen: list[torch.Tensor] = []
+    attend = decoder.attend
+    decoder.attend = lambda query, memory: seen.append(attend(query, memory)) or seen[-1]  # type: ignore[assignment, func-returns-value]
+    tokens, lengths, scores = network.search(memory)
+    searched, seen[:] = torch.stack(seen, dim=2), []
+    where = decoder.attention(tokens, memory)
+    assert where.shape == (2, beam, 6, 4 if pooled else 12)
+    torch.testing.assert_close(where.sum(dim=-1), torch.ones(2, beam, 6).double())
+    assert pooled or float(where[1, ..., 8:].detach().abs().max()) == 0, "the third frame of the second clip is padding"
+    if beam == 1:  # hypotheses of a wider search change places
+        steps = searched.shape[2]
+        torch.testing.assert_close(where[:, :, :steps], searched, rtol=0, atol=1e-12)
+    state = decoder.begin(memory, beam)
+    before, total = torch.zeros(2, beam, dtype=torch.int64), torch.zeros(2, beam).double()
+    over = torch.zeros(2, beam, dtype=torch.bool)
+    for index in range(6):
+        logits, state = decoder.step(before, state, memory)
+        logits[..., 1] = -torch.inf
+        before = tokens[:, :, index]
+        said = logits.log_softmax(dim=-1).gather(2, before.unsqueeze(2)).squeeze(2)
+        total += said.masked_fill(over, 0)
+        over |= before == 0
+    torch.testing.assert_close(total, scores)
+    assert 0 < int(lengths.max()) <= 6
 
 
 @pytest.mark.parametrize("form", ["factored", "paper"])
