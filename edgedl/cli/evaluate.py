@@ -14,12 +14,16 @@ def add_parser(sub: arguments.Subparsers) -> None:
     """Declares the verb."""
     parser = arguments.verb(sub, "evaluate", run, "judge a bundle on data with known answers")
     arguments.bundle(parser)
-    parser.add_argument("--data", metavar="PATH", required=True, help="a folder or zip in the data set's own format")
-    parser.add_argument("--split", metavar="S", help="a part of the data, e.g. val (default: all of it)")
+    parser.add_argument(
+        "--data", metavar="PATH", help="a folder or zip in the data set's own format (default: the embedded data)"
+    )
+    parser.add_argument(
+        "--split", metavar="S", help="a part of the data, e.g. val (default: all of --data, val of the embedded data)"
+    )
     parser.add_argument(
         "--aligned",
         action="store_true",
-        help="the pictures are faces already cropped: give each to the network as it is, without the detector",
+        help="of age: the pictures are faces already cropped: give each to the network as it is, without the detector",
     )
     parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. fp32")
     arguments.device(parser)
@@ -48,11 +52,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _more(key: str, value: Any) -> str:
-    """What a task reports beyond its metrics: one value, names with values, or a table."""
+    """What a task reports beyond its metrics: one value, names with values or reasons, or a table."""
+    if isinstance(value, list) and value and all(isinstance(item, Mapping) for item in value):
+        columns = list(value[0])
+        return "\n" + table(columns, [[item.get(column) for column in columns] for item in value])
     if not isinstance(value, Mapping):
         return f"{key}: {number(value)}"
     inner = list(value.values())
     if inner and all(isinstance(item, Mapping) for item in inner):
         columns = list(inner[0])
         return "\n" + table((key, *columns), [(name, *map(item.get, columns)) for name, item in value.items()])
+    if inner and all(isinstance(item, str) for item in inner):
+        named = {reason: ", ".join(name for name in value if value[name] == reason) for reason in inner}
+        return f"{key}: " + "; ".join(f"{names} ({reason})" for reason, names in named.items())
     return f"{key}: " + (", ".join(f"{name} {number(item)}" for name, item in value.items()) or "none")

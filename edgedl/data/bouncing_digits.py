@@ -344,6 +344,10 @@ class BouncingDigits:
         gray = film(self._scripts.take(chosen), self._corners[chosen])[0]
         return np.repeat(gray[..., None], 3, axis=-1)
 
+    def media(self, index: int) -> NDArray[np.uint8]:
+        """What a captioning pipeline takes: the frames, see `frames`."""
+        return self.frames(index)
+
     def split(self, name: str) -> BouncingDigits:
         """The clips of a split: "train", "val", "all", or "val-1" and "val-2", those with one digit and with two.
 

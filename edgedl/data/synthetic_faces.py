@@ -25,6 +25,8 @@ from runtime.errors import InputError
 
 NAME = "synthetic-faces"
 SIZE = 96
+EMBEDDED_FACES = 2000
+"""As many are drawn where nobody asks for another number."""
 
 _CHUNK = 16  # faces painted at once: fewer cost more calls, more no longer fit into a core's cache
 _VALIDATION = 2**32  # the number of the first validation face, out of reach of the training faces

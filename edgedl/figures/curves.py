@@ -59,6 +59,20 @@ def save_curves(history: Sequence[Mapping[str, float]], path: str | os.PathLike[
     return figure
 
 
+def plot_run(run_path: str | os.PathLike[str], output: str | os.PathLike[str] | None) -> Path:
+    """Draws the curves of a run and gives the picture's path, by default ``curves.png`` in the run.
+
+    Raises:
+        InputError: there is no run, or none of its epochs has ended.
+    """
+    from edgedl.training.run import Run  # needs torch, the drawing does not
+
+    run = Run.open(run_path)
+    picture = Path(output) if output else run.path / "curves.png"
+    save_curves(run.history(), picture)
+    return picture
+
+
 def _panels(history: Sequence[Mapping[str, float]]) -> dict[str, list[str]]:
     """Titles and the columns that share a panel: losses together, ``aligned/MAE`` with ``MAE``."""
     names = dict.fromkeys(name for row in history for name in row if name not in _NOT_DRAWN)

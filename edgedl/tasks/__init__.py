@@ -36,12 +36,12 @@ class Task(Protocol):
         """Makes a bundle of public weights."""
 
     def evaluate(
-        self, bundle: AnyPath, data: AnyPath, split: str | None, device: str, threads: int | None, **options: Any
+        self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
     ) -> Mapping[str, Any]:
-        """Judges a bundle on data: {"n", "metrics", …}."""
+        """Judges a bundle on data, by default on the validation part of the embedded ones: {"n", "metrics", …}."""
 
-    def plot(self, path: AnyPath, output: AnyPath | None) -> list[Path]:
-        """Draws what there is to see of a run; gives the pictures' paths."""
+    def plot(self, path: AnyPath, output: AnyPath | None, **options: Any) -> list[Path]:
+        """Draws what there is to see of a run, or of one input to a run or bundle; gives the pictures' paths."""
 
 
 def task_names() -> tuple[str, ...]:

@@ -89,7 +89,7 @@ class AgeTask:
     def evaluate(
         self,
         bundle: AnyPath,
-        data: AnyPath,
+        data: AnyPath | None,
         split: str | None,
         device: str,
         threads: int | None,
@@ -97,26 +97,25 @@ class AgeTask:
         aligned: bool = False,
         variant: str | None = None,
     ) -> Mapping[str, Any]:
-        """Judges a bundle on faces of known age: MAE, CS@5, MAE per age."""
+        """Judges a bundle on faces of known age, without data on painted ones: MAE, CS@5, MAE per age."""
         from edgedl.data.formats import open_faces
+        from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
         from edgedl.tasks.age_evaluation import evaluate_ages
         from runtime.pipelines import load
 
-        dataset = open_faces(data)
-        part = dataset.split(split or "all")
+        dataset = SyntheticFaces(n=EMBEDDED_FACES) if data is None else open_faces(data)
+        part = dataset.split(split or ("val" if data is None else "all"))
         # The pictures run side by side, so each model gets one thread unless more were asked for.
         with load(bundle, device=device, threads=threads or 1, variant=variant) as pipeline:
             return {**evaluate_ages(pipeline, part, aligned=aligned), "skipped": dict(dataset.skipped)}
 
-    def plot(self, path: AnyPath, output: AnyPath | None) -> list[Path]:
+    def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
         """Draws the curves of a run."""
-        from edgedl.figures.curves import save_curves
-        from edgedl.training.run import Run
+        from edgedl.figures.curves import plot_run
 
-        run = Run.open(path)
-        picture = Path(output) if output else run.path / "curves.png"
-        save_curves(run.history(), picture)
-        return [picture]
+        if clip is not None:
+            raise InputError("--clip shows how a caption came about; of ages there are the curves of a run only")
+        return [plot_run(path, output)]
 
 
 TASK = AgeTask()

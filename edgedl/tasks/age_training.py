@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgedl.data.face_crops import FaceCrops, face_crops
 from edgedl.data.formats import open_faces
 from edgedl.data.samples import FaceDataset
-from edgedl.data.synthetic_faces import SyntheticFaces
+from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
 from edgedl.nn.age import AgeNetwork
 from edgedl.nn.compact import CompactNetwork
 from edgedl.nn.normalisation import absorb_statistics
@@ -52,7 +52,6 @@ OLDEST_LOGIT_FALL = 0.15
 """Per year beyond the published 80 classes, the new classes begin so much less likely than the last one."""
 
 STATISTICS_FACES = 2048
-EMBEDDED_FACES = 2000
 
 SMALLEST_SIZE: Mapping[str, int] = {"resnet10": 39, "compact": 32}
 """Pixels below which nothing is left of a face after the network's strides."""

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgedl.tasks import AnyPath
+    from runtime.bundle import Bundle
 
 DECODERS = ("attention", "mean-pool", "mean-pool-paper")
 
@@ -51,6 +58,63 @@ class CaptionTask:
         from edgedl.tasks.caption_training import train_caption
 
         return train_caption(args, run_path)
+
+    def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
+        """Takes the best network of a run, search and all, through the gate into a bundle."""
+        from edgedl.tasks.caption_bundle import caption_bundle
+        from edgedl.tasks.caption_training import captioner_of, weights_of
+        from edgedl.training.run import Run
+
+        unknown = set(options) - {"name", "untrained"}
+        if unknown:
+            raise InputError(f"a caption run is exported with --name and --untrained, not with {', '.join(unknown)}")
+        run = Run.open(run_path)
+        network, vocabulary, settings = captioner_of(run)
+        config = run.config
+        return caption_bundle(
+            path,
+            network,
+            vocabulary,
+            settings=settings,
+            name=options.get("name", "caption"),
+            version="1.0.0",
+            description=f"What a photo or video shows, in a sentence; {config['encoder']} with a decoder by "
+            f"{config['decoder']}, trained on {config['data']['name']}",
+            license=config["license"],
+            weights=weights_of(config),
+            provenance={"data": config["data"], "seed": config["seed"], "run": config["created"]},
+            untrained=bool(options.get("untrained", False)),
+        )
+
+    def pull(self, path: AnyPath, **options: Any) -> Bundle:
+        """Refuses: there is nothing to pull."""
+        raise InputError(
+            "there is no public captioner to pull: train one with `edgedl train caption`, with --data FLICKR8K.zip on "
+            "photos, and export the run"
+        )
+
+    def evaluate(
+        self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
+    ) -> Mapping[str, Any]:
+        """Judges a bundle on described clips, without data on bouncing digits: BLEU, ROUGE-L, CIDEr-D, accuracy."""
+        from edgedl.tasks.caption_evaluation import evaluate_bundle
+        from edgedl.training.progress import Progress
+        from runtime.pipelines import load
+
+        unknown = set(options) - {"variant"}
+        if unknown:
+            refused = ", ".join(f"--{name}" for name in sorted(unknown))
+            raise InputError(f"a caption bundle is evaluated with --variant, not with {refused}")
+        # The clips run side by side, so the graph gets one thread unless more were asked for.
+        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+            return evaluate_bundle(pipeline, data, split, Progress("captions"))
+
+    def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
+        """Draws the curves of a run; with a clip, its frames and where the decoder of a run looked for each word."""
+        from edgedl.figures.curves import plot_run
+        from edgedl.tasks.caption_plot import plot_caption
+
+        return [plot_run(path, output) if clip is None else plot_caption(path, clip, output)]
 
 
 TASK = CaptionTask()

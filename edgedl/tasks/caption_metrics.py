@@ -52,17 +52,12 @@ def caption_metrics(candidates: Sequence[str], references: Sequence[Sequence[str
         InputError: other numbers of captions and clips, no clip at all, or one without references.
         MissingExtraError: pycocoevalcap is not installed.
     """
-    try:
-        from pycocoevalcap.bleu.bleu import Bleu
-        from pycocoevalcap.cider.cider import Cider
-        from pycocoevalcap.rouge.rouge import Rouge
-    except ImportError as error:
-        raise MissingExtraError("pycocoevalcap", "eval") from error
+    bleu_scorer, rouge_scorer, cider_scorer = import_scorers()
     said, truth = _tokenised(candidates, references)
-    bleu, _ = Bleu(4).compute_score(truth, said, verbose=0)
+    bleu, _ = bleu_scorer(4).compute_score(truth, said, verbose=0)
     values = {f"BLEU-{n}": float(value) for n, value in enumerate(bleu, 1)}
-    values["ROUGE-L"] = float(Rouge().compute_score(truth, said)[0])
-    values["CIDEr-D"] = float(Cider().compute_score(truth, said)[0])
+    values["ROUGE-L"] = float(rouge_scorer().compute_score(truth, said)[0])
+    values["CIDEr-D"] = float(cider_scorer().compute_score(truth, said)[0])
     meteor = _meteor(said, truth)
     not_computed = {}
     if isinstance(meteor, float):
@@ -70,6 +65,21 @@ def caption_metrics(candidates: Sequence[str], references: Sequence[Sequence[str
     else:
         not_computed["METEOR"] = meteor
     return CaptionMetrics(values | {"accuracy": _accuracy(said, truth)}, not_computed)
+
+
+def import_scorers() -> tuple[Any, Any, Any]:
+    """The classes of pycocoevalcap for BLEU, ROUGE-L and CIDEr-D.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        from pycocoevalcap.bleu.bleu import Bleu
+        from pycocoevalcap.cider.cider import Cider
+        from pycocoevalcap.rouge.rouge import Rouge
+    except ImportError as error:
+        raise MissingExtraError("pycocoevalcap", "eval") from error
+    return Bleu, Rouge, Cider
 
 
 def exact_sentences(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:

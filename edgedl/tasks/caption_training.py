@@ -24,7 +24,7 @@ from edgedl.nn.captioning import AttentionDecoder, CaptionNetwork, Decoder, Mean
 from edgedl.nn.efficientnet_lite import EfficientNetLite0
 from edgedl.nn.strided import StridedEncoder
 from edgedl.tasks.caption_digits import features_of, learn_visual_words
-from edgedl.tasks.caption_recipes import Recipe, embedded_recipe, photo_recipe
+from edgedl.tasks.caption_recipes import SHORTER, Recipe, embedded_recipe, photo_recipe
 from edgedl.training.arguments import share_of_epochs, train_options
 from edgedl.training.captioning import CaptionLearning, CaptionOptions
 from edgedl.training.cider import CiderD
@@ -40,6 +40,7 @@ from edgedl.weights.fetch import cache_folder
 from exporters.image import resize_images
 from runtime.errors import InputError
 from runtime.frames import FrameSampling
+from runtime.pipelines.caption import CaptionSettings
 from runtime.vocabulary import END, Vocabulary
 
 log = logging.getLogger(__name__)
@@ -165,6 +166,22 @@ def network_of(config: Mapping[str, Any]) -> CaptionNetwork:
 def weights_of(config: Mapping[str, Any]) -> list[PublicWeights]:
     """The public weights that a run started from."""
     return [w for w in (EFFICIENTNET_LITE0,) if w.name in config["weights"]]
+
+
+def settings_of(config: Mapping[str, Any]) -> CaptionSettings:
+    """What a run's bundle fixes outside its graph: which frames, and how large they are kept."""
+    return CaptionSettings(FrameSampling.from_json(config["frames"]), SHORTER[config["encoder"]])
+
+
+def captioner_of(run: Run) -> tuple[CaptionNetwork, Vocabulary, CaptionSettings]:
+    """The best network of a run, in evaluation mode, with its words and the settings of its bundle.
+
+    Raises:
+        InputError: no epoch has ended yet, or a network that this version does not have.
+    """
+    network = network_of(run.config)
+    network.load_state_dict(run.best_weights())
+    return network.eval(), Vocabulary(tuple(run.config["vocabulary"])), settings_of(run.config)
 
 
 def _check(args: Namespace) -> None:
