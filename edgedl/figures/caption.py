@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -23,11 +22,14 @@ PHOTO_COLUMNS = 5
 CLIP_PANEL, PHOTO_PANEL = 1.15, 2.2
 """Inches along the longer side of a frame."""
 
-DIM = 0.3
-"""What is left of the light of a place that a word did not look at."""
+FADED = 0.35
+"""Contrast of a place that a word did not look at; it is grey and light."""
 
-TINT = 0.45
-"""Share of the colour of the heat map where a word looked most."""
+TINT, HEAT = 0.4, np.array((255.0, 80.0, 0.0))
+"""Share of the heat map where a word looked most, and its colour."""
+
+LUMINANCE = np.array((0.299, 0.587, 0.114))
+"""Of red, green and blue, after ITU-R BT.601."""
 
 GAP, TEXT, LABEL = 0.06, 0.22, 0.95
 """Inches: between panels, of a line of text, and for the words beside the rows of a clip."""
@@ -98,11 +100,12 @@ def save_caption(
 def overlays(frames: NDArray[np.uint8], attention: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Frames (T, H, W, 3) with attention (L, T, h, w) over them: (L, T, H, W, 3)."""
     height, width = frames.shape[1:3]
-    heat = enlarged(attention / np.maximum(attention.max(axis=(1, 2, 3), keepdims=True), 1e-12), height, width)
-    colours = colormaps["inferno"](0.35 + 0.6 * heat)[..., :3] * 255
-    heat = heat[..., None]
-    light = frames * (DIM + (1 - DIM) * heat)
-    mixed: NDArray[np.uint8] = (light + (colours - light) * (TINT * heat)).round().astype(np.uint8)
+    heat = enlarged(attention / np.maximum(attention.max(axis=(1, 2, 3), keepdims=True), 1e-12), height, width)[
+        ..., None
+    ]
+    faded = 255 * (1 - FADED) * 0.9 + FADED * (frames @ LUMINANCE)[..., None]
+    lit = frames + TINT * (HEAT - frames)
+    mixed: NDArray[np.uint8] = (faded + heat * (lit - faded)).round().astype(np.uint8)
     return mixed
 
 
@@ -190,7 +193,8 @@ class _Sheet:
         best, *others = captions
         title = textwrap.wrap(best.text, max(1, int(self.width * 9))) or ["(no word)"]
         lines = [(line, 14, "black") for line in title]
-        lines += [(f"{other.score:.2f}  {other.text}", 9, GREY) for other in [best, *others[:ALTERNATIVES]]]
+        lines += [(f"score {round(best.score, 2) + 0.0:.2f}", 9, GREY)]
+        lines += [(f"{other.score:.2f}  {other.text}", 9, GREY) for other in others[:ALTERNATIVES]]
         self.head = 0.0
         self.height = height + GAP + sum(size / 48 for _, size, _ in lines) + GAP
         self.figure = new_figure(self.width, self.height)
