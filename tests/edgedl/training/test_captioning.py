@@ -1,0 +1,319 @@
+"""Learning captions: losses against sums written by hand in numpy, and what sampling, hiding and rewards really do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from edgedl.nn.captioning import CaptionNetwork
+from edgedl.training import captioning
+from edgedl.training.captioning import (
+    ABSENT,
+    CaptionLearning,
+    CaptionOptions,
+    as_lists,
+    drawn_from,
+    greedy,
+    remembered,
+    sampled,
+    shifted,
+    spoken,
+)
+from runtime.errors import InputError
+from runtime.vocabulary import END, UNKNOWN
+from tests.edgedl.tasks.captioners import WORDS, SmallEncoder, captioner
+
+SAID = [
+    [[4, 5, 6, 7, END], [3, 8, END, ABSENT, ABSENT]],
+    [[9, END, ABSENT, ABSENT, ABSENT], [4, UNKNOWN, 12, 13, 14]],  # the last one is cut: without its end
+]
+LEARNT = [
+    [[4, ABSENT, 6, 7, END], [3, 8, END, ABSENT, ABSENT]],
+    [[9, END, ABSENT, ABSENT, ABSENT], [ABSENT, ABSENT, ABSENT, 13, 14]],
+]
+
+
+class Stub:
+    """Scores captions by a rule and keeps what it was asked."""
+
+    def __init__(self, rule) -> None:
+        self.rule = rule
+        self.asked: list[tuple[list[list[int]], list[int]]] = []
+
+    def scores(self, candidates: list[list[int]], indices: list[int]) -> np.ndarray:
+        self.asked.append((candidates, indices))
+        return np.array([self.rule(line, index) for line, index in zip(candidates, indices, strict=True)], np.float64)
+
+
+NOTHING = Stub(lambda line, index: 0.0)
+
+
+@pytest.fixture(scope="module", params=["attention", "mean"])
+def network(request: pytest.FixtureRequest) -> CaptionNetwork:
+    """In evaluation mode, so that dropout is off; softened, so that no probability is 0 or 1."""
+    network = captioner(request.param)
+    with torch.no_grad():
+        network.decoder.embedding.weight /= 8
+    return network
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    torch.manual_seed(4)
+    return {
+        "features": torch.rand(2, 3, 16, SmallEncoder.features).half(),
+        "counts": torch.tensor([3, 2]),
+        "words": torch.tensor(SAID),
+        "targets": torch.tensor(LEARNT),
+        "clip": torch.tensor([0, 1]),
+        "progress": torch.tensor(0.5),
+    }
+
+
+def learning(options: CaptionOptions | None = None, *, reward: Stub | None = None, epochs: int = 10) -> CaptionLearning:
+    return CaptionLearning(options or CaptionOptions(0.0), epochs, 8, judge=NOTHING, reward=reward)
+
+
+def log_probabilities(network: CaptionNetwork, batch: dict[str, Tensor], words: Sequence) -> np.ndarray:
+    """(B, R, L, V) in float64, each word given those before it and `END` at the start."""
+    before = [[[END, *(max(word, END) for word in line[:-1])] for line in lines] for lines in words]
+    with torch.no_grad():
+        logits = network.decoder(batch["features"].float(), batch["counts"], torch.tensor(before)).double().numpy()
+    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_loss_is_the_cross_entropy_of_what_is_to_be_learnt(network, batch, smoothing) -> None:
+    table = log_probabilities(network, batch, SAID)
+    terms = [
+        -(1 - smoothing) * table[b, r, i, word] - smoothing * table[b, r, i].mean()
+        for b, lines in enumerate(LEARNT)
+        for r, line in enumerate(lines)
+        for i, word in enumerate(line)
+        if word != ABSENT
+    ]
+    assert len(terms) == 11
+    loss = learning(CaptionOptions(smoothing)).loss(network, batch)
+    assert loss.item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_what_is_not_to_be_learnt_is_still_a_word_before(network, batch) -> None:
+    """The masked second word of the first caption changes what follows it."""
+    loss = learning().loss(network, batch)
+    batch["words"][0, 0, 1] = 10
+    assert abs((learning().loss(network, batch) - loss).item()) > 1e-4
+
+
+def test_words_are_shifted_by_one() -> None:
+    assert shifted(torch.tensor([[[5, 6, END, ABSENT, ABSENT]]])).tolist() == [[[END, 5, 6, END, END]]]
+
+
+def test_without_scheduled_sampling_it_is_teacher_forcing(network, batch) -> None:
+    before = shifted(batch["words"])
+    forced = network.decoder(batch["features"].float(), batch["counts"], before)
+    torch.testing.assert_close(spoken(network, remembered(network, batch), before, 0.0), forced)
+
+
+def test_scheduled_sampling_grows_with_the_training(network, batch) -> None:
+    """At the beginning there is none of it; the share is that of the words that are the network's own."""
+    options = CaptionOptions(0.0, scheduled_sampling=0.8)
+    batch["progress"] = torch.tensor(0.0)
+    torch.testing.assert_close(learning(options).loss(network, batch), learning().loss(network, batch))
+    memory = remembered(network, batch)
+    decoder, seen = network.decoder, []
+    advance = decoder.advance
+
+    def recorded(tokens, state, memory):
+        seen.append(tokens)
+        return advance(tokens, state, memory)
+
+    decoder.advance = recorded  # type: ignore[method-assign]
+    try:
+        before = torch.full((2, 500, 5), 2)
+        before[..., 0] = END
+        torch.manual_seed(0)
+        spoken(network, memory, before, 0.4)
+    finally:
+        del decoder.advance
+    given = torch.stack(seen, dim=2)
+    assert (given[..., 0] == END).all(), "the first word before is the start"
+    own = [(given[..., i] != 2).float().mean().item() for i in range(1, 5)]
+    assert all(0.25 < share < 0.45 for share in own), own  # of the 40 % some happen to be the same word
+
+
+def test_word_dropout_hides_words_and_never_the_start(network, batch, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        captioning, "spoken", lambda n, m, before, own: seen.append(before) or spoken(n, m, before, own)
+    )
+    batch["words"] = batch["words"].expand(2, 2, 5).repeat(1, 100, 1)
+    batch["targets"] = batch["targets"].repeat(1, 100, 1)
+    torch.manual_seed(0)
+    learning(CaptionOptions(0.0, word_dropout=0.7)).loss(network, batch)
+    true, (before,) = shifted(batch["words"]), seen
+    assert (before[..., 0] == END).all()
+    assert (before[true == END] == END).all()
+    words = (true != END) & (true != UNKNOWN)
+    hidden = before[words] != true[words]
+    assert (before[words][hidden] == UNKNOWN).all()
+    assert 0.65 < hidden.float().mean().item() < 0.75
+
+
+@pytest.mark.parametrize(("epochs", "count"), [(19, 6), (10, 3), (7, 7), (3, 0), (30, 1)])
+def test_self_critical_epochs_are_the_last_ones(network, batch, epochs, count) -> None:
+    """`progress` is the number of the epoch over that of all, in float32."""
+    reward = Stub(lambda line, index: len(line))
+    plan = learning(CaptionOptions(0.0, self_critical=count, samples=2), reward=reward, epochs=epochs)
+    rewarded = []
+    for epoch in range(epochs):
+        reward.asked.clear()
+        batch["progress"] = torch.tensor(epoch / epochs)
+        plan.loss(network, batch)
+        rewarded += [epoch] if reward.asked else []
+    assert rewarded == list(range(epochs - count, epochs))
+
+
+def test_self_critical_learning_needs_a_reward(network, batch) -> None:
+    with pytest.raises(InputError, match="needs the training captions as its reward"):
+        learning(CaptionOptions(0.0, self_critical=10)).loss(network, batch)
+
+
+SAMPLES = [[[4, 5, END], [6, 7, 8], [9, END, ABSENT]], [[3, END, ABSENT], [4, END, ABSENT], [5, 6, END]]]
+
+
+def self_critical(network: CaptionNetwork, batch: dict[str, Tensor], rewards: Sequence[Sequence[float]], monkeypatch):
+    """The loss for samples that are fixed, and what was scored."""
+    monkeypatch.setattr(captioning, "sampled", lambda *_: torch.tensor(SAMPLES))
+    flat = {tuple(w for w in line if w != ABSENT): r for lines, row in zip(SAMPLES, rewards, strict=True)
+            for line, r in zip(lines, row, strict=True)}  # fmt: skip
+    reward = Stub(lambda line, index: flat[tuple(line)])
+    plan = learning(CaptionOptions(0.0, self_critical=10, samples=3), reward=reward)
+    return plan.loss(network, batch), reward.asked
+
+
+def sentence_scores(network: CaptionNetwork, batch: dict[str, Tensor]) -> np.ndarray:
+    """Log-probabilities of the samples, (2, 3)."""
+    table = log_probabilities(network, batch, SAMPLES)
+    return np.array(
+        [[sum(table[b, s, i, w] for i, w in enumerate(line) if w != ABSENT) for s, line in enumerate(lines)]
+         for b, lines in enumerate(SAMPLES)]
+    )  # fmt: skip
+
+
+def test_the_self_critical_loss_by_hand(network, batch, monkeypatch) -> None:
+    """Weights are the rewards minus the mean of the others: (4, 0, 1) -> 3.5, -2.5, -1. The end is rewarded too."""
+    loss, asked = self_critical(network, batch, [[4, 0, 1], [2, 2, 2]], monkeypatch)
+    scores = sentence_scores(network, batch)[0]
+    words = 3 + 3 + 2 + 2 + 2 + 3
+    assert loss.item() == pytest.approx(-(3.5 * scores[0] - 2.5 * scores[1] - 1.0 * scores[2]) / words, rel=1e-4)
+    assert asked == [([[4, 5, END], [6, 7, 8], [9, END], [3, END], [4, END], [5, 6, END]], [0, 0, 0, 1, 1, 1])]
+
+
+def test_samples_better_than_the_others_become_likelier(network, batch, monkeypatch) -> None:
+    changed = copy.deepcopy(network)
+    loss, _ = self_critical(changed, batch, [[4, 0, 1], [0, 3, 0]], monkeypatch)
+    loss.backward()
+    with torch.no_grad():
+        for parameter in changed.decoder.parameters():
+            if parameter.grad is not None:
+                parameter -= 2e-3 * parameter.grad
+    gained = sentence_scores(changed, batch) - sentence_scores(network, batch)
+    assert gained[0, 0] > 0 > gained[0, 1]
+    assert gained[1, 1] > max(gained[1, 0], gained[1, 2])
+
+
+def test_equal_rewards_teach_nothing(network, batch, monkeypatch) -> None:
+    changed = copy.deepcopy(network)
+    loss, _ = self_critical(changed, batch, [[2, 2, 2], [5, 5, 5]], monkeypatch)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(p.grad is None or not p.grad.any() for p in changed.parameters())
+
+
+def test_sampled_captions_end_and_never_hold_the_unknown_word(network, batch) -> None:
+    torch.manual_seed(0)
+    drawn = sampled(network, remembered(network, batch), 200, 6)
+    assert drawn.shape[:2] == (2, 200)
+    assert drawn.shape[2] <= 6
+    assert not (drawn == UNKNOWN).any()
+    ended = 0
+    for line in drawn.flatten(0, 1).tolist():
+        if END in line:
+            end = line.index(END)
+            assert ABSENT not in line[:end]
+            assert set(line[end + 1 :]) <= {ABSENT}
+            ended += 1
+        else:
+            assert ABSENT not in line
+    assert ended > 0
+
+
+def test_words_are_drawn_by_their_probabilities() -> None:
+    torch.manual_seed(0)
+    logits = torch.tensor([0.0, 1.0, -1.0, -torch.inf, 2.0])
+    drawn = drawn_from(logits.expand(1, 20000, 5))
+    shares = torch.bincount(drawn.flatten(), minlength=5) / 20000
+    torch.testing.assert_close(shares, logits.softmax(dim=0), atol=0.015, rtol=0)
+    assert shares[3] == 0
+
+
+def test_what_is_measured(network, batch) -> None:
+    """Nats over all words; the greedy captions are handed to the judge, and compared with the words without end."""
+    memory = remembered(network, batch)
+    with torch.no_grad():
+        tokens, lengths, _ = greedy(network, memory, 8)
+    said = as_lists(tokens[:, 0], lengths[:, 0])
+    batch["words"] = torch.full((2, 2, 9), ABSENT)
+    for clip in range(2):
+        batch["words"][clip, 0, :2] = torch.tensor([5, END])
+    batch["words"][0, 1, : len(said[0]) + 1] = torch.tensor([*said[0], END])
+    batch["words"][1, 1, :2] = torch.tensor([6, END])
+    batch["targets"] = batch["words"]
+    judge = Stub(lambda line, index: 1.5 + index)
+    plan = CaptionLearning(CaptionOptions(), 10, 8, judge=judge)
+    with torch.no_grad():
+        found = plan.measure(network, batch)
+    assert judge.asked == [(said, [0, 1])]
+    assert found["CIDEr-D"] == (torch.tensor(4.0, dtype=torch.float64), 2)
+    assert (found["accuracy"][0].item(), found["accuracy"][1]) == (1, 2)
+    words = batch["words"].tolist()
+    table = log_probabilities(network, batch, words)
+    nats = -sum(table[b, r, i, w] for b in range(2) for r in range(2) for i, w in enumerate(words[b][r]) if w != ABSENT)
+    assert found["loss"][0].item() == pytest.approx(nats, rel=1e-5)
+    assert found["loss"][1] == 6 + len(said[0]) + 1
+
+
+def test_pixels_give_what_their_features_give(network, batch) -> None:
+    clips = torch.randint(0, 256, (2, 3, 20, 24, 3), dtype=torch.uint8)
+    features = network.frame_features(clips.flatten(0, 1)).unflatten(0, (2, 3))
+    by_pixels = {**{key: value for key, value in batch.items() if key != "features"}, "clips": clips}
+    by_features = {**batch, "features": features}
+    torch.testing.assert_close(learning().loss(network, by_pixels), learning().loss(network, by_features))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"label_smoothing": 1.0}, "label_smoothing is a share from 0 to below 1, not 1.0"),
+        ({"word_dropout": -0.1}, "word_dropout is a share"),
+        ({"scheduled_sampling": 2.0}, "scheduled_sampling is a share"),
+        ({"self_critical": -1}, "self_critical counts epochs"),
+        ({"samples": 1}, "at least 2 samples of a clip, not 1"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_odd_options_are_refused(options, said) -> None:
+    with pytest.raises(InputError, match=said):
+        CaptionOptions(**options)
+
+
+def test_the_network_of_these_tests_is_undecided(network, batch) -> None:
+    """Otherwise the tests above would show little."""
+    table = np.exp(log_probabilities(network, batch, SAID))
+    assert table.max() < 0.999
+    assert table.shape[-1] == len(WORDS)
