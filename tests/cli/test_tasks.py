@@ -43,12 +43,19 @@ class Scaling:
         return write_scale_bundle(Path(path))
 
     def evaluate(self, bundle, data, split, device, threads, **options):
-        self.asked.append(("evaluate", str(data), split, device, threads, options))
-        by_age = {"0-9": {"MAE": 1.5, "n": 2}, "10-19": {"MAE": 2.5, "n": 1}}
-        return {"n": 3, "metrics": {"MAE": 1.8333, "CS@5": 1.0}, "by_age": by_age, "skipped": {}, "mode": "as deployed"}
+        self.asked.append(("evaluate", data, split, device, threads, options))
+        return {
+            "n": 3,
+            "metrics": {"MAE": 1.8333, "CS@5": 1.0},
+            "by_age": {"0-9": {"MAE": 1.5, "n": 2}, "10-19": {"MAE": 2.5, "n": 1}},
+            "skipped": {},
+            "mode": "as deployed",
+            "not_computed": {"RMSE": "no root", "R2": "no square", "R4": "no square"},
+            "examples": [{"clip": "a.jpg", "age": 3.25}, {"clip": "b.jpg", "age": 41.0}],
+        }
 
-    def plot(self, path, output):
-        self.asked.append(("plot", Path(path), output))
+    def plot(self, path, output, **options):
+        self.asked.append(("plot", Path(path), output, *options.items()))
         return [Path(output or Path(path) / "curves.png")]
 
 
@@ -168,6 +175,11 @@ def test_evaluate_judges_the_bundle(edgedl, scaling, scale_bundle):
     assert (document["n"], document["metrics"]) == (3, {"MAE": 1.8333, "CS@5": 1.0})
 
 
+def test_evaluate_without_data_leaves_the_choice_to_the_task(edgedl, scaling, scale_bundle):
+    assert edgedl("evaluate", scale_bundle, "--split", "val").status == 0
+    assert scaling.asked == [("evaluate", None, "val", "cpu", None, {})]
+
+
 def test_evaluate_hands_on_what_was_asked_for(edgedl, scaling, scale_bundle):
     options = ("--split", "val", "--aligned", "--threads", "2", "--variant", "fp32", "--device", "auto")
     assert edgedl("evaluate", scale_bundle, "--data", "x", *options).status == 0
@@ -182,9 +194,34 @@ def test_evaluate_prints_tables(edgedl, scale_bundle):
     assert ["10-19", "2.5", "1"] in [line.split() for line in lines]
     assert "skipped: none" in lines
     assert "mode: as deployed" in lines
+    assert "not_computed: RMSE (no root); R2, R4 (no square)" in lines
+    assert lines[-3:] == ["clip    age", "a.jpg  3.25", "b.jpg  41.0"]
 
 
 def test_plot_draws_a_run(edgedl, scaling, run_folder):
     assert edgedl("plot", run_folder).out == f"{run_folder / 'curves.png'}\n"
     assert edgedl("plot", run_folder, "-o", "a.png", "--json").document["pictures"] == ["a.png"]
     assert scaling.asked == [("plot", run_folder, None), ("plot", run_folder, "a.png")]
+
+
+def test_plot_hands_a_clip_on(edgedl, scaling, run_folder):
+    assert edgedl("plot", run_folder, "--clip", "a.mp4", "-o", "a.png").out == "a.png\n"
+    assert scaling.asked == [("plot", run_folder, "a.png", ("clip", "a.mp4"))]
+
+
+def test_plot_takes_a_bundle_for_a_clip_only(edgedl, scaling, scale_bundle, tmp_path):
+    packed = tmp_path / "packed.edge"
+    assert edgedl("pack", scale_bundle, "-o", packed).status == 0
+    for bundle in (scale_bundle, packed):
+        result = edgedl("plot", bundle)
+        assert (result.status, result.out) == (2, "")
+        assert "is a bundle and has no curves" in result.err
+        assert edgedl("plot", bundle, "--clip", "a.mp4", "-o", "a.png").status == 0
+        assert scaling.asked[-1] == ("plot", bundle, "a.png", ("clip", "a.mp4"))
+
+
+def test_plot_refuses_a_file_that_is_neither(edgedl, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(b"no bundle")
+    result = edgedl("plot", tmp_path / "photo.jpg")
+    assert (result.status, result.out) == (2, "")
+    assert "photo.jpg" in result.err

@@ -121,6 +121,15 @@ def test_the_bundle_is_judged_through_the_task(age_bundle, tmp_path, aligned):
     assert result.get("not_found", 0) == 0, "the detector finds painted faces"
 
 
+def test_without_data_painted_faces_are_judged(age_bundle, monkeypatch):
+    """The validation part, which no training ever sees."""
+    monkeypatch.setattr("edgedl.data.synthetic_faces.EMBEDDED_FACES", 60)
+    result = task("age").evaluate(age_bundle, None, None, "cpu", 1, aligned=True)
+    assert (result["n"], result["dataset"], result["skipped"]) == (6, "synthetic-faces", {})
+    assert 0 < result["metrics"]["MAE"] < 80
+    assert task("age").evaluate(age_bundle, None, "train", "cpu", 1, aligned=True)["n"] == 54
+
+
 def test_a_split_that_is_not_there_is_named(age_bundle, tmp_path):
     folder = faces_folder(tmp_path / "UTKFace", 3)
     with pytest.raises(InputError, match="no split 'test'"):
