@@ -94,7 +94,8 @@ def look(network: CaptionNetwork, vocabulary: Vocabulary, pixels: NDArray[np.uin
         where = network.decoder.attention(tokens[None, :1], memory)[0, 0]  # (L, T·P), or (L, P) of the mean
         where = where[: lengths[0]]  # the end is no word
         grids = _grids(network, frames, features.shape[1])  # (T, P, h, w)
-        shares = where.reshape(len(where), where.shape[1] // grids.shape[1], -1).expand(-1, len(frames), -1)  # (L, T, P)
+        places = grids.shape[1]
+        shares = where.reshape(len(where), where.shape[1] // places, places).expand(-1, len(frames), -1)  # (L, T, P)
         seen = torch.einsum("ltp,tphw->lthw", shares.double(), grids.double())
         seen /= seen.sum(dim=(1, 2, 3), keepdim=True)
     return Looked(captions, seen.numpy())

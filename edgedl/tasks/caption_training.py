@@ -24,7 +24,7 @@ from edgedl.nn.captioning import AttentionDecoder, CaptionNetwork, Decoder, Mean
 from edgedl.nn.efficientnet_lite import EfficientNetLite0
 from edgedl.nn.strided import StridedEncoder
 from edgedl.tasks.caption_digits import features_of, learn_visual_words
-from edgedl.tasks.caption_recipes import SHORTER, Recipe, embedded_recipe, photo_recipe
+from edgedl.tasks.caption_recipes import Recipe, embedded_recipe, photo_recipe
 from edgedl.training.arguments import share_of_epochs, train_options
 from edgedl.training.captioning import CaptionLearning, CaptionOptions
 from edgedl.training.cider import CiderD
@@ -95,7 +95,8 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
         raise InputError(f"{run_path} was begun with --seed {known['seed']}, not {options.seed}; resume it with that")
     if isinstance(dataset, CaptionDataset):
         # What training sees is what the bundle will see.
-        dataset = dataset.sampled(FrameSampling.from_json(known["frames"]), shorter=known["shorter"])
+        settings = settings_of(known)
+        dataset = dataset.sampled(settings.frames, shorter=settings.shorter)
     train, validation = dataset.split("train"), dataset.split("val")
     vocabulary = Vocabulary(tuple(known["vocabulary"])) if run else _vocabulary(train, args.rarest or recipe.rarest)
     config = {**known, "vocabulary": list(vocabulary.words)}
@@ -170,7 +171,7 @@ def weights_of(config: Mapping[str, Any]) -> list[PublicWeights]:
 
 def settings_of(config: Mapping[str, Any]) -> CaptionSettings:
     """What a run's bundle fixes outside its graph: which frames, and how large they are kept."""
-    return CaptionSettings(FrameSampling.from_json(config["frames"]), SHORTER[config["encoder"]])
+    return CaptionSettings(FrameSampling.from_json(config["frames"]), int(config["shorter"]))
 
 
 def captioner_of(run: Run) -> tuple[CaptionNetwork, Vocabulary, CaptionSettings]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgedl.tasks import caption_recipes, caption_training
+from edgedl.tasks import caption_training
 from edgedl.training.run import Run
 from tests.edgedl.tasks.captioners import WORDS, SmallEncoder, captioner
 
@@ -24,6 +24,7 @@ CONFIG: dict[str, Any] = {
     "max_length": 8,
     "length_penalty": 0.7,
     "frames": {"kind": "even", "n": 3},
+    "shorter": 64,
     "frozen": True,
     "weights": [],
     "license": "Apache-2.0",
@@ -38,7 +39,6 @@ HISTORY = [{"epoch": e, "train_loss": 3 / e, "validation_loss": 3.3 / e, "CIDEr-
 def know_the_small_encoder(patch: pytest.MonkeyPatch) -> None:
     """Runs may name the encoder ``small``."""
     patch.setitem(caption_training._ENCODERS, "small", SmallEncoder)
-    patch.setitem(caption_recipes.SHORTER, "small", 2 * SmallEncoder.size)
 
 
 def write_run(path: Path, kind: str = "attention") -> Run:

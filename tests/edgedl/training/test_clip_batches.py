@@ -201,28 +201,45 @@ def test_features_are_padded_and_seen_both_ways_in_training_only(features):
     assert drawn == {1.0, -1.0}
 
 
-def test_pixels_in_training_are_some_of_the_frames():
-    clips = np.arange(4 * 10, dtype=np.uint8).reshape(4, 10, 1, 1) * np.ones((1, 1, 2, 3), np.uint8)
-    inputs = PixelInputs(clips, frames=4)
-    assert len(inputs) == 4
+@pytest.fixture
+def pixels() -> tuple[np.ndarray, np.ndarray]:
+    """Three clips of 1, 10 and 6 frames of 2 × 2 pixels; the left half has the frame's number, the right 100 more."""
+    frames = np.arange(17, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    frames[:, :, 1] += 100
+    return frames, np.array([0, 1, 11, 17])
+
+
+def test_pixels_are_padded_and_whole_in_validation(pixels):
+    inputs = PixelInputs(*pixels, drawn=4, mirrored=True)
+    assert len(inputs) == 3
     whole = inputs.take(np.array([2, 1]), None)
-    assert whole["clips"].shape == (2, 10, 2, 3, 3)
-    assert whole["counts"].tolist() == [10, 10]
-    assert whole["clips"][0, :, 0, 0, 1].tolist() == list(range(20, 30))
-    some = inputs.take(np.array([2, 1]), np.random.default_rng(0))
-    assert some["counts"].tolist() == [4, 4]
-    for row, first in enumerate((20, 10)):
-        taken = some["clips"][row, :, 0, 0, 0].tolist()
-        assert taken == sorted(set(taken))
-        assert len(taken) == 4
-        assert first <= taken[0] <= taken[-1] < first + 10
-    assert some["clips"][0, :, 0, 0, 0].tolist() != [x + 10 for x in some["clips"][1, :, 0, 0, 0].tolist()]
+    assert whole["clips"].shape == (2, 10, 2, 2, 3)
+    assert whole["clips"].dtype == torch.uint8
+    assert whole["counts"].tolist() == [6, 10]
+    assert whole["clips"][0, :, 0, 0, 1].tolist() == [*range(11, 17), 0, 0, 0, 0]
+    assert whole["clips"][1, :, 0, 1, 2].tolist() == list(range(101, 111))
 
 
-def test_colour_clips_stay_as_they_are():
-    clips = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 3), np.uint8)
-    taken = PixelInputs(clips).take(np.array([1, 0]), np.random.default_rng(0))["clips"]
-    np.testing.assert_array_equal(taken.numpy(), clips[[1, 0]])
+def test_pixels_in_training_are_some_of_the_frames_and_mirrored_by_chance(pixels):
+    inputs = PixelInputs(*pixels, drawn=4, mirrored=True)
+    chance = np.random.default_rng(0)
+    ways, choices = set(), set()
+    for _ in range(30):
+        some = inputs.take(np.array([2, 0, 1]), chance)
+        assert some["counts"].tolist() == [4, 1, 4]
+        for row, (first, count) in enumerate(((11, 6), (0, 1), (1, 10))):
+            halves = some["clips"][row, : min(4, count), 0, :, 0].numpy()
+            mirrored = bool(halves[0, 0] > halves[0, 1])
+            taken = halves[:, 1 if mirrored else 0].tolist()
+            assert (np.abs(np.diff(halves.astype(int), axis=1)) == 100).all(), "a clip is mirrored as a whole"
+            assert taken == sorted(set(taken))
+            assert first <= taken[0] <= taken[-1] < first + count
+            ways.add((row, mirrored))
+            choices.add((row, *taken))
+    assert len(ways) == 6
+    assert len([choice for choice in choices if choice[0] == 2]) > 10
+    plain = PixelInputs(*pixels).take(np.array([1]), chance)
+    assert plain["clips"][0, :, 0, 0, 0].tolist() == list(range(1, 11))
 
 
 @pytest.mark.parametrize(
