@@ -80,7 +80,14 @@ def test_the_demo_of_a_fresh_clone(tmp_path):
     subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True, timeout=120)
     done = make(clone, "demo", "SERVE=0", timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
-    for expected in ("edgedl pull age", "the same answers on cpu", "portrait.jpg", "edgedl train age", "small.edge"):
+    for expected in (
+        "edgedl pull age",
+        "the same answers on cpu",
+        "portrait.jpg",
+        "edgedl train age",
+        "small.edge",
+        "digit ",
+    ):
         assert expected in done.stdout
     assert (clone / "demo" / "portrait-age.jpg").is_file()
     status = subprocess.run(

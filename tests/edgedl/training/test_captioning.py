@@ -197,8 +197,9 @@ def self_critical(network: CaptionNetwork, batch: dict[str, Tensor], rewards: Se
 
 
 def sentence_scores(network: CaptionNetwork, batch: dict[str, Tensor]) -> np.ndarray:
-    """Log-probabilities of the samples, (2, 3)."""
+    """Log-probabilities of the samples, (2, 3), among those that can be drawn: without `UNKNOWN`."""
     table = log_probabilities(network, batch, SAMPLES)
+    table -= np.log(1 - np.exp(table[..., UNKNOWN : UNKNOWN + 1]))
     return np.array(
         [[sum(table[b, s, i, w] for i, w in enumerate(line) if w != ABSENT) for s, line in enumerate(lines)]
          for b, lines in enumerate(SAMPLES)]
@@ -233,6 +234,46 @@ def test_equal_rewards_teach_nothing(network, batch, monkeypatch) -> None:
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is None or not p.grad.any() for p in changed.parameters())
+
+
+def test_the_unknown_word_neither_gains_nor_loses_by_what_is_drawn(network, batch, monkeypatch) -> None:
+    """It is never drawn, so it could only ever gain: bad samples would pour their probability into it."""
+    changed = copy.deepcopy(network)
+    loss, _ = self_critical(changed, batch, [[4, 0, 1], [0, 3, 0]], monkeypatch)
+    loss.backward()
+    gradient = changed.decoder.word_bias.grad
+    assert gradient[UNKNOWN] == 0
+    assert gradient[END] != 0
+
+
+def test_samples_are_drawn_from_the_distribution_that_is_changed(network, batch, monkeypatch) -> None:
+    """Else its loss has no bound. The mean of -log p over many samples is the mean entropy where they were drawn."""
+    torch.manual_seed(0)
+    seen: list[tuple[Tensor, Tensor]] = []
+    original = captioning.spoken
+
+    def spy(*arguments: object) -> Tensor:
+        logits = original(*arguments)
+        seen.append((logits, arguments[2]))
+        return logits
+
+    monkeypatch.setattr(captioning, "spoken", spy)
+    drawn: list[Tensor] = []
+    sample = captioning.sampled
+    monkeypatch.setattr(captioning, "sampled", lambda *a: drawn.append(sample(*a)) or drawn[-1])
+    shaky = copy.deepcopy(network).train()
+    shaky.decoder.dropout.p = 0.5
+    plan = learning(CaptionOptions(0.0, self_critical=10, samples=400), reward=Stub(lambda line, index: len(line)))
+    plan.loss(shaky, batch)
+    assert shaky.training, "it goes on as it was"
+    logits = seen[0][0].detach().double()
+    logits[..., UNKNOWN] = -torch.inf
+    spoken_of = logits.log_softmax(dim=-1)
+    words = drawn[0] != ABSENT
+    nats = -spoken_of.gather(-1, drawn[0].clamp(min=0).unsqueeze(-1)).squeeze(-1)[words]
+    entropy = -(spoken_of.exp() * spoken_of.nan_to_num(neginf=0)).sum(dim=-1)[words]
+    assert float(nats.mean()) == pytest.approx(float(entropy.mean()), abs=5 * float(nats.std()) / len(nats) ** 0.5)
+    assert float(nats.std()) > 0.1, "there is something to draw"
 
 
 def test_sampled_captions_end_and_never_hold_the_unknown_word(network, batch) -> None:
