@@ -267,6 +267,8 @@ def test_samples_are_drawn_from_the_distribution_that_is_changed(network, batch,
     plan.loss(shaky, batch)
     assert shaky.training, "it goes on as it was"
     logits = seen[0][0].detach().double()
+    plain = network.decoder(batch["features"].float(), batch["counts"], seen[0][1]).detach().double()
+    torch.testing.assert_close(logits, plain, atol=1e-5, rtol=0)  # neither drawn nor scored with dropout
     logits[..., UNKNOWN] = -torch.inf
     spoken_of = logits.log_softmax(dim=-1)
     words = drawn[0] != ABSENT
