@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 SIZE = 64
 GRID = 8
+LOGITS = 8.0
+"""Divides a logit, so that it is about as large as the other features."""
+
 _CHANNELS = (24, 48, 64, 64)
 _STRIDES = (2, 2, 1, 1)
 
@@ -17,7 +20,7 @@ class StridedEncoder(nn.Module):
 
     After Fang et al. 2015, "From captions to visual concepts and back", section 3: a detector of words that is taught
     by whole pictures with their words, without boxes. Four convolutions give the evidence for each of W words at each
-    place of a grid of g × g; a word's features are its probability in each row, in each column and in the whole frame,
+    place of a grid of g × g; a word's features are its probability in each row and in each column, its largest logit,
     and which word it is: F = 2g + 1 + W. A decoder sees a grid of one row of W places.
 
     Args:
@@ -52,8 +55,10 @@ class StridedEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class."""
-        likely = self.evidence(frames).sigmoid()  # (N, W, g, g)
-        rows, columns = likely.amax(dim=3), likely.amax(dim=2)  # (N, W, g)
+        evidence = self.evidence(frames)  # (N, W, g, g)
+        rows, columns = evidence.amax(dim=3), evidence.amax(dim=2)  # (N, W, g)
+        # Two words may both be as good as certain; which is the more so can only be told from the logits.
+        strongest = rows.amax(dim=2, keepdim=True) / LOGITS
         names = self.names.expand(frames.shape[0], -1, -1)
-        features = torch.cat([rows, columns, rows.amax(dim=2, keepdim=True), names], dim=2)  # (N, W, F)
+        features = torch.cat([rows.sigmoid(), columns.sigmoid(), strongest, names], dim=2)  # (N, W, F)
         return features.transpose(1, 2).unsqueeze(2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from edgedl.data.bouncing_digits import ABSENT, DIGIT_WORDS, BouncingDigits
 from edgedl.data.clip_features import ClipFeatures
-from edgedl.nn.strided import StridedEncoder
+from edgedl.nn.strided import GRID, StridedEncoder
 
 log = logging.getLogger(__name__)
 
@@ -61,15 +61,59 @@ def learn_visual_words(encoder: StridedEncoder, dataset: BouncingDigits, seed: i
     encoder.eval()
 
 
-def features_of(encoder: StridedEncoder, dataset: BouncingDigits) -> ClipFeatures:
-    """The features of all clips, in memory."""
+def features_of(encoder: StridedEncoder, dataset: BouncingDigits, *, recombined: bool = False) -> ClipFeatures:
+    """The features of all clips, in memory.
+
+    Args:
+        encoder: in evaluation mode.
+        dataset: n clips.
+        recombined: adds a second view, see `recombine`.
+    """
     clips = dataset.pixels()
     parts: list[NDArray[np.float16]] = []
     with torch.no_grad():
         for start in range(0, len(clips), BATCH):
             frames = clips[start : start + BATCH].reshape(-1, *clips.shape[2:])
             parts.append(encoder(_levels(frames)).flatten(2).transpose(1, 2).numpy().astype(np.float16))
-    return ClipFeatures({"plain": np.concatenate(parts)}, np.arange(len(clips) + 1) * clips.shape[1])
+    views = {"plain": np.concatenate(parts)}
+    if recombined:
+        shape = (*clips.shape[:2], *views["plain"].shape[1:])
+        views["recombined"] = recombine(views["plain"].reshape(shape), dataset).reshape(views["plain"].shape)
+    return ClipFeatures(views, np.arange(len(clips) + 1) * clips.shape[1])
+
+
+def recombine(features: NDArray[np.float16], dataset: BouncingDigits, seed: int = 0) -> NDArray[np.float16]:
+    """Gives the digits of each clip that jump about the traces of digits that move, in another clip taken by chance.
+
+    A jumping clip teaches which digits there are, and nothing else (`edgedl.data.bouncing_digits.learnt_words`). With
+    its own traces, a decoder learns to name digits that jump; with these, to name a digit however it moves.
+
+    Args:
+        features: (n, T, W, F) of a `StridedEncoder`.
+        dataset: the n clips.
+        seed: of the choice.
+
+    Returns:
+        (n, T, W, F); clips that move are as they were.
+    """
+    trace = slice(0, 2 * GRID)  # of a word's features: its rows and columns
+    digits, jumping = dataset.digits(), dataset.jumping()
+    apart = ~jumping & (digits[:, 0] != digits[:, 1])
+    chance = np.random.default_rng(seed)
+    mixed = features.copy()
+    for two in (False, True):
+        givers = np.flatnonzero(apart & ((digits[:, 1] != ABSENT) == two))
+        takers = np.flatnonzero(jumping & ((digits[:, 1] != ABSENT) == two))
+        if not len(givers):
+            continue
+        for taker, giver in zip(takers, chance.choice(givers, len(takers)), strict=True):
+            columns = range(1 + two)
+            given = [features[giver, :, digits[giver, column], trace] for column in columns]
+            if two and digits[taker, 0] == digits[taker, 1]:
+                given = [np.maximum(*given)] * 2
+            for column in columns:
+                mixed[taker, :, digits[taker, column], trace] = given[column]
+    return mixed
 
 
 def _levels(frames: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> Tensor:

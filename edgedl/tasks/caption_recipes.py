@@ -84,7 +84,7 @@ def embedded_recipe() -> Recipe:
     words = len(DIGIT_WORDS)
     return Recipe(
         options=TrainOptions(
-            epochs=10,
+            epochs=8,
             batch_size=32,
             optimiser="adamw",
             lr=5e-3,

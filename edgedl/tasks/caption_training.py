@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 JUDGED_AT_ONCE = 50
 
-EMBEDDED_CLIPS, HELD_OUT_CLIPS = 8000, 600
+EMBEDDED_CLIPS, HELD_OUT_CLIPS = 12000, 600
 
 MOST_PIXEL_BYTES = 8 << 30
 """Of the frames that an encoder learns from."""
@@ -247,7 +247,7 @@ def _inputs(
     parts = {"train": train, "val": validation}
     if isinstance(network.encoder, StridedEncoder):
         return {
-            name: FeatureInputs(features_of(network.encoder, part))
+            name: FeatureInputs(features_of(network.encoder, part, recombined=name == "train"))
             for name, part in parts.items()
             if isinstance(part, BouncingDigits)
         }
