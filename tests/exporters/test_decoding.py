@@ -11,7 +11,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -109,6 +109,7 @@ def test_more_hypotheses_than_sequences_leave_empty_ones(table_graph: bytes) -> 
 
 
 @settings(max_examples=60, deadline=None)
+@example(seed=248, width=4, length=4, penalty=1.0, suppressed=(1, 3), end=2)
 @given(
     seed=st.integers(0, 10**6),
     width=st.integers(1, 6),
@@ -121,7 +122,10 @@ def test_any_rule(seed: int, width: int, length: int, penalty: float, suppressed
     rule = Rule(width, length, penalty, end, suppressed)
     module = TableSearch(rule, 5)
     table = 2 * np.random.default_rng(seed).standard_normal((2, 5, 5))
-    assert_same(in_torch(module, table), module.reference(table), 1e-12)
+    # 4 0 0 4 0 and 4 0 4 0 0 make the same steps in another order: only rounding tells their sums apart.
+    decided = module.margins(torch.from_numpy(table)).numpy() > 1e-9
+    answers, expected = in_torch(module, table), module.reference(table)
+    assert_same([answer[decided] for answer in answers], tuple(e[decided] for e in expected), 1e-12)
 
 
 @settings(max_examples=25, deadline=None)
