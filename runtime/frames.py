@@ -15,8 +15,9 @@ from runtime.media import RGBImage, opencv
 MOST_FRAMES = 256
 """More frames of a clip than this are never taken."""
 
-MAX_CLIP_BYTES = 256 << 20
-"""All frames of a clip together, as they are kept in memory."""
+MAX_CLIP_BYTES = 64 << 20
+"""All frames of a clip together, as they are kept in memory. A graph that looks at them holds five times as much again,
+because it turns levels into float32: so a clip costs at most about 400 MB."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
-from runtime.frames import Frames, FrameSampling
+from runtime.frames import MAX_CLIP_BYTES, Frames, FrameSampling, check_clip_size
 from runtime.media import MAX_PIXELS, encode_jpeg
 from runtime.pipelines import open_engines
 from runtime.video import ClipSource, VideoLimits, read_frames
@@ -23,7 +23,8 @@ MODEL = "caption"
 INPUTS, OUTPUTS = {"clips", "counts"}, {"tokens", "lengths", "scores"}
 
 FRAMES_AT_ONCE = 32
-"""Frames in one run of the graph: as many clips as give that many, or a single one. Bounds the memory of a run."""
+"""Frames in one run of the graph: as many clips as give that many, or a single one. With `MAX_CLIP_BYTES`, which all
+pixels of a run stay below, it bounds the memory: EfficientNet-Lite0 takes 10 MB for a frame of any size."""
 
 THUMBNAIL_HEIGHT = 160
 
@@ -129,14 +130,19 @@ class CaptionPipeline:
     def captions(self, clips: Sequence[NDArray[np.uint8]]) -> list[tuple[Caption, ...]]:
         """The network alone: clips (T, H, W, 3), uint8 RGB, of any lengths and sizes -> their captions, the best first.
 
-        Clips of one frame size run together, `FRAMES_AT_ONCE` frames at a time; a shorter clip is filled up with its
-        last frame, which does not count.
+        Clips of one frame size run together, at most `FRAMES_AT_ONCE` frames and `MAX_CLIP_BYTES` at a time; a shorter
+        clip is filled up with its last frame, which does not count. An answer depends on its own clip alone.
+
+        Raises:
+            InputError: an array is no clip.
+            TooLargeError: a clip has more than `MAX_CLIP_BYTES`.
         """
         for index, clip in enumerate(clips):
             if clip.dtype != np.uint8 or clip.ndim != 4 or clip.shape[3] != 3 or 0 in clip.shape:
                 raise InputError(
                     f"clip {index}: expected uint8 (T, H, W, 3) with at least one frame, got {clip.dtype} {clip.shape}"
                 )
+            check_clip_size(clip.shape[1:], len(clip))
         answers: list[tuple[Caption, ...]] = [()] * len(clips)
         by_size: dict[tuple[int, ...], list[int]] = {}
         for index, clip in enumerate(clips):
@@ -145,7 +151,8 @@ class CaptionPipeline:
             # Clips of like length together, so that little is filled up; the sort is stable.
             waiting = sorted(indices, key=lambda index: -len(clips[index]))
             while waiting:
-                rows = max(1, FRAMES_AT_ONCE // len(clips[waiting[0]]))
+                longest = clips[waiting[0]]
+                rows = max(1, min(FRAMES_AT_ONCE // len(longest), MAX_CLIP_BYTES // longest.nbytes))
                 batch, waiting = waiting[:rows], waiting[rows:]
                 for index, found in zip(batch, self._run([clips[i] for i in batch]), strict=True):
                     answers[index] = found

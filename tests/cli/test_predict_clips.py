@@ -59,6 +59,18 @@ def test_a_folder_is_one_clip_and_a_pattern_many(edgedl, bundle, clips):
     assert "frames" not in edgedl("predict", bundle, clips / "frames" / "1.png").out.splitlines()[-1]
 
 
+def test_of_ten_thousand_pictures_those_are_read_that_are_looked_at(edgedl, bundle, clips, tmp_path):
+    real = (clips / "frames" / "2.png").read_bytes()
+    folder = tmp_path / "many"
+    folder.mkdir()
+    looked_at = {1250, 3750, 6250, 8750}
+    for index in range(10_000):
+        (folder / f"{index}.png").write_bytes(real if index in looked_at else b"")
+    (result,) = edgedl("predict", bundle, folder, "--json").document["results"]
+    assert result["caption"] == caption_of(100)
+    assert {frame["index"] for frame in result["frames"]} == looked_at
+
+
 def test_a_folder_of_videos_is_told_about_patterns(edgedl, bundle, clips):
     for path in (clips / "frames").iterdir():
         path.unlink()

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runtime import video as video_module
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError, MediaError, TooLargeError
 from runtime.frames import FrameSampling
 from runtime.manifest import TensorSpec
-from runtime.media import read_image, write_png
+from runtime.media import encode_jpeg, read_image, write_png
 from runtime.pipelines import caption as caption_module
 from runtime.pipelines import load
 from runtime.pipelines.caption import CaptionPipeline, CaptionSettings
@@ -110,8 +111,10 @@ def test_clips_together_answer_as_each_alone(pipeline: Any, clips: list[tuple[li
         assert [caption.score for caption in answer] == pytest.approx(SCORES)
 
 
-def test_clips_run_in_batches_of_bounded_size(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    shapes = []
+@pytest.fixture
+def runs(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shape of the clips in each run of the graph."""
+    shapes: list[tuple[int, ...]] = []
     engine = pipeline.engines["caption"]
 
     class Watched:
@@ -120,9 +123,60 @@ def test_clips_run_in_batches_of_bounded_size(pipeline: Any, monkeypatch: pytest
             return engine.run(inputs)
 
     monkeypatch.setitem(pipeline.engines, "caption", Watched())
+    return shapes
+
+
+def test_clips_run_in_batches_of_bounded_size(
+    pipeline: Any, runs: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(caption_module, "FRAMES_AT_ONCE", 8)
     pipeline.captions([clip_of([9] * count) for count in (1, 4, 3, 20, 1, 1)] + [clip_of([9], (7, 7))])
-    assert [shape[:2] for shape in shapes] == [(1, 20), (2, 4), (3, 1), (1, 1)]
+    assert [shape[:2] for shape in runs] == [(1, 20), (2, 4), (3, 1), (1, 1)]
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.sampled_from([(8, 8), (16, 24), (3, 5)])), min_size=1, max_size=12),
+    st.integers(1, 16),
+    st.integers(6 * 16 * 24 * 3, 20_000),
+)
+def test_any_bound_gives_the_same_answers(
+    pipeline: Any, runs: list[tuple[int, ...]], clips: list[tuple[int, tuple[int, int]]], frames: int, most: int
+) -> None:
+    pixels = [clip_of([(67 * number + 31 * i) % 256 for i in range(n)], size) for number, (n, size) in enumerate(clips)]
+    alone = [pipeline.captions([clip])[0] for clip in pixels]
+    runs.clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(caption_module, "FRAMES_AT_ONCE", frames)
+        patch.setattr(caption_module, "MAX_CLIP_BYTES", most)
+        together = pipeline.captions(pixels)
+    assert together == alone
+    assert all(np.prod(shape) <= most and (shape[0] == 1 or shape[0] * shape[1] <= frames) for shape in runs)
+
+
+def test_a_clip_that_would_fill_the_memory_is_refused(pipeline: Any, runs: list[tuple[int, ...]]) -> None:
+    huge = np.broadcast_to(np.zeros((1, 1, 1, 3), np.uint8), (9, 1000, 3000, 3))
+    with pytest.raises(TooLargeError, match="9 frames of 3000×1000 pixels take 81000000 bytes"):
+        pipeline.captions([clip_of([9]), huge])
+    assert runs == []
+
+
+def test_hundreds_of_large_photos_as_frames(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 photos of 12 megapixels are 18 GB; one at a time is decoded, and only those that are looked at."""
+    photo = np.zeros((3000, 4000, 3), np.uint8)
+    photo[..., 0] = 200
+    data, decoded = encode_jpeg(photo), []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        decoded.append(read_image(*args, **options))
+        return decoded[-1]
+
+    monkeypatch.setattr(video_module, "read_image", counted)
+    frames = pipeline.read([data] * 500)
+    assert [image.shape for image in decoded] == [(3000, 4000, 3)] * 4
+    assert frames.indices == (62, 187, 312, 437)
+    assert frames.pixels.shape == (4, 93, 125, 3), "reduced to the bundle's `shorter` before it is kept"
+    assert pipeline.predict(frames)["caption"] == "bright picture"
 
 
 def test_several_threads_at_once(pipeline: Any) -> None:
