@@ -95,6 +95,11 @@ class Decoder(nn.Module):
         """Scores of all words: (…, H) -> (…, V). Words are compared with their own vectors (Press and Wolf 2017)."""
         return F.linear(self.readout(self.dropout(hidden)), self.embedding.weight, self.word_bias)
 
+    def word_matrix(self) -> tuple[Tensor, Tensor]:
+        """The two products of `logits` as one, (H, V), and what is added, (V,): a search multiplies every word by it."""
+        vectors = self.embedding.weight.t()
+        return self.readout.weight.t() @ vectors, self.readout.bias @ vectors + self.word_bias
+
     def forward(self, features: Tensor, counts: Tensor, tokens: Tensor) -> Tensor:
         """Teacher forcing: the words so far (B, R, L), the first being `END` -> logits (B, R, L, V) of the next."""
         memory = self.remember(features, counts)
@@ -332,8 +337,13 @@ class CaptionNetwork(nn.Module):
     def _search(self, memory: Memory) -> dict[str, Any]:
         """What the search is called with."""
 
+        # Constants of the graph, so they are worked out once, before the loop; `logits` would do it at every word.
+        matrix, bias = self.decoder.word_matrix()
+        bias = bias.index_fill(0, torch.tensor([UNKNOWN], device=bias.device), float("-inf"))
+
         def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
-            return self.decoder.step(tokens, state, memory)
+            hidden, state = self.decoder.advance(tokens, state, memory)
+            return hidden @ matrix + bias, state
 
         return {
             "step": step,
@@ -343,5 +353,5 @@ class CaptionNetwork(nn.Module):
             "max_length": self.max_length,
             "length_penalty": self.length_penalty,
             "end": END,
-            "suppressed": (UNKNOWN,),
+            "suppressed": (),
         }

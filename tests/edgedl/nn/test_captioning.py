@@ -149,3 +149,11 @@ def test_where_the_mean_enters(form: str) -> None:
         states.append(decoder.step(tokens, decoder.begin(memory, 1), memory)[1])
     assert torch.equal(states[0][0], states[1][0]) == (form == "factored")
     assert not torch.equal(states[0][2], states[1][2])
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_the_word_matrix_is_readout_and_word_vectors_in_one(make: object) -> None:
+    decoder = lively(make)
+    hidden = torch.randn(3, 2, 8).double()
+    matrix, bias = decoder.word_matrix()
+    torch.testing.assert_close(hidden @ matrix + bias, decoder.logits(hidden), rtol=0, atol=1e-12)
