@@ -5,8 +5,9 @@
 ``clip``: pixels to sentences, by the exported graph through the pipeline's engine and by the same network in torch
 eager. ``decoding``: from the encoded clip to tokens, at batch 1 and 8, by the search inside the graph and by a Python
 loop that calls ``session.run`` of the single step, exported as the decoder has it, and does the rule of
-`exporters.decoding` in numpy (three argmax where others sort: it costs 0.2 ms a step). Tokens must be equal everywhere. Both sides of a comparison take turns in one process; a ratio is that of the medians, and
-above 1 the graph is faster. With one thread the ratio of processor time is given too, which a busy machine spoils less.
+`exporters.decoding` in numpy. Tokens must be equal everywhere. Both sides of a comparison take turns in one process; a
+ratio is that of the medians, and above 1 the graph is faster. With one thread the ratio of processor time is given too,
+which a busy machine spoils less.
 
 Without --run the encoder has its published weights and the decoder random ones that never end a sentence, so every
 search goes on to its 20th word. A trained run ends when its sentences do.

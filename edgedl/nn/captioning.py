@@ -96,7 +96,7 @@ class Decoder(nn.Module):
         return F.linear(self.readout(self.dropout(hidden)), self.embedding.weight, self.word_bias)
 
     def word_matrix(self) -> tuple[Tensor, Tensor]:
-        """The two products of `logits` as one, (H, V), and what is added, (V,): a search multiplies every word by it."""
+        """The two products of `logits` as one: a matrix (H, V), and what is added, (V,)."""
         vectors = self.embedding.weight.t()
         return self.readout.weight.t() @ vectors, self.readout.bias @ vectors + self.word_bias
 
@@ -336,7 +336,6 @@ class CaptionNetwork(nn.Module):
 
     def _search(self, memory: Memory) -> dict[str, Any]:
         """What the search is called with."""
-
         # Constants of the graph, so they are worked out once, before the loop; `logits` would do it at every word.
         matrix, bias = self.decoder.word_matrix()
         bias = bias.index_fill(0, torch.tensor([UNKNOWN], device=bias.device), float("-inf"))
