@@ -355,8 +355,8 @@ class BouncingDigits:
             InputError: there is no such split.
         """
         part = copy.copy(self)
-        wanted, _, count = name.partition("-")
-        if wanted not in (*_SPLITS, "all") or count not in ("", "1", "2"):
+        wanted, dash, count = name.partition("-")
+        if wanted not in (*_SPLITS, "all") or dash + count not in ("", "-1", "-2"):
             raise InputError(f"{NAME} has no split {name!r}; it has train, val, val-1, val-2, all")
         chosen = self._indices
         if wanted != "all":
