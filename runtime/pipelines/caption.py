@@ -227,7 +227,9 @@ class CaptionPipeline:
         """The captions of one clip, from tokens (K, L), lengths (K,) and scores (K,)."""
         try:
             return tuple(
-                Caption(self.vocabulary.decode(tokens[k, : lengths[k]]), float(scores[k])) for k in range(len(tokens))
+                Caption(self.vocabulary.decode(tokens[k, : lengths[k]]), float(scores[k]))
+                for k in range(len(tokens))
+                if k == 0 or scores[k] > -np.inf  # where fewer sentences exist than hypotheses, the rest are none
             )
         except InputError as error:  # the sender is not to blame
             raise BundleError(f"{self.bundle.path}: {error}") from error

@@ -126,6 +126,20 @@ def runs(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]
     return shapes
 
 
+def test_fewer_sentences_than_hypotheses(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = pipeline.engines["caption"]
+
+    class Few:
+        def run(self, inputs: Any) -> Any:
+            found = engine.run(inputs)
+            found["scores"][:, 1:] = -np.inf
+            return found
+
+    monkeypatch.setitem(pipeline.engines, "caption", Few())
+    answer = pipeline.predict(clip_of([9]))
+    assert (answer["score"], answer["alternatives"]) == (SCORES[0], []), "JSON has no infinity"
+
+
 def test_clips_run_in_batches_of_bounded_size(
     pipeline: Any, runs: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,7 +77,8 @@ def test_a_video_plays_beside_its_caption(page: Page, videos: dict[str, Path]) -
     first = caption.split()[0]
     assert others == [(f"{first} scene", "−0.50"), (f"{first} view", "−1.13")]
     widths = page.run("return [...document.querySelectorAll('.bar-of')].map((bar) => parseFloat(bar.style.width))")
-    assert widths == pytest.approx([100 * np.exp(-0.5), 100 * np.exp(-1.125)], abs=0.06)
+    assert widths == pytest.approx([100 * np.exp(-0.25), 100 * np.exp(-0.875)], abs=0.06), "beside the caption's −0.25"
+    assert not page.find(".card .quiet + .quiet").is_displayed(), "nothing to note"
     assert [label.text for label in page.all(".frames span")] == ["0.2 s", "0.7 s", "1.2 s", "1.7 s"]
     assert page.find("#spoken").get_attribute("textContent") == f"{caption}."
     video = page.find("#video")
@@ -101,6 +102,7 @@ def test_a_frame_is_visited_in_the_video(page: Page, videos: dict[str, Path]) ->
     video = page.find("#video")
     page.wait(lambda: not page.run("return arguments[0].seeking", video))
     assert page.run("return [arguments[0].paused, arguments[0].currentTime]", video) == [True, pytest.approx(1.24)]
+    assert [label.text for label in page.all(".frames [aria-current] span")] == ["1.2 s"]
 
 
 def test_thumbnails_are_the_frames_that_were_looked_at(page: Page, tmp_path: Path) -> None:
@@ -117,6 +119,10 @@ def test_a_video_that_only_the_server_can_read(page: Page, videos: dict[str, Pat
     page.show(videos[".avi"])
     assert [label.text for label in page.all(".frames span")] == ["0.2 s", "0.7 s", "1.2 s", "1.7 s"]
     page.wait(lambda: page.find("#picture").is_displayed())
+    assert page.find(".card .quiet + .quiet").text == (
+        "Note: this browser cannot play the video, so its frames are shown."
+    )
+    assert [label.text for label in page.all(".frames [aria-current] span")] == ["0.2 s"]
     script = "return document.getElementById('picture').toDataURL()"
     before = page.run(script)
     page.all(".frames button")[3].click()

@@ -21,7 +21,7 @@ class Captions {
     this.note = element("p", { class: "quiet" });
     this.summary = element("div", { class: "card" }, element("h2", {}, "Caption"), this.best, element("p", { class: "quiet" }, "score ", this.score), this.note);
     this.list = element("ol", { class: "sentences", role: "list" });
-    const words = "The log-probability over the length: the nearer to 0, the surer.";
+    const words = "The log-probability over the length: the nearer to 0, the surer. A full bar is as likely as the caption.";
     this.others = element("div", { class: "card" }, element("h2", {}, "Alternatives"), element("p", { class: "quiet" }, words), this.list);
     this.count = element("h2");
     this.grid = element("ul", { class: "frames", role: "list" });
@@ -33,9 +33,11 @@ class Captions {
     const { caption, score, alternatives, frames } = result;
     this.best.textContent = sentence(caption);
     this.score.textContent = written(score);
-    this.note.textContent = result.note ? `Note: ${result.note}.` : "";
-    this.note.hidden = !result.note;
-    this.list.replaceChildren(...alternatives.map((other) => this.#alternative(other)));
+    const still = !live && frames.length > 1 && this.stage.empty;
+    const notes = [result.note, still && "this browser cannot play the video, so its frames are shown"].filter(Boolean);
+    this.note.textContent = notes.length ? `Note: ${notes.join("; ")}.` : "";
+    this.note.hidden = !notes.length;
+    this.list.replaceChildren(...alternatives.map((other) => this.#alternative(other, score)));
     this.#showFrames(frames, live);
     const parts = [this.summary, ...(alternatives.length ? [this.others] : []), ...(frames.length > 1 ? [this.seen] : [])];
     if (parts.length !== this.panel.children.length || parts[0] !== this.panel.firstChild) this.panel.replaceChildren(...parts);
@@ -47,9 +49,9 @@ class Captions {
     this.panel.replaceChildren();
   }
 
-  #alternative({ caption, score }) {
+  #alternative({ caption, score }, best) {
     const bar = element("span", { class: "bar-of", "aria-hidden": "true" });
-    bar.style.width = `${(100 * Math.exp(score)).toFixed(1)}%`;
+    bar.style.width = `${(100 * Math.exp(score - best)).toFixed(1)}%`;
     return element("li", {}, element("span", { class: "words" }, sentence(caption)), element("span", { class: "value" }, written(score)), bar);
   }
 
@@ -62,12 +64,17 @@ class Captions {
       const label = frame.seconds === null ? `${index + 1}` : time(frame.seconds);
       const button = element("button", { type: "button", "aria-label": `Frame at ${label}` }, canvas, element("span", {}, label));
       button.disabled = live;
-      button.addEventListener("click", () => this.#visit(frame));
+      button.addEventListener("click", () => this.#choose(index, frame));
       this.#draw(canvas, frame, mine);
       return element("li", {}, button);
     });
     this.grid.replaceChildren(...items);
-    if (unshown) this.#visit(frames[0]);
+    if (unshown) this.#choose(0, frames[0]);
+  }
+
+  #choose(index, frame) {
+    for (const [other, button] of this.grid.querySelectorAll("button").entries()) button.ariaCurrent = other === index ? "true" : null;
+    this.#visit(frame);
   }
 
   async #draw(canvas, { thumbnail }, mine) {
