@@ -99,6 +99,8 @@ bench: $(STAMP)
 	python benchmarks/engine_overhead.py
 	python benchmarks/cold_start.py demo/age.edge demo/portrait.jpg
 	python benchmarks/age_photo.py demo/age.edge demo/portrait.jpg --peer-python .venv-peer/bin/python
+	python benchmarks/caption_clip.py
+	python benchmarks/caption_memory.py
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
