@@ -147,6 +147,7 @@ def test_an_interrupt_ends_with_130():
     code = """
 import os, signal, sys
 from edgedl.cli import inspect, main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started with the signal ignored
 inspect.run = lambda args: os.kill(os.getpid(), signal.SIGINT)
 sys.exit(main(["inspect", "x"]))
 """
