@@ -39,7 +39,10 @@ class Recipe:
 
 
 def photo_recipe() -> Recipe:
-    """From the features of the published encoder, on some thousand photos or videos with five captions each."""
+    """From the features of the published encoder, on some thousand photos or videos with five captions each.
+
+    Not measured as a whole yet: its parts were, in trainings that were put together (docs/decisions.md).
+    """
     return Recipe(
         options=TrainOptions(
             epochs=19,
