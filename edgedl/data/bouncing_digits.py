@@ -51,6 +51,9 @@ HELD_OUT = frozenset({(3, 0), (6, 1), (8, 0)})
 Each of these digits is seen in training with the other motion, and the pair's motion with other digits.
 """
 
+CLIPS, HELD_OUT_CLIPS = 12000, 600
+"""Of the embedded default, for training and for validation."""
+
 DIGIT_WORDS = tuple("0123456789")
 
 ABSENT = -1
@@ -281,7 +284,7 @@ class BouncingDigits:
     name = NAME
     skipped: Mapping[str, int] = MappingProxyType({})
 
-    def __init__(self, seed: int = 0, train: int = 8000, validation: int = 600) -> None:
+    def __init__(self, seed: int = 0, train: int = CLIPS, validation: int = HELD_OUT_CLIPS) -> None:
         if min(train, validation) < 4:
             raise InputError(f"{train} training and {validation} validation clips; expected at least 4 of either")
         self.seed = seed

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgedl.data.bouncing_digits import DIGIT_WORDS, FRAMES, BouncingDigits
+from edgedl.data.bouncing_digits import CLIPS, DIGIT_WORDS, FRAMES, HELD_OUT_CLIPS, BouncingDigits
 from edgedl.data.captions import CaptionDataset, open_captions
 from edgedl.data.clip_features import Clips, clip_features
 from edgedl.data.vocabulary import build, encode, tokenise
@@ -46,8 +46,6 @@ from runtime.vocabulary import END, Vocabulary
 log = logging.getLogger(__name__)
 
 JUDGED_AT_ONCE = 50
-
-EMBEDDED_CLIPS, HELD_OUT_CLIPS = 12000, 600
 
 MOST_PIXEL_BYTES = 8 << 30
 """Of the frames that an encoder learns from."""
@@ -214,7 +212,7 @@ def _check(args: Namespace) -> None:
 def _dataset(args: Namespace, seed: int) -> CaptionDataset | BouncingDigits:
     if args.data:
         return open_captions(args.data, args.format)
-    return BouncingDigits(seed, EMBEDDED_CLIPS if args.clips is None else args.clips, HELD_OUT_CLIPS)
+    return BouncingDigits(seed, CLIPS if args.clips is None else args.clips, HELD_OUT_CLIPS)
 
 
 def _learnt(train: CaptionedClips) -> list[list[tuple[bool, ...]]] | None:

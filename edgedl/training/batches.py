@@ -108,6 +108,29 @@ class BatchSource(Protocol):
         ...
 
 
+def batch_count(samples: int, batch_size: int, *, train: bool) -> int:
+    """How many batches this process draws per epoch: in training as many as every other process, and at least one."""
+    rank, world = rank_and_world()
+    if not train:
+        return -(-len(range(rank, samples, world)) // batch_size)
+    return max(1, samples // world // batch_size)
+
+
+def rows_of_epoch(
+    samples: int, seed: int, epoch: int, *, train: bool
+) -> tuple[NDArray[np.int64], np.random.Generator | None]:
+    """The samples that this process sees, in order: shuffled in training, with what varies them; else all in order."""
+    rank, world = rank_and_world()
+    rows = np.arange(samples)
+    chance = None
+    if train:
+        np.random.default_rng(derived_seed(seed, epoch)).shuffle(rows)
+        chance = np.random.default_rng(derived_seed(seed, epoch, 1 + rank))
+        rows = np.resize(rows, max(samples, world))  # fewer samples than processes: some are seen twice
+        rows = rows[: len(rows) // world * world]
+    return rows[rank::world], chance
+
+
 class Batches:
     """Mini-batches of ``Samples``: shuffled ones for training, or all samples once and in order.
 
@@ -130,21 +153,9 @@ class Batches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        rank, world = rank_and_world()
-        share = len(range(rank, len(self.samples), world))
-        if not self.train:
-            return -(-share // self.batch_size)
-        return max(1, len(self.samples) // world // self.batch_size)
+        return batch_count(len(self.samples), self.batch_size, train=self.train)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        rank, world = rank_and_world()
-        rows = np.arange(len(self.samples))
-        chance = None
-        if self.train:
-            np.random.default_rng(derived_seed(self.seed, self.epoch)).shuffle(rows)
-            chance = np.random.default_rng(derived_seed(self.seed, self.epoch, 1 + rank))
-            rows = np.resize(rows, max(len(rows), world))  # fewer samples than processes: some are seen twice
-            rows = rows[: len(rows) // world * world]
-        rows = rows[rank::world]
+        rows, chance = rows_of_epoch(len(self.samples), self.seed, self.epoch, train=self.train)
         for index in range(len(self)):
             yield self.samples.take(rows[index * self.batch_size : (index + 1) * self.batch_size], chance)

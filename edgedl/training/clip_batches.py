@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgedl.data.clip_features import ClipFeatures
-from edgedl.training.batches import derived_seed, rank_and_world
+from edgedl.training.batches import batch_count, rows_of_epoch
 from edgedl.training.captioning import ABSENT
 from runtime.errors import InputError
 from runtime.vocabulary import END
@@ -138,21 +138,10 @@ class ClipBatches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        rank, world = rank_and_world()
-        if not self.train:
-            return -(-len(range(rank, len(self.inputs), world)) // self.batch_size)
-        return max(1, len(self.inputs) // world // self.batch_size)
+        return batch_count(len(self.inputs), self.batch_size, train=self.train)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        rank, world = rank_and_world()
-        order = np.arange(len(self.inputs))
-        chance = None
-        if self.train:
-            np.random.default_rng(derived_seed(self.seed, self.epoch)).shuffle(order)
-            chance = np.random.default_rng(derived_seed(self.seed, self.epoch, 1 + rank))
-            order = np.resize(order, max(len(order), world))  # fewer clips than processes: some are seen twice
-            order = order[: len(order) // world * world]
-        order = order[rank::world]
+        order, chance = rows_of_epoch(len(self.inputs), self.seed, self.epoch, train=self.train)
         progress = torch.tensor(self.epoch / self.epochs)
         for index in range(len(self)):
             clips = order[index * self.batch_size : (index + 1) * self.batch_size]

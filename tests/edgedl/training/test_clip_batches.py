@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from edgedl.data.clip_features import ClipFeatures
-from edgedl.training import clip_batches
 from edgedl.training.captioning import ABSENT
 from edgedl.training.clip_batches import ClipBatches, FeatureInputs, PixelInputs
 from runtime.errors import InputError
@@ -45,7 +44,7 @@ def words(source: ClipBatches) -> list[list[list[int]]]:
 
 
 def as_process(monkeypatch, rank: int, world: int) -> None:
-    monkeypatch.setattr(clip_batches, "rank_and_world", lambda: (rank, world))
+    monkeypatch.setattr("edgedl.training.batches.rank_and_world", lambda: (rank, world))
 
 
 def test_validation_takes_all_clips_in_order_with_their_first_captions():
