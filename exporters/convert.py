@@ -23,8 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporters import decoding, image
+from exporters import decoding, image, recurrent
 from exporters.errors import GuardError
+from exporters.folding import fold_weights
 from exporters.graphs import all_nodes, bodies, graphs
 from exporters.spec import Input, Output
 
@@ -58,7 +59,8 @@ def convert(
     )
     with _quiet():
         try:
-            traced = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+            with recurrent.lowered(module):
+                traced = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
         # Whatever forward does can go wrong while it is traced, with any exception.
         except Exception as error:
             raise GuardError(_explain_trace(error, inputs, example)) from error
@@ -70,7 +72,7 @@ def convert(
                 opset_version=opset,
                 input_names=[tensor.name for tensor in inputs],
                 output_names=[tensor.name for tensor in outputs],
-                custom_translation_table=image.onnx_translations() | decoding.onnx_translations(),
+                custom_translation_table=_translations(),
                 verbose=False,
             )
         except Exception as error:
@@ -79,6 +81,7 @@ def convert(
     if program is None or program.exported_program is None:
         raise GuardError("torch.onnx gave no program")
     model = program.model_proto
+    fold_weights(model)
     values = _torch_names(model, program.exported_program)
     _clean(model)
     _name_transposed(model, program.exported_program.state_dict)
@@ -135,6 +138,10 @@ def stamp(graph: bytes, properties: Mapping[str, str]) -> bytes:
     onnx.helper.set_model_props(model, dict(properties))
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def _translations() -> dict[Any, Any]:
+    return image.onnx_translations() | decoding.onnx_translations() | recurrent.onnx_translations()
 
 
 def _axes(declared: Input | Output, value: onnx.ValueInfoProto) -> Iterator[tuple[int | str, int | str]]:
@@ -245,7 +252,8 @@ def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[s
         ]
         return (
             f"forward freezes {' and '.join(axes) or 'an axis'} to {size}, the size of the example: it turns the size "
-            "into a Python number, a constant or a loop. Use tensor operations, or declare the axis with a number"
+            "into a Python number, a constant or a loop. Use tensor operations (a loop over time: "
+            "exporters.recurrent.over_time), or declare the axis with a number"
         )
     lines = text.splitlines()
     return f"torch cannot export the module: {type(error).__name__}: {lines[0] if lines else 'no reason given'}"

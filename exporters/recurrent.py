@@ -1,0 +1,429 @@
+"""Recurrent layers as one ONNX operator each, for a batch and a time of any size.
+
+What `torch.onnx` makes of a recurrent layer fails without a word: an Elman network is written out to the length of the
+example, LSTM and GRU lose their dynamic time from the second export of a process on, packed sequences are refused. So
+while a module is traced, its layers run through the operators of this module (`lowered`), which become
+
+=====================  ===================================================================================
+torch                  graph
+=====================  ===================================================================================
+``nn.LSTM``            ``LSTM``, gates reordered from i, f, g, o to i, o, f, c
+``nn.GRU``             ``GRU`` with ``linear_before_reset``, gates reordered from r, z, n to z, r, n
+``nn.RNN``             ``Scan`` with the inputs' product before it: ONNX Runtime's ``RNN`` is slower at any batch
+``nn.LSTM(proj_size)`` ``Scan``: ONNX knows no projection
+packed sequences       ``sequence_lens`` of the operator; of a ``Scan``, see `_both_ways`
+`over_time`            ``Scan``, or what the layer of that cell becomes
+=====================  ===================================================================================
+
+Both directions of a layer are one operator. Final states are at the true end of each row, as packing gives them.
+
+Shapes: T steps, B rows, I inputs, H hidden units, P of them after a projection (else P = H), D directions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import rnn
+from torch.nn.utils.rnn import PackedSequence
+
+State = tuple[Tensor, ...]
+Step = Callable[[Tensor, State], tuple[Tensor, State]]
+"""(input of a step (B, …), state) -> (output of the step (B, …), next state)."""
+
+ONNX_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
+"""Where each gate of the ONNX operator lies in torch's order."""
+
+_LAYERS = (nn.RNN, nn.GRU, nn.LSTM)
+_CELLS = {nn.RNNCell: "RNN", nn.GRUCell: "GRU", nn.LSTMCell: "LSTM"}
+
+
+@contextmanager
+def lowered(module: nn.Module) -> Iterator[None]:
+    """While it lasts, the recurrent layers of a module run through the operators of this module, packing included.
+
+    Subclasses that have a ``forward`` of their own are left to it.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, _LAYERS) and _is_plain(layer)]
+    try:
+        for layer in layers:
+            layer.forward = partial(_run, layer)  # type: ignore[method-assign]
+        with mock.patch.object(rnn, "_VF", _Packing()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def over_time(step: Step | nn.Module, inputs: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
+    """Runs a step, or a cell, over time: a Python loop in torch, one operator in the exported graph.
+
+    A Python loop of one's own is written out at export, to the length of the example. This one is not::
+
+        outputs, (hidden, cell) = over_time(self.cell, inputs, (hidden, cell))
+
+    Args:
+        step: takes the input of a step (B, …) and the state, gives the output and the next state; or an
+            ``nn.RNNCell``, ``nn.GRUCell`` or ``nn.LSTMCell``, whose output is its hidden state.
+        inputs: (T, B, …), time first.
+        state: before the first step; for a cell (hidden,) or (hidden, cell), each (B, H).
+
+    Returns:
+        The outputs (T, B, …) and the state after the last step.
+    """
+    state = tuple(state)
+    exporting = torch.compiler.is_compiling()
+    if isinstance(step, nn.RNNCellBase):
+        if exporting:
+            return _cell_layer(step, inputs, state)
+        step = partial(_cell_step, step)
+    if exporting:
+        return _scan(step, inputs, state)
+    outputs = []
+    for index in range(inputs.shape[0]):
+        output, state = step(inputs[index], state)
+        outputs.append(output)
+    return torch.stack(outputs), state
+
+
+def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """The ``custom_translation_table`` of `torch.onnx.export` for the operators of this module."""
+    import onnx
+    import onnxscript
+
+    op: Any = onnxscript.opset18  # its own type hints only fit values, not the graph values seen while tracing
+
+    def ints(*values: int) -> Any:
+        return op.Constant(value=onnx.numpy_helper.from_array(np.array(values, np.int64)))
+
+    def ordered(weight: Any, operator: str) -> Any:
+        rows = int(weight.shape[0])
+        gates = ONNX_GATES[operator]
+        return op.Gather(weight, ints(*np.arange(rows).reshape(len(gates), -1)[list(gates)].ravel().tolist()), axis=0)
+
+    def stacked(parts: Sequence[Any]) -> Any:
+        rows = [op.Unsqueeze(part, ints(0)) for part in parts]
+        return rows[0] if len(rows) == 1 else op.Concat(*rows, axis=0)
+
+    def layer(operator: str, x: Any, lengths: Any, state: Any, weights: Any, directions: int, **more: Any) -> list[Any]:
+        each = [weights[k :: len(weights) // directions] for k in range(len(weights) // directions)]
+        input_weights, hidden_weights, *biases = [[ordered(w, operator) for w in part] for part in each]
+        bias = stacked([op.Concat(*pair, axis=0) for pair in zip(*biases, strict=True)]) if biases else None
+        outputs, *final = getattr(op, operator)(
+            x,
+            stacked(input_weights),
+            stacked(hidden_weights),
+            bias,
+            None if lengths is None else op.Cast(lengths, to=onnx.TensorProto.INT32),
+            *(state or ()),
+            direction="bidirectional" if directions == 2 else "forward",
+            hidden_size=int(weights[1].shape[1]),
+            **more,
+        )  # (T, D, B, H), final states (D, B, H)
+        if directions == 1:
+            return [op.Squeeze(outputs, ints(1)), *final]
+        return [op.Reshape(op.Transpose(outputs, perm=[0, 2, 1, 3]), ints(0, 0, -1)), *final]
+
+    def lstm(x: Any, lengths: Any, state: Any, weights: Any, directions: int) -> list[Any]:
+        return layer("LSTM", x, lengths, state, weights, directions)
+
+    def gru(x: Any, lengths: Any, state: Any, weights: Any, directions: int) -> list[Any]:
+        return layer("GRU", x, lengths, state, weights, directions, linear_before_reset=1)
+
+    operators = torch.ops.edgedl
+    return {operators.lstm_layer.default: lstm, operators.gru_layer.default: gru}
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    return any(type(layer).forward is kind.forward for kind in _LAYERS)
+
+
+def _run(layer: nn.RNNBase, inputs: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
+    """Stands in for the layer's ``forward``; same arguments, same answer."""
+    packed = inputs if isinstance(inputs, PackedSequence) else None
+    is_lstm = isinstance(layer, nn.LSTM)
+    state: State = () if hx is None else (tuple(hx) if is_lstm else (hx,))
+    lengths = None
+    if packed is not None:
+        x = packed.data  # (T, B, I), see `_Packing`
+        lengths = _lengths(packed.batch_sizes, x.shape[1])
+        if packed.sorted_indices is not None:
+            state = tuple(part.index_select(1, packed.sorted_indices) for part in state)
+    else:
+        x = inputs  # type: ignore[assignment]
+    single = x.dim() == 2
+    if single:
+        x, state = x.unsqueeze(1), tuple(part.unsqueeze(1) for part in state)
+    elif layer.batch_first and packed is None:
+        x = x.transpose(0, 1)
+    directions = 2 if layer.bidirectional else 1
+    finals = []
+    for number in range(layer.num_layers):
+        own = slice(number * directions, (number + 1) * directions)
+        weights = [weight for k in range(own.start, own.stop) for weight in layer.all_weights[k]]
+        x, final = _layer(layer, x, lengths, tuple(part[own] for part in state), weights, directions)
+        finals.append(final)
+    last = tuple(parts[0] if len(parts) == 1 else torch.cat(parts) for parts in zip(*finals, strict=True))
+    if packed is not None:
+        if packed.unsorted_indices is not None:
+            last = tuple(part.index_select(1, packed.unsorted_indices) for part in last)
+        outputs: Any = PackedSequence(x, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
+    elif single:
+        outputs, last = x.squeeze(1), tuple(part.squeeze(1) for part in last)
+    else:
+        outputs = x.transpose(0, 1) if layer.batch_first else x
+    return outputs, last if is_lstm else last[0]
+
+
+def _layer(
+    layer: nn.RNNBase, x: Tensor, lengths: Tensor | None, state: State, weights: Sequence[Tensor], directions: int
+) -> tuple[Tensor, State]:
+    """One layer, both directions: (T, B, I) and states (D, B, H) -> (T, B, D·P) and the final states."""
+    if isinstance(layer, nn.GRU):
+        outputs, hidden = torch.ops.edgedl.gru_layer(x, lengths, list(state), weights, directions)
+        return outputs, (hidden,)
+    if isinstance(layer, nn.LSTM) and not layer.proj_size:
+        outputs, *last = torch.ops.edgedl.lstm_layer(x, lengths, list(state), weights, directions)
+        return outputs, tuple(last)
+    each = len(weights) // directions
+    parts = [weights[k * each : (k + 1) * each] for k in range(directions)]
+    if isinstance(layer, nn.LSTM):
+        step, widths = _projected_lstm(parts), [layer.proj_size, layer.hidden_size]
+    else:
+        squash = torch.tanh if layer.nonlinearity == "tanh" else torch.relu
+        step, widths = _elman(parts, squash), [layer.hidden_size]
+    if not state:
+        state = tuple(x.new_zeros(directions, x.shape[1], width) for width in widths)
+    return _both_ways(step, [_from_inputs(x, part) for part in parts], lengths, state)
+
+
+def _from_inputs(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """The inputs' share in all gates at once, and both biases: (T, B, I) -> (T, B, gates·H)."""
+    bias = weights[2] + weights[3] if _has_bias(weights) else None
+    return nn.functional.linear(x, weights[0], bias)
+
+
+def _has_bias(weights: Sequence[Tensor]) -> bool:
+    return len(weights) > 2 and weights[2].dim() == 1
+
+
+def _joined(matrices: Sequence[Tensor]) -> Tensor:
+    """Matrices transposed for multiplying from the right: (I, O) for one direction, (2, I, O) for two."""
+    return matrices[0].t() if len(matrices) == 1 else torch.stack([matrix.t() for matrix in matrices])
+
+
+def _elman(parts: Sequence[Sequence[Tensor]], squash: Callable[[Tensor], Tensor]) -> Step:
+    """The next hidden state is squash(given + h·W)."""
+    matrix = _joined([part[1] for part in parts])
+
+    def step(given: Tensor, state: State) -> tuple[Tensor, State]:
+        hidden = squash(given + state[0] @ matrix)
+        return hidden, (hidden,)
+
+    return step
+
+
+def _projected_lstm(parts: Sequence[Sequence[Tensor]]) -> Step:
+    """An LSTM whose output is projected (Sak et al. 2014): the state is (P, H) wide."""
+    matrix, projection = _joined([part[1] for part in parts]), _joined([part[-1] for part in parts])
+
+    def step(given: Tensor, state: State) -> tuple[Tensor, State]:
+        i, f, g, o = (given + state[0] @ matrix).chunk(4, dim=-1)
+        cell = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+        hidden = (o.sigmoid() * cell.tanh()) @ projection
+        return hidden, (hidden, cell)
+
+    return step
+
+
+def _both_ways(step: Step, given: list[Tensor], lengths: Tensor | None, state: State) -> tuple[Tensor, State]:
+    """Scans one direction, or two as one batch.
+
+    The loop knows nothing of lengths, every operator in it costs: each row goes on through its padding, backwards it
+    begins with its own last step, and afterwards the outputs of the padding become zero and the final state is looked
+    up where the row ended.
+
+    Args:
+        step: for rows (B, …), or (2, B, …) where there are two directions.
+        given: the inputs' shares (T, B, G) of each direction.
+        lengths: (B,), or None where all rows have T steps.
+        state: (D, B, …) each.
+    """
+    two = len(given) == 2
+    turned = partial(_turned, order=None if lengths is None else _backwards(lengths, given[0].shape[0]))
+    xs = torch.stack([given[0], turned(given[1])], dim=1) if two else given[0]  # (T, 2, B, G) or (T, B, G)
+    if not two:
+        state = tuple(part.squeeze(0) for part in state)
+    if lengths is None:
+        outputs, state = _scan(step, xs, state)
+    else:
+        parts, _ = _scan_all(step, xs, state)
+        rows = torch.arange(xs.shape[-2], device=xs.device)
+        state = tuple(part[lengths - 1, ..., rows, :] for part in parts)  # (B, …) or (B, 2, …)
+        state = tuple(part.transpose(0, 1) if two else part for part in state)
+        outputs = parts[0]
+    if two:
+        outputs = torch.cat([outputs[:, 0], turned(outputs[:, 1])], dim=-1)
+    else:
+        state = tuple(part.unsqueeze(0) for part in state)
+    if lengths is not None:
+        outputs = torch.where(_there(lengths, xs.shape[0]).unsqueeze(-1), outputs, 0.0)
+    return outputs, state
+
+
+def _there(lengths: Tensor, steps: int) -> Tensor:
+    """Which steps a row has: (B,) -> (T, B)."""
+    return torch.arange(steps, device=lengths.device).unsqueeze(1) < lengths
+
+
+def _backwards(lengths: Tensor, steps: int) -> Tensor:
+    """The step of each row that comes t-th from its end; padding stays where it is: (B,) -> (T, B)."""
+    forwards = torch.arange(steps, device=lengths.device).unsqueeze(1)
+    return torch.where(_there(lengths, steps), lengths - 1 - forwards, forwards)
+
+
+def _turned(x: Tensor, order: Tensor | None) -> Tensor:
+    """(T, B, …) from the end of each row to its beginning."""
+    return x.flip(0) if order is None else x[order, torch.arange(x.shape[1], device=x.device)]
+
+
+def _scan(step: Step, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    """Torch's scan, which becomes ONNX's; it forbids an output to be the very tensor that is carried."""
+    from torch._higher_order_ops.scan import scan
+
+    def body(carried: State, given: Tensor) -> tuple[State, Tensor]:
+        output, after = step(given, carried)
+        return after, output.clone()
+
+    state, outputs = scan(body, state, inputs, dim=0)
+    return outputs, tuple(state)
+
+
+def _scan_all(step: Step, inputs: Tensor, state: State) -> tuple[State, State]:
+    """As `_scan`, with every part of the state at every step as outputs."""
+    from torch._higher_order_ops.scan import scan
+
+    def body(carried: State, given: Tensor) -> tuple[State, State]:
+        _, after = step(given, carried)
+        return after, tuple(part.clone() for part in after)
+
+    state, parts = scan(body, state, inputs, dim=0)
+    return tuple(parts), tuple(state)
+
+
+def _cell_layer(cell: nn.RNNCellBase, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    """A cell over time is a layer with that cell's weights."""
+    weights = [cell.weight_ih, cell.weight_hh, *((cell.bias_ih, cell.bias_hh) if cell.bias else ())]
+    state = tuple(part.unsqueeze(0) for part in state)
+    if isinstance(cell, nn.RNNCell):
+        squash = torch.tanh if cell.nonlinearity == "tanh" else torch.relu
+        outputs, state = _both_ways(_elman([weights], squash), [_from_inputs(inputs, weights)], None, state)
+    elif isinstance(cell, nn.GRUCell):
+        outputs, *last = torch.ops.edgedl.gru_layer(inputs, None, list(state), weights, 1)
+        state = tuple(last)
+    else:
+        outputs, *last = torch.ops.edgedl.lstm_layer(inputs, None, list(state), weights, 1)
+        state = tuple(last)
+    return outputs, tuple(part.squeeze(0) for part in state)
+
+
+def _cell_step(cell: nn.RNNCellBase, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    after = cell(inputs, state if isinstance(cell, nn.LSTMCell) else state[0])
+    after = after if isinstance(cell, nn.LSTMCell) else (after,)
+    return after[0], after
+
+
+class _Packing:
+    """Stands in for torch's packing while a module is traced: a packed sequence keeps its padding, time first.
+
+    Everything else is as ever: rows sorted by length, ``batch_sizes`` (T,) how many rows have such a step.
+    """
+
+    @staticmethod
+    def _pack_padded_sequence(inputs: Tensor, lengths: Tensor, batch_first: bool) -> tuple[Tensor, Tensor]:
+        x = inputs.transpose(0, 1) if batch_first else inputs
+        return x, _there(lengths, x.shape[0]).sum(dim=1)
+
+    @staticmethod
+    def _pad_packed_sequence(
+        data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int
+    ) -> tuple[Tensor, Tensor]:
+        lengths = _lengths(batch_sizes, data.shape[1])
+        if padding_value:
+            data = torch.where(_there(lengths, data.shape[0]).unsqueeze(-1), data, padding_value)
+        return data.transpose(0, 1) if batch_first else data, lengths
+
+
+def _lengths(batch_sizes: Tensor, rows: int) -> Tensor:
+    """How long each of the sorted rows is: (T,) -> (B,)."""
+    return (batch_sizes > torch.arange(rows).unsqueeze(1)).sum(dim=1)
+
+
+def _torch_layer(
+    run: Callable[..., Any],
+    x: Tensor,
+    lengths: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    directions: int,
+    states: int,
+) -> tuple[Tensor, ...]:
+    """A layer by torch itself, for the program that mutants run in."""
+    each, hidden = len(weights) // directions, weights[1].shape[1]
+    hx = tuple(state) or (x.new_zeros(directions, x.shape[1], hidden),) * states
+    last = (each == 4, 1, 0.0, False, directions == 2)
+    if lengths is None:
+        return tuple(run(x, hx if states == 2 else hx[0], list(weights), *last, False))
+    packed = rnn.pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
+    sort, unsort = packed.sorted_indices, packed.unsorted_indices
+    assert sort is not None  # noqa: S101 - narrows the type
+    assert unsort is not None  # noqa: S101
+    hx = tuple(part.index_select(1, sort) for part in hx)
+    data, *final = run(packed.data, packed.batch_sizes, hx if states == 2 else hx[0], list(weights), *last)
+    padded = rnn.pad_packed_sequence(packed._replace(data=data), total_length=x.shape[0])[0]
+    return (padded, *(part.index_select(1, unsort) for part in final))
+
+
+@torch.library.custom_op("edgedl::lstm_layer", mutates_args=())
+def _lstm_layer(
+    x: Tensor, lengths: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], directions: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    outputs, hidden, cell = _torch_layer(torch._VF.lstm, x, lengths, state, weights, directions, 2)
+    return outputs, hidden, cell
+
+
+@torch.library.custom_op("edgedl::gru_layer", mutates_args=())
+def _gru_layer(
+    x: Tensor, lengths: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], directions: int
+) -> tuple[Tensor, Tensor]:
+    outputs, hidden = _torch_layer(torch._VF.gru, x, lengths, state, weights, directions, 1)
+    return outputs, hidden
+
+
+@_lstm_layer.register_fake
+def _(
+    x: Tensor, lengths: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], directions: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    outputs, hidden = _fake_layer(x, weights, directions)
+    return outputs, hidden, torch.empty_like(hidden)
+
+
+@_gru_layer.register_fake
+def _(
+    x: Tensor, lengths: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], directions: int
+) -> tuple[Tensor, Tensor]:
+    return _fake_layer(x, weights, directions)
+
+
+def _fake_layer(x: Tensor, weights: Sequence[Tensor], directions: int) -> tuple[Tensor, Tensor]:
+    hidden = weights[1].shape[1]
+    return x.new_empty(x.shape[0], x.shape[1], directions * hidden), x.new_empty(directions, x.shape[1], hidden)
