@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from runtime.devices import first_line, open_session
 from runtime.errors import BundleError, DeviceError, InputError
 from runtime.manifest import ModelSpec, TensorSpec
+from runtime.stream import Stream
 from runtime.threads import default_threads
 
 # A dimension of one of these names is the batch: items may be stacked along it. `H` of an [H, W, 3] image is not.
@@ -181,6 +182,14 @@ class Engine:
                 for index, result in zip(group, self._run_stacked([feeds[i] for i in group]), strict=True):
                     results[index] = result
         return results
+
+    def stream(self, state: Mapping[str, NDArray[Any]] | None = None) -> Stream:
+        """A recurrent model step by step, with its state carried from call to call; any number at once.
+
+        Raises:
+            InputError: the model declares no state, or ``state`` does not fit it.
+        """
+        return Stream(self, state)
 
     def close(self) -> None:
         """Lets the session go once the calls that are under way have ended. A second call does nothing."""

@@ -27,6 +27,11 @@ class Output:
         if self.as_json:
             self._write(render({"schema_version": SCHEMA_VERSION, "ok": document["ok"], **document}))
 
+    def line(self, document: Mapping[str, Any]) -> None:
+        """One of many small JSON documents, each in a line, of an answer that has no end."""
+        if self.as_json:
+            self._write(json.dumps(json.loads(render(document))))
+
     def flush(self) -> None:
         """Hands everything to the reader, who may have gone away (``BrokenPipeError``)."""
         self.stream.flush()

@@ -41,9 +41,14 @@ def add_parser(sub: arguments.Subparsers) -> None:
     parser.add_argument(
         "inputs",
         metavar="INPUT",
-        nargs="+",
+        nargs="*",
         help="a file, a folder (its pictures; for captions one clip), a pattern like 'photos/*.jpg', "
         "camera:0 (captions only), or - for standard input",
+    )
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="of a recurrent model: read steps from standard input, a line of numbers each, answer each as it comes",
     )
     parser.add_argument("--save", metavar="DIR", help="draw each answer on its picture and write it to this folder")
     parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. fp32")
@@ -55,6 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from runtime import pipelines
     from runtime.errors import InputError
 
+    if args.stream:
+        return _stream(args)
+    if not args.inputs:
+        raise InputError("nothing to predict: name an input, or - for standard input")
     folder = Path(args.save) if args.save else None
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,6 +85,40 @@ def run(args: argparse.Namespace) -> int:
         pipeline.close()
     args.out.document({"ok": status == 0, "results": results})
     return status
+
+
+def _stream(args: argparse.Namespace) -> int:
+    """A line of standard input is a step; its answer is a line of standard output, with --json a document."""
+    from runtime import pipelines
+    from runtime.errors import InputError
+
+    if args.inputs or args.save:
+        raise InputError("--stream reads standard input; it takes no INPUT and no --save")
+    status = 0
+    with pipelines.load(args.bundle, device=args.device, threads=args.threads, variant=args.variant) as pipeline:
+        if not hasattr(pipeline, "lines"):
+            raise InputError(f"a bundle of the task {pipeline.bundle.manifest.task!r} has no steps to stream")
+        lines = pipeline.lines()
+        for number_of_line, line in enumerate(sys.stdin, 1):
+            if not line.strip():
+                continue
+            try:
+                answer = lines.answer(line)
+            except InputError as error:
+                log.error("line %d: %s", number_of_line, error)
+                args.out.line({"ok": False, "error": str(error)})
+                status = USAGE
+            else:
+                args.out.text(_stepped(answer))
+                args.out.line({"ok": True, **answer})
+            args.out.flush()
+    return status
+
+
+def _stepped(answer: Mapping[str, Any]) -> str:
+    """The answer to a step in a line: values alone where there is one output, else behind their names."""
+    said = {name: " ".join(map(str, v)) if isinstance(v, list) else str(v) for name, v in answer.items()}
+    return next(iter(said.values())) if len(said) == 1 else "  ".join(f"{name} {text}" for name, text in said.items())
 
 
 def expand(inputs: Sequence[str], *, clips: bool = False) -> Iterator[str]:

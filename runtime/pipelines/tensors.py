@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
+from runtime.lines import LineStream
 from runtime.npy import load_npy, load_npz
 from runtime.pipelines import Source, open_engines
 
@@ -43,6 +44,14 @@ class TensorPipeline:
             raise InputError(f"task {self.bundle.manifest.task!r} has no option {', '.join(options)}")
         answers = self.engine.run(self._inputs(source))
         return {"outputs": {name: value.tolist() for name, value in answers.items()}}
+
+    def lines(self) -> LineStream:
+        """Answers lines of text step by step.
+
+        Raises:
+            InputError: the model carries no state.
+        """
+        return LineStream(self.engine)
 
     def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
         """Arrays have no picture.

@@ -1,0 +1,116 @@
+"""A line of text for each step of a stream: numbers in, the model's answer out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.engine import Engine
+from runtime.errors import InputError
+from runtime.manifest import TensorSpec
+
+LONGEST_LINE = 1 << 20
+"""Characters."""
+
+
+class LineStream:
+    """Answers lines of text, each a step of one row, with the state carried from line to line.
+
+    A line holds the values of a step: numbers between blanks or commas, or a JSON list. Where the model has several
+    inputs, it is a JSON object with a list, or a number, for each.
+
+    Args:
+        engine: of a model that declares what it carries.
+
+    Raises:
+        InputError: the model carries nothing, or one of its inputs is text.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.stream = engine.stream()
+        carried = {spec.input for spec in engine.spec.state}
+        self._specs = [spec for spec in engine.spec.inputs if spec.name not in carried]
+        self._outputs = {spec.name: spec.shape for spec in engine.spec.outputs}
+        for spec in self._specs:
+            if spec.dtype == "string":
+                raise InputError(f"{engine.name}: the input {spec.name} is text; lines hold numbers")
+
+    def answer(self, line: str) -> dict[str, Any]:
+        """The outputs of one step by name: a number, or nested lists without the axes of batch and time.
+
+        Raises:
+            InputError: the line does not hold a step; the state stays as it was.
+        """
+        if len(line) > LONGEST_LINE:
+            raise InputError(f"a line of {len(line)} characters, at most {LONGEST_LINE} are read")
+        answers = self.stream.step(self._inputs(line))
+        return {name: _without_named(value, self._outputs[name]) for name, value in answers.items()}
+
+    def _inputs(self, line: str) -> dict[str, NDArray[Any]]:
+        values = _values(line)
+        if not isinstance(values, Mapping):
+            if len(self._specs) != 1:
+                names = ", ".join(spec.name for spec in self._specs)
+                raise InputError(
+                    f"a step has the inputs {names}; give a JSON object with numbers for each, not {_cut(line)}"
+                )
+            values = {self._specs[0].name: values}
+        known = {spec.name for spec in self._specs}
+        if values.keys() != known:
+            raise InputError(f"a step has the inputs {', '.join(sorted(known))}, the line has {', '.join(values)}")
+        return {spec.name: _array(spec, values[spec.name]) for spec in self._specs}
+
+
+def _values(line: str) -> Any:
+    text = line.strip()
+    if text.startswith(("[", "{")):
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{_cut(line)} is no JSON: {error}") from error
+    numbers = []
+    for word in text.replace(",", " ").split():
+        try:
+            numbers.append(float(word))
+        except ValueError as error:
+            raise InputError(f"{word!r} in {_cut(line)} is no number") from error
+    return numbers
+
+
+def _array(spec: TensorSpec, values: Any) -> NDArray[Any]:
+    """One step of one row: every axis with a name has one entry."""
+    shape = [size if isinstance(size, int) else 1 for size in spec.shape]
+    try:
+        flat = np.asarray(values, np.float64).ravel()
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{spec.name}: {_cut(str(values))} is no list of numbers") from error
+    if flat.size != math.prod(shape):
+        raise InputError(f"{spec.name}: a step has {math.prod(shape)} numbers, the line has {flat.size}")
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind in "iub":
+        limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        odd = flat[~((flat == np.rint(flat)) & (flat >= limits[0]) & (flat <= limits[1]))]
+        if odd.size:
+            raise InputError(f"{spec.name}: {odd[0]:g} is no {spec.dtype}")
+    elif not np.isfinite(flat).all():
+        raise InputError(f"{spec.name}: a number that is not finite in {_cut(str(values))}")
+    return flat.astype(dtype).reshape(shape)
+
+
+def _without_named(value: NDArray[Any], shape: tuple[int | str, ...]) -> Any:
+    sizes = [found for found, size in zip(value.shape, shape, strict=True) if isinstance(size, int) or found != 1]
+    value = value.reshape(sizes)
+    if value.dtype in (np.float16, np.float32):
+        # As short as their own type says them: 0.1, not 0.10000000149011612.
+        return value.astype(str).astype(np.float64).tolist()
+    return value.tolist()
+
+
+def _cut(text: str) -> str:
+    text = text.strip()
+    return repr(text if len(text) <= 60 else f"{text[:60]} …")
