@@ -148,7 +148,7 @@ class StepLoop:
             return logits, *after
 
         outputs = [
-            Output("logits", "float32", ("B", self.beam, len(decoder.word_bias))),
+            Output("logits", "float32", ("B", self.beam, decoder.words)),
             *(Output(f"next{i}", "float32", tensor.shape) for i, tensor in enumerate(carried)),
         ]
         example = {"words": np.full((len(memory[0]), self.beam), END, np.int64)}
@@ -308,7 +308,7 @@ def main() -> int:
             "weights": "trained" if args.run else "published encoder, random decoder",
             "decoder": type(network.decoder).__name__,
             "hidden": network.decoder.hidden,
-            "words": len(network.decoder.word_bias),
+            "words": network.decoder.words,
             "beam": network.beam,
             "max_length": network.max_length,
         },

@@ -34,6 +34,13 @@ def add_parser(sub: arguments.Subparsers) -> None:
     parser.add_argument("source", metavar="RUN|package.module:factory", help="a trained run or a factory")
     parser.add_argument("-o", "--output", metavar="B", help="the bundle to write (default: the name, with .edge)")
     parser.add_argument("--name", help="the name of the bundle (default: the task's or the factory's)")
+    parser.add_argument(
+        "--with",
+        dest="others",
+        metavar="RUN",
+        action="append",
+        help="of captions: a run with the same encoder and words; both choose each word together. May be repeated",
+    )
     parser.add_argument("--opset", type=arguments.positive, metavar="N", help="the ONNX opset (default: 18)")
     parser.add_argument(
         "--untrained", action="store_true", help="allow a network whose parity gate is vacuous because it never learned"
@@ -42,7 +49,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    options = {"name": args.name, "opset": args.opset, "untrained": args.untrained or None}
+    options = {"name": args.name, "opset": args.opset, "untrained": args.untrained or None, "others": args.others}
     given = {key: value for key, value in options.items() if value is not None}
     bundle = export(args.source, args.output, given)
     args.out.text(description(bundle))
@@ -52,16 +59,23 @@ def run(args: argparse.Namespace) -> int:
 
 def export(source: str, output: str | None, options: Mapping[str, Any]) -> Bundle:
     """Exports a run by its task, or the module of a factory with the options that it returned."""
+    from runtime.errors import InputError
+
     factory = FACTORY.fullmatch(source)
     if factory is None or Path(source).exists():
         return _export_run(Path(source), output, options)
+    if "others" in options:
+        raise InputError("--with puts the runs of captioners together; a factory gives one module")
     return _export_factory(factory["module"], factory["name"], output, options)
 
 
 def _export_run(run_path: Path, output: str | None, options: Mapping[str, Any]) -> Bundle:
     from edgedl.tasks import task
+    from runtime.errors import InputError
 
     name = runs.task_of(run_path)
+    if "others" in options and name != "caption":
+        raise InputError(f"--with puts captioners together; {run_path} is a run of the task {name!r}")
     bundle: Bundle = task(name).export(run_path, Path(output or f"{options.get('name', name)}.edge"), **options)
     return bundle
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgedl.nn.cells import CellName, State, cell_of
+from edgedl.nn.cells import CellName, State, Table, cell_of
 from exporters.decoding import beam_search, decision_margins
 from exporters.image import resize_images
 from runtime.vocabulary import END, UNKNOWN
@@ -66,7 +66,7 @@ class Decoder(nn.Module):
         spread: float = 0.08,
     ) -> None:
         super().__init__()
-        self.hidden, self.layers, self.cell = hidden, layers, cell
+        self.words, self.hidden, self.layers, self.cell = vocabulary, hidden, layers, cell
         self.embedding = nn.Embedding(vocabulary, embedding)
         nn.init.uniform_(self.embedding.weight, -spread, spread)
         self.dropout = nn.Dropout(dropout)
@@ -87,8 +87,17 @@ class Decoder(nn.Module):
         hidden, state = self.advance(tokens, state, memory)
         return self.logits(hidden), state
 
-    def advance(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
-        """The recurrent part of a step: what is read out (B, R, H), and the next state."""
+    def advance(
+        self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()
+    ) -> tuple[Tensor, State]:
+        """The recurrent part of a step: what is read out (B, R, H), and the next state.
+
+        With `tables`, of `word_tables`, words are looked up as their shares in the gates and not multiplied.
+        """
+        raise NotImplementedError
+
+    def word_tables(self) -> tuple[Table, ...]:
+        """What the words do to the first layer's gates: it depends on weights alone, like `word_matrix`."""
         raise NotImplementedError
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -99,6 +108,42 @@ class Decoder(nn.Module):
         """The two products of `logits` as one: a matrix (H, V), and what is added, (V,)."""
         vectors = self.embedding.weight.t()
         return self.readout.weight.t() @ vectors, self.readout.bias @ vectors + self.word_bias
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def attends(self) -> bool:
+        """Whether it has an attention to be looked at."""
+        return False
+
+    def look(
+        self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()
+    ) -> tuple[Tensor, Tensor, State]:
+        """As `advance`, with the attention (B, R, T·P) of the step in the middle; of decoders that attend."""
+        raise NotImplementedError
+
+    def attention(self, tokens: Tensor, memory: Memory) -> Tensor | None:
+        """Where the decoder looked as it chose each word of captions; None if it does not attend.
+
+        Args:
+            tokens: (B, R, L) captions as the search gives them, without `END` before the first word.
+            memory: of `remember`.
+
+        Returns:
+            (B, R, L, T·P), for each word shares that sum to one; T is 1 where the decoder attends to the mean.
+        """
+        if not self.attends:
+            return None
+        state = self.begin(memory, tokens.shape[1])
+        before = F.pad(tokens[:, :, :-1], (1, 0), value=END)
+        steps = []
+        for index in range(tokens.shape[2]):
+            _, where, state = self.look(before[:, :, index], state, memory)
+            steps.append(where)
+        return torch.stack(steps, dim=2)
 
     def forward(self, features: Tensor, counts: Tensor, tokens: Tensor) -> Tensor:
         """Teacher forcing: the words so far (B, R, L), the first being `END` -> logits (B, R, L, V) of the next."""
@@ -159,12 +204,23 @@ class MeanPoolDecoder(Decoder):
         clip = self.dropout(self.project(self.dropout(mean)).relu())
         return (self.from_clip(clip).unsqueeze(1),)
 
-    def advance(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
+    def word_tables(self) -> tuple[Table, ...]:
+        """See `Decoder.word_tables`."""
+        return (self.first.table(self.embedding.weight),)
+
+    def advance(
+        self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()
+    ) -> tuple[Tensor, State]:
         """See `Decoder.advance`."""
         (clip,) = memory
-        words = self.dropout(self.embedding(tokens))
         first, second = self._split(state)
-        first = self.first(words, first, clip if self.form == "paper" else None)
+        early = clip if self.form == "paper" else None
+        if tables:
+            ((shares, rest),) = tables
+            words = F.embedding(tokens, shares)
+            first = self.first(None, first, words if early is None else words + early, rest)
+        else:
+            first = self.first(self.dropout(self.embedding(tokens)), first, early)
         second = self.second(self.dropout(first[0]), second, clip if self.form == "factored" else None)
         return second[0], (*first, *second)
 
@@ -232,44 +288,43 @@ class AttentionDecoder(Decoder):
             (self.from_clip(mean).unsqueeze(1)),
         )
 
+    @property
+    def attends(self) -> bool:
+        """It does."""
+        return True
+
     def attend(self, query: Tensor, memory: Memory) -> Tensor:
         """Where to look: (B, R, H) -> (B, R, T·P), rows summing to one."""
         _, keys, absent, _ = memory
         return (query @ keys.transpose(1, 2) + absent).softmax(dim=-1)
 
-    def advance(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, State]:
+    def word_tables(self) -> tuple[Table, ...]:
+        """See `Decoder.word_tables`."""
+        return (self.first.table(self.embedding.weight),)
+
+    def advance(
+        self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()
+    ) -> tuple[Tensor, State]:
         """See `Decoder.advance`."""
-        hidden, _, state = self.look(tokens, state, memory)
+        hidden, _, state = self.look(tokens, state, memory, tables)
         return hidden, state
 
-    def look(self, tokens: Tensor, state: State, memory: Memory) -> tuple[Tensor, Tensor, State]:
+    def look(
+        self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()
+    ) -> tuple[Tensor, Tensor, State]:
         """As `advance`, with the attention (B, R, T·P) of the step in the middle."""
         values, _, _, clip = memory
-        words = self.dropout(self.embedding(tokens))
         first, second = self._split(state)
-        first = self.first(torch.cat([words, second[0]], dim=-1), first, clip)
+        if tables:
+            ((shares, rest),) = tables
+            first = self.first(second[0], first, F.embedding(tokens, shares) + clip, rest)
+        else:
+            words = self.dropout(self.embedding(tokens))
+            first = self.first(torch.cat([words, second[0]], dim=-1), first, clip)
         where = self.attend(first[0], memory)
         seen = where @ values.transpose(1, 2)  # (B, R, H)
         second = self.second(torch.cat([seen, first[0]], dim=-1), second)
         return second[0], where, (*first, *second)
-
-    def attention(self, tokens: Tensor, memory: Memory) -> Tensor:
-        """Where the decoder looked as it chose each word of captions.
-
-        Args:
-            tokens: (B, R, L) captions as the search gives them, without `END` before the first word.
-            memory: of `remember`.
-
-        Returns:
-            (B, R, L, T·P), for each word shares that sum to one; T is 1 where the decoder attends to the mean.
-        """
-        state = self.begin(memory, tokens.shape[1])
-        before = F.pad(tokens[:, :, :-1], (1, 0), value=END)
-        steps = []
-        for index in range(tokens.shape[2]):
-            _, where, state = self.look(before[:, :, index], state, memory)
-            steps.append(where)
-        return torch.stack(steps, dim=2)
 
 
 class CaptionNetwork(nn.Module):
@@ -307,7 +362,7 @@ class CaptionNetwork(nn.Module):
 
     def frame_features(self, frames: Tensor) -> Tensor:
         """uint8 RGB frames (N, H, W, 3) -> features (N, P, F)."""
-        dtype = self.decoder.word_bias.dtype
+        dtype = self.decoder.dtype
         maps = self.encoder(resize_images(frames, (self.size, self.size), dtype))  # (N, F, g, g)
         features: Tensor = maps.flatten(2).transpose(1, 2)
         return features
@@ -336,12 +391,13 @@ class CaptionNetwork(nn.Module):
 
     def _search(self, memory: Memory) -> dict[str, Any]:
         """What the search is called with."""
-        # Constants of the graph, so they are worked out once, before the loop; `logits` would do it at every word.
+        # Constants of the graph, so they are worked out once, before the loop; a step would do it at every word.
         matrix, bias = self.decoder.word_matrix()
         bias = bias.index_fill(0, torch.tensor([UNKNOWN], device=bias.device), float("-inf"))
+        tables = self.decoder.word_tables()
 
         def step(tokens: Tensor, state: State) -> tuple[Tensor, State]:
-            hidden, state = self.decoder.advance(tokens, state, memory)
+            hidden, state = self.decoder.advance(tokens, state, memory, tables)
             return hidden @ matrix + bias, state
 
         return {

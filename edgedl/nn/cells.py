@@ -1,7 +1,8 @@
 """Recurrent cells over rows that belong to clips: (B, R, …), with room for what does not change from step to step.
 
 The arithmetic is that of ``nn.LSTMCell`` and ``nn.GRUCell``. What is new: the input may come with a term that was
-multiplied beforehand (`extra`), so that a picture's share in the gates is computed once and not at every word.
+multiplied beforehand (`extra`), so that a picture's share in the gates is computed once and not at every word; and
+where the first inputs are one of few vectors, the words, their share can be looked up in a table (`Table`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 CellName = Literal["lstm", "gru"]
 State = tuple[Tensor, ...]
+Table = tuple[Tensor, Tensor]
+"""The share of each word in the gates, biases included, (V, gates·H), and the weights of all other inputs."""
 
 
 class LSTMCell(nn.Module):
@@ -38,10 +41,22 @@ class LSTMCell(nn.Module):
             # A memory that keeps what it has until it learns to forget (Jozefowicz et al. 2015, section 3.3).
             self.gates.bias[hidden : 2 * hidden] = 1.0
 
-    def forward(self, inputs: Tensor, state: State, extra: Tensor | None = None) -> State:
-        """The next ``(h, c)``; `extra` (…, 4H) is added to the gates before their squashing."""
+    def table(self, vectors: Tensor) -> Table:
+        """Of the vectors (V, E) that can be the first E inputs."""
+        weight, width = self.gates.weight.t(), vectors.shape[1]
+        return vectors @ weight[:width] + self.gates.bias, weight[width:]
+
+    def forward(
+        self, inputs: Tensor | None, state: State, extra: Tensor | None = None, rest: Tensor | None = None
+    ) -> State:
+        """The next ``(h, c)``; `extra` (…, 4H) is added to the gates before their squashing.
+
+        With `rest`, the second part of a `Table`, the inputs lack the words, whose share is in `extra`; None where the
+        words were all.
+        """
         h, c = state
-        gates = self.gates(torch.cat([inputs, h], dim=-1))
+        given = h if inputs is None else torch.cat([inputs, h], dim=-1)
+        gates = self.gates(given) if rest is None else given @ rest
         if extra is not None:
             gates = gates + extra
         i, f, g, o = gates.chunk(4, dim=-1)
@@ -67,12 +82,19 @@ class GRUCell(nn.Module):
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -bound, bound)
 
-    def forward(self, inputs: Tensor, state: State, extra: Tensor | None = None) -> State:
-        """The next ``(h,)``; `extra` (…, 3H) is added to the input's share of the gates."""
+    def table(self, vectors: Tensor) -> Table:
+        """See `LSTMCell.table`."""
+        weight, width = self.from_inputs.weight.t(), vectors.shape[1]
+        return vectors @ weight[:width] + self.from_inputs.bias, weight[width:]
+
+    def forward(
+        self, inputs: Tensor | None, state: State, extra: Tensor | None = None, rest: Tensor | None = None
+    ) -> State:
+        """The next ``(h,)``; `extra` (…, 3H) is added to the input's share of the gates. See `LSTMCell.forward`."""
         (h,) = state
-        given = self.from_inputs(inputs)
-        if extra is not None:
-            given = given + extra
+        given = None if inputs is None else self.from_inputs(inputs) if rest is None else inputs @ rest
+        given = extra if given is None else given if extra is None else given + extra
+        assert given is not None  # noqa: S101 - where there are no inputs there is an extra
         r_in, z_in, n_in = given.chunk(3, dim=-1)
         r_hidden, z_hidden, n_hidden = self.from_hidden(h).chunk(3, dim=-1)
         r, z = (r_in + r_hidden).sigmoid(), (z_in + z_hidden).sigmoid()

@@ -88,14 +88,17 @@ class InvertedBottleneck(nn.Module):
 class EfficientNetLite0(nn.Module):
     """Levels 0..255 in RGB, (N, 3, S, S) float -> features (N, 1280, S / 32, S / 32), each at least 0 and at most 6.
 
-    S is a multiple of 32; the public weights were learnt at 224, which gives a grid of 7×7.
+    Args:
+        size: S, a multiple of 32. The public weights were learnt at 224, which gives a grid of 7×7, on crops in which
+            things look larger than in whole photos: a larger S makes up for that (Touvron et al. 2019, "Fixing the
+            train-test resolution discrepancy").
     """
 
     features = FEATURES
-    size = SIZE
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = SIZE) -> None:
         super().__init__()
+        self.size = size
         self.stem = _convolution(3, STEM, 3, stride=2)
         channels_in = STEM
         blocks = []

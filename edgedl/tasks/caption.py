@@ -65,12 +65,15 @@ class CaptionTask:
         from edgedl.tasks.caption_training import captioner_of, weights_of
         from edgedl.training.run import Run
 
-        unknown = set(options) - {"name", "untrained"}
+        unknown = set(options) - {"name", "untrained", "others"}
         if unknown:
-            raise InputError(f"a caption run is exported with --name and --untrained, not with {', '.join(unknown)}")
-        run = Run.open(run_path)
-        network, vocabulary, settings = captioner_of(run)
+            raise InputError(
+                f"a caption run is exported with --name, --with and --untrained, not with {', '.join(unknown)}"
+            )
+        run, others = Run.open(run_path), [Run.open(path) for path in options.get("others", ())]
+        network, vocabulary, settings = captioner_of(run, *others)
         config = run.config
+        spoken = f"{len(others) + 1} decoders" if others else "a decoder"
         return caption_bundle(
             path,
             network,
@@ -78,11 +81,12 @@ class CaptionTask:
             settings=settings,
             name=options.get("name", "caption"),
             version="1.0.0",
-            description=f"What a photo or video shows, in a sentence; {config['encoder']} with a decoder by "
+            description=f"What a photo or video shows, in a sentence; {config['encoder']} with {spoken} by "
             f"{config['decoder']}, trained on {config['data']['name']}",
             license=config["license"],
             weights=weights_of(config),
-            provenance={"data": config["data"], "seed": config["seed"], "run": config["created"]},
+            provenance={"data": config["data"], "seed": config["seed"], "run": config["created"]}
+            | ({"others": [[other.config["seed"], other.config["created"]] for other in others]} if others else {}),
             untrained=bool(options.get("untrained", False)),
         )
 

@@ -237,7 +237,7 @@ def caption_bundle(
         GuardError: the vocabulary has not as many words as the network, or see `clip_cases`.
         ExportError: the gate said no; nothing is left behind.
     """
-    words = len(network.decoder.word_bias)
+    words = network.decoder.words
     if len(vocabulary) != words:
         raise GuardError(
             f"the vocabulary has {len(vocabulary)} words and the network {words}; it must be the one of its training"

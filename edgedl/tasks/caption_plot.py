@@ -78,8 +78,6 @@ def look(network: CaptionNetwork, vocabulary: Vocabulary, pixels: NDArray[np.uin
     """
     import torch
 
-    from edgedl.nn.captioning import AttentionDecoder
-
     with torch.no_grad():
         frames = torch.from_numpy(np.ascontiguousarray(pixels))
         features = network.frame_features(frames)  # (T, P, F)
@@ -89,10 +87,10 @@ def look(network: CaptionNetwork, vocabulary: Vocabulary, pixels: NDArray[np.uin
             Caption(vocabulary.decode(row[:length].tolist()), float(score))
             for row, length, score in zip(tokens, lengths, scores, strict=True)
         )
-        if not isinstance(network.decoder, AttentionDecoder):
+        attention = network.decoder.attention(tokens[None, :1], memory)
+        if attention is None:
             return Looked(captions, None)
-        where = network.decoder.attention(tokens[None, :1], memory)[0, 0]  # (L, T·P), or (L, P) of the mean
-        where = where[: lengths[0]]  # the end is no word
+        where = attention[0, 0, : lengths[0]]  # (L, T·P), or (L, P) of the mean; the end is no word
         grids = _grids(network, frames, features.shape[1])  # (T, P, h, w)
         places = grids.shape[1]
         shares = where.reshape(len(where), where.shape[1] // places, places).expand(-1, len(frames), -1)  # (L, T, P)

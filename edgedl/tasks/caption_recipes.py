@@ -45,7 +45,7 @@ def photo_recipe() -> Recipe:
     """
     return Recipe(
         options=TrainOptions(
-            epochs=19,
+            epochs=22,
             batch_size=20,
             optimiser="adamw",
             lr=1e-3,
@@ -53,14 +53,15 @@ def photo_recipe() -> Recipe:
             weight_decay=0.02,
             schedule="cosine",
             warmup=0.5,
-            settle=6,
+            settle=12,
             ema=0.998,
             clip=5.0,
             bf16=bf16_is_fast(),
         ),
-        captions=CaptionOptions(label_smoothing=0.1, self_critical=6),
+        captions=CaptionOptions(label_smoothing=0.1, self_critical=12),
         network={
             "encoder": "efficientnet-lite0",
+            "size": 320,
             "decoder": "attention",
             "pooled": False,
             "cell": "lstm",
@@ -75,7 +76,7 @@ def photo_recipe() -> Recipe:
             "shorter": 448,
             "drawn": 4,
         },
-        places={"attention": 49},
+        places={},
         rows=5,
         rarest=5,
         learnt_length=16,

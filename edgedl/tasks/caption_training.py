@@ -21,7 +21,8 @@ from edgedl.data.captions import CaptionDataset, open_captions
 from edgedl.data.clip_features import Clips, clip_features
 from edgedl.data.vocabulary import build, encode, tokenise
 from edgedl.nn.captioning import AttentionDecoder, CaptionNetwork, Decoder, MeanPoolDecoder
-from edgedl.nn.efficientnet_lite import EfficientNetLite0
+from edgedl.nn.decoder_ensemble import DecoderEnsemble
+from edgedl.nn.efficientnet_lite import SIZE, EfficientNetLite0
 from edgedl.nn.strided import StridedEncoder
 from edgedl.tasks.caption_digits import features_of, learn_visual_words
 from edgedl.tasks.caption_recipes import Recipe, embedded_recipe, photo_recipe
@@ -52,9 +53,9 @@ MOST_PIXEL_BYTES = 8 << 30
 
 DECODERS = ("attention", "mean-pool", "mean-pool-paper")
 
-_ENCODERS: Mapping[str, Callable[[], nn.Module]] = {
-    "efficientnet-lite0": EfficientNetLite0,
-    "strided": partial(StridedEncoder, len(DIGIT_WORDS)),
+_ENCODERS: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
+    "efficientnet-lite0": lambda config: EfficientNetLite0(int(config.get("size", SIZE))),
+    "strided": lambda config: StridedEncoder(len(DIGIT_WORDS)),
 }
 
 
@@ -142,7 +143,7 @@ def network_of(config: Mapping[str, Any]) -> CaptionNetwork:
     """
     if config["encoder"] not in _ENCODERS:
         raise InputError(f"unknown encoder {config['encoder']!r}; there is {', '.join(_ENCODERS)}")
-    encoder = _ENCODERS[config["encoder"]]()
+    encoder = _ENCODERS[config["encoder"]](config)
     features, words = int(encoder.features), len(config["vocabulary"])  # type: ignore[arg-type]  # a plain int attribute
     shape = {name: config[name] for name in ("embedding", "hidden", "spread", "cell", "dropout", "places")}
     kind = config["decoder"]
@@ -172,15 +173,45 @@ def settings_of(config: Mapping[str, Any]) -> CaptionSettings:
     return CaptionSettings(FrameSampling.from_json(config["frames"]), int(config["shorter"]))
 
 
-def captioner_of(run: Run) -> tuple[CaptionNetwork, Vocabulary, CaptionSettings]:
+def captioner_of(run: Run, *others: Run) -> tuple[CaptionNetwork, Vocabulary, CaptionSettings]:
     """The best network of a run, in evaluation mode, with its words and the settings of its bundle.
 
+    Args:
+        run: whose encoder, search and settings are taken.
+        others: runs with the same encoder and words; their decoders and the run's choose each word together.
+
     Raises:
-        InputError: no epoch has ended yet, or a network that this version does not have.
+        InputError: no epoch has ended yet, a network that this version does not have, or runs that do not go together.
     """
-    network = network_of(run.config)
-    network.load_state_dict(run.best_weights())
-    return network.eval(), Vocabulary(tuple(run.config["vocabulary"])), settings_of(run.config)
+    networks = []
+    for each in (run, *others):
+        network = network_of(each.config)
+        network.load_state_dict(each.best_weights())
+        networks.append(network.eval())
+        _check_company(run, networks[0], each, network)
+    first = networks[0]
+    if others:
+        first.decoder = DecoderEnsemble([network.decoder for network in networks])
+    return first.eval(), Vocabulary(tuple(run.config["vocabulary"])), settings_of(run.config)
+
+
+def _check_company(run: Run, network: CaptionNetwork, other: Run, candidate: CaptionNetwork) -> None:
+    """Whether two captioners can speak together.
+
+    Raises:
+        InputError: they see or speak otherwise.
+    """
+    for key, meaning in {"vocabulary": "words", "frames": "frames", "shorter": "size of frames"}.items():
+        if run.config[key] != other.config[key]:
+            raise InputError(
+                f"{other.path} was trained with other {meaning} than {run.path}; they cannot speak together"
+            )
+    ours, theirs = network.encoder.state_dict(), candidate.encoder.state_dict()
+    same = network.size == candidate.size and ours.keys() == theirs.keys()
+    if not same or not all(torch.equal(weight, theirs[name]) for name, weight in ours.items()):
+        raise InputError(
+            f"{other.path} has another encoder than {run.path}; captioners that speak together look through one encoder"
+        )
 
 
 def _check(args: Namespace) -> None:

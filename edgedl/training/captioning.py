@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgedl.nn.captioning import CaptionNetwork, Memory
+from edgedl.nn.captioning import CaptionNetwork, Decoder, Memory
 from exporters.decoding import beam_search
 from runtime.errors import InputError
 from runtime.vocabulary import END, UNKNOWN
@@ -112,7 +112,7 @@ class CaptionLearning:
             hide = (torch.rand(before.shape, device=before.device) < hidden_words) & (before != END)
             before = before.masked_fill(hide, UNKNOWN)
         own = self.options.scheduled_sampling * progress
-        logits = spoken(network, memory, before, own)
+        logits = spoken(network.decoder, memory, before, own)
         return F.cross_entropy(
             logits.flatten(0, 2).float(),
             targets.flatten(),
@@ -125,7 +125,7 @@ class CaptionLearning:
         assert isinstance(network, CaptionNetwork)  # noqa: S101 - narrows the type
         memory = remembered(network, batch)
         targets = batch["targets"]
-        logits = spoken(network, memory, shifted(batch["words"]), 0.0)
+        logits = spoken(network.decoder, memory, shifted(batch["words"]), 0.0)
         words = int((targets != ABSENT).sum())
         nats = F.cross_entropy(logits.flatten(0, 2).float(), targets.flatten(), ignore_index=ABSENT, reduction="sum")
         tokens, lengths, _ = greedy(network, memory, self.max_length)
@@ -160,7 +160,7 @@ class CaptionLearning:
         rewards = torch.as_tensor(self.reward.scores(said, clips.tolist()), device=flat.device).float()
         rewards = rewards.reshape(-1, count)  # (B, S)
         others = (rewards.sum(dim=1, keepdim=True) - rewards) / (count - 1)
-        logits = without_unknown(spoken(network, memory, shifted(targets), 0.0))
+        logits = without_unknown(spoken(network.decoder, memory, shifted(targets), 0.0))
         nats = F.cross_entropy(
             logits.flatten(0, 2).float(), targets.flatten(), ignore_index=ABSENT, reduction="none"
         ).reshape(targets.shape)
@@ -183,7 +183,7 @@ def remembered(network: CaptionNetwork, batch: Mapping[str, Tensor]) -> Memory:
     """What the decoder remembers of a batch, from features or from pixels."""
     counts = batch["counts"]
     if "features" in batch:
-        return network.decoder.remember(batch["features"].to(network.decoder.word_bias.dtype), counts)
+        return network.decoder.remember(batch["features"].to(network.decoder.dtype), counts)
     clips = batch["clips"]
     frames = network.frame_features(clips.flatten(0, 1))  # (B·T, P, F)
     return network.decoder.remember(frames.reshape(*clips.shape[:2], *frames.shape[1:]), counts)
@@ -194,9 +194,8 @@ def shifted(targets: Tensor) -> Tensor:
     return F.pad(targets[:, :, :-1].clamp(min=END), (1, 0), value=END)
 
 
-def spoken(network: CaptionNetwork, memory: Memory, before: Tensor, own: float) -> Tensor:
-    """Logits (B, R, L, V) given the words before (B, R, L), a share `own` of which are replaced by the network's."""
-    decoder = network.decoder
+def spoken(decoder: Decoder, memory: Memory, before: Tensor, own: float) -> Tensor:
+    """Logits (B, R, L, V) given the words before (B, R, L), a share `own` of which are replaced by the decoder's."""
     state = decoder.begin(memory, before.shape[1])
     read: list[Tensor] = []
     for index in range(before.shape[2]):

@@ -38,7 +38,7 @@ HISTORY = [{"epoch": e, "train_loss": 3 / e, "validation_loss": 3.3 / e, "CIDEr-
 
 def know_the_small_encoder(patch: pytest.MonkeyPatch) -> None:
     """Runs may name the encoder ``small``."""
-    patch.setitem(caption_training._ENCODERS, "small", SmallEncoder)
+    patch.setitem(caption_training._ENCODERS, "small", lambda config: SmallEncoder())
 
 
 def write_run(path: Path, kind: str = "attention") -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,8 +115,66 @@ def test_the_bundle_verifies(exported: Path, call: Call) -> None:
 def test_a_run_takes_no_opset(run: Run, call: Call, tmp_path: Path) -> None:
     status, _, err = call("export", run.path, "-o", tmp_path / "b.edge", "--opset", "19")
     assert status == 2
-    assert "a caption run is exported with --name and --untrained, not with opset" in err
+    assert "a caption run is exported with --name, --with and --untrained, not with opset" in err
     assert not (tmp_path / "b.edge").exists()
+
+
+def other_run(path: Path, **changes: Any) -> Run:
+    """A second captioner, which chooses otherwise; its encoder is the first one's."""
+    other = write_run(path)
+    weights = other.best_weights()
+    torch.manual_seed(4)
+    shaken = {
+        name: w + 0.2 * w.std() * torch.randn_like(w) if w.ndim > 1 and "encoder" not in name else w
+        for name, w in weights.items()
+    }
+    other.save_best(shaken | changes.pop("weights", {}), epoch=3, metric="CIDEr-D", value=0.3)
+    if changes:
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | changes))
+    return Run.open(path)
+
+
+def test_two_runs_choose_each_word_together(run: Run, call: Call, tmp_path: Path, blocks: Path) -> None:
+    other = other_run(tmp_path / "other")
+    status, _, err = call("export", run.path, "--with", other.path, "-o", tmp_path / "both.edge")
+    assert status == 0, err
+    manifest = Bundle.open(tmp_path / "both.edge").manifest
+    assert "small with 2 decoders by attention" in manifest.description
+    assert manifest.provenance["others"] == [[5, other.config["created"]]]
+    one, two = (captioner_of(Run.open(each.path))[0] for each in (run, other))
+    with load(tmp_path / "both.edge", threads=1) as pipeline:
+        pixels = pipeline.read(blocks).pixels
+        found = pipeline.captions([pixels])[0][0]
+        words = [pipeline.vocabulary.tokens[word] for word in found.text.split()]
+    with torch.no_grad():
+        given, counts = torch.from_numpy(pixels).unsqueeze(0), torch.tensor([3])
+        spoken = torch.tensor([[[0, *words]]])
+        logits = torch.stack(
+            [n.decoder(n.frame_features(given[0]).unsqueeze(0), counts, spoken)[0, 0] for n in (one, two)]
+        ).mean(dim=0)
+    logits[:, 1] = -torch.inf
+    sure = logits.log_softmax(dim=-1)[torch.arange(len(words) + 1), torch.tensor([*words, 0])].sum()
+    assert found.score == pytest.approx(float(sure) / (len(words) + 1) ** 0.7, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"vocabulary": [*VOCABULARY.words[:-1], "tiny"]}, "was trained with other words than"),
+        ({"shorter": 32}, "was trained with other size of frames than"),
+        ({"weights": {"encoder.first.bias": torch.ones(8)}}, "has another encoder than"),
+    ],
+    ids=["words", "frames", "encoder"],
+)
+def test_runs_that_do_not_go_together_are_refused(
+    run: Run, call: Call, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    other = other_run(tmp_path / "other", **changes)
+    status, _, err = call("export", run.path, "--with", other.path, "-o", tmp_path / "both.edge")
+    assert status == 2
+    assert words in err
+    assert not (tmp_path / "both.edge").exists()
 
 
 def test_a_run_without_an_epoch_is_not_exported(call: Call, tmp_path: Path) -> None:

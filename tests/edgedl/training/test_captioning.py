@@ -116,7 +116,7 @@ def test_words_are_shifted_by_one() -> None:
 def test_without_scheduled_sampling_it_is_teacher_forcing(network, batch) -> None:
     before = shifted(batch["words"])
     forced = network.decoder(batch["features"].float(), batch["counts"], before)
-    torch.testing.assert_close(spoken(network, remembered(network, batch), before, 0.0), forced)
+    torch.testing.assert_close(spoken(network.decoder, remembered(network, batch), before, 0.0), forced)
 
 
 def test_scheduled_sampling_grows_with_the_training(network, batch) -> None:
@@ -137,7 +137,7 @@ def test_scheduled_sampling_grows_with_the_training(network, batch) -> None:
         before = torch.full((2, 500, 5), 2)
         before[..., 0] = END
         torch.manual_seed(0)
-        spoken(network, memory, before, 0.4)
+        spoken(network.decoder, memory, before, 0.4)
     finally:
         del decoder.advance
     given = torch.stack(seen, dim=2)
