@@ -1,4 +1,4 @@
-"""A line of text for each step of a stream: numbers in, the model's answer out."""
+"""Steps of a stream as people write them, a line of numbers or JSON, and the model's answers to them."""
 
 from __future__ import annotations
 
@@ -48,22 +48,31 @@ class LineStream:
         """
         if len(line) > LONGEST_LINE:
             raise InputError(f"a line of {len(line)} characters, at most {LONGEST_LINE} are read")
-        answers = self.stream.step(self._inputs(line))
-        return {name: _without_named(value, self._outputs[name]) for name, value in answers.items()}
+        return self.run(self.inputs(_values(line)))
 
-    def _inputs(self, line: str) -> dict[str, NDArray[Any]]:
-        values = _values(line)
+    def inputs(self, values: Any) -> dict[str, NDArray[Any]]:
+        """The arrays of one step, from a list of its values or, by name, from a mapping.
+
+        Raises:
+            InputError: they are no step.
+        """
         if not isinstance(values, Mapping):
             if len(self._specs) != 1:
                 names = ", ".join(spec.name for spec in self._specs)
                 raise InputError(
-                    f"a step has the inputs {names}; give a JSON object with numbers for each, not {_cut(line)}"
+                    f"a step has the inputs {names}; give a JSON object with numbers for each, not {_cut(str(values))}"
                 )
             values = {self._specs[0].name: values}
         known = {spec.name for spec in self._specs}
         if values.keys() != known:
-            raise InputError(f"a step has the inputs {', '.join(sorted(known))}, the line has {', '.join(values)}")
+            found = ", ".join(map(str, values)) or "none"
+            raise InputError(f"a step has the inputs {', '.join(sorted(known))}, found {_cut(found)}")
         return {spec.name: _array(spec, values[spec.name]) for spec in self._specs}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """Answers one step that `inputs` gave; see `answer`."""
+        answers = self.stream.step(inputs)
+        return {name: _without_named(value, self._outputs[name]) for name, value in answers.items()}
 
 
 def _values(line: str) -> Any:

@@ -14,6 +14,7 @@ from runtime.media import MAX_PIXELS
 from service import headers, operations, problems, v1
 from service.metrics import Metrics
 from service.served import Served, Settings
+from service.streams import StreamLimits
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
@@ -35,6 +36,7 @@ def create_app(
     video_seconds: float = 20.0,
     body_seconds: float = 30.0,
     cors_origins: Sequence[str] = (),
+    streams: StreamLimits | None = None,
 ) -> Flask:
     """The service for some bundles. Every pipeline is loaded and has answered a warm-up run when this returns.
 
@@ -51,6 +53,7 @@ def create_app(
         video_seconds: Longest time that decoding one video may take.
         body_seconds: Longest time a request body may take to arrive (under gunicorn).
         cors_origins: Origins of other sites whose pages may call the service.
+        streams: How many streams a recurrent bundle may have open, and for how long.
 
     Raises:
         BundleError: A bundle is damaged.
@@ -63,7 +66,7 @@ def create_app(
     settings = Settings(max_bytes, max_pixels, max_images, video_seconds, body_seconds, tuple(cors_origins))
     served: dict[str, Served] = {}
     for bundle in bundles:
-        one = Served(_pipeline(bundle, device, threads, variant))
+        one = Served(_pipeline(bundle, device, threads, variant), streams or StreamLimits())
         if one.name in served:
             raise InputError(f"two bundles are called {one.name!r}; each needs a name of its own to have a route")
         served[one.name] = one

@@ -59,8 +59,8 @@ def _allow_origin(response: Response, cors_origins: tuple[str, ...]) -> None:
     if not origin or (origin not in cors_origins and "*" not in cors_origins):
         return
     response.headers["Access-Control-Allow-Origin"] = "*" if "*" in cors_origins else origin
-    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Server-Timing, Retry-After"
+    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Server-Timing, Retry-After, Location"
     if request.method == "OPTIONS":
-        response.headers["Access-Control-Allow-Methods"] = "GET, POST"
+        response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
         response.headers["Access-Control-Allow-Headers"] = "Content-Type, X-Request-ID"
         response.headers["Access-Control-Max-Age"] = "600"

@@ -7,6 +7,7 @@ from typing import Any
 
 from service.media_types import raw_types
 from service.served import Served, Settings
+from service.streams import StreamLimits
 
 _TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
 _PROBLEMS = {
@@ -114,6 +115,8 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
     }
     for name, one in served.items():
         paths[f"/v1/{name}"] = {"post": _predict(one, settings)}
+        if one.streams is not None:
+            paths |= _streams(name, one.streams.limits)
     schemas: dict[str, Any] = {"Problem": _PROBLEM}
     for one in served.values():
         schemas |= _SCHEMAS.get(one.pipeline.bundle.manifest.task, {})
@@ -127,6 +130,85 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
         "servers": [{"url": "."}],
         "paths": paths,
         "components": {"schemas": schemas},
+    }
+
+
+def _streams(name: str, limits: StreamLimits) -> dict[str, Any]:
+    """The routes of a bundle that carries a state."""
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    gone = {
+        "404": {"description": "That is no name of a stream.", "content": problem},
+        "410": {"description": "The stream is closed, expired or lost: open a new one.", "content": problem},
+    }
+    number = {"type": "number"}
+    opened = {
+        "type": "object",
+        "required": ["stream", "url", "idle_seconds", "age_seconds"],
+        "properties": {
+            "stream": {"type": "string"},
+            "url": {"type": "string"},
+            "idle_seconds": number,
+            "age_seconds": number,
+        },
+    }
+    steps = {
+        "type": "object",
+        "required": ["steps"],
+        "additionalProperties": False,
+        "properties": {
+            "steps": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": limits.steps,
+                "items": {"description": "the values of a step, or an object with those of each input"},
+            }
+        },
+    }
+    answer = {
+        "type": "object",
+        "required": ["stream", "steps", "results"],
+        "properties": {
+            "stream": {"type": "string"},
+            "steps": {"type": "integer", "description": "that the stream has taken so far"},
+            "results": {"type": "array", "items": {"type": "object"}},
+        },
+    }
+    parameter = {"name": "stream", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {
+        f"/v1/{name}/streams": {
+            "post": {
+                "summary": "Opens a stream, whose state stays here from step to step.",
+                "description": f"At most {limits.number} at once; one that is idle for {limits.idle_seconds:g} seconds "
+                f"or older than {limits.age_seconds:g} is closed.",
+                "operationId": f"open_{name}",
+                "responses": {
+                    "201": {"description": "its name", "content": {"application/json": {"schema": opened}}},
+                    "503": {"description": "As many are open as may be.", "content": problem},
+                },
+            }
+        },
+        f"/v1/{name}/streams/{{stream}}": {
+            "post": {
+                "summary": "Answers steps, one after the other.",
+                "operationId": f"step_{name}",
+                "parameters": [parameter],
+                "requestBody": {
+                    "required": True,
+                    "content": {"application/json": {"schema": steps}, "text/plain": {}},
+                },
+                "responses": {
+                    "200": {"description": "one result a step", "content": {"application/json": {"schema": answer}}}
+                }
+                | gone
+                | {s: {"description": _PROBLEMS[s], "content": problem} for s in ("400", "413", "415", "422")},
+            },
+            "delete": {
+                "summary": "Closes a stream.",
+                "operationId": f"close_{name}",
+                "parameters": [parameter],
+                "responses": {"204": {"description": "closed"}} | gone,
+            },
+        },
     }
 
 

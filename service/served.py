@@ -22,6 +22,7 @@ from runtime.pipelines.tensors import TensorPipeline
 from runtime.video import VideoLimits
 from service.media_types import raw_types
 from service.problems import Problem
+from service.streams import StreamLimits, Streams
 
 if TYPE_CHECKING:
     from runtime.pipelines import Pipeline
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("edgedl.service")
 
 RETRY_SECONDS = 1.0
+NO_OTHERS = StreamLimits()
 OPTION_TYPES: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 
 
@@ -61,7 +63,7 @@ class Served:
     at most one a second, succeeds.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, limits: StreamLimits = NO_OTHERS) -> None:
         self.pipeline = pipeline
         self.name: str = pipeline.bundle.manifest.name
         self.failure: str | None = "not tried yet"
@@ -69,6 +71,8 @@ class Served:
         self.options = _options(pipeline)
         self.takes_arrays = isinstance(pipeline, TensorPipeline)
         self.takes_clips: bool = getattr(pipeline, "takes_clips", False)
+        steps = getattr(pipeline, "lines", None) if getattr(pipeline, "has_steps", False) else None
+        self.streams = None if steps is None else Streams(steps, limits)
         self._trying = Lock()
         self._tried = 0.0
         self._probes = _recorded_inputs(pipeline)
@@ -164,6 +168,7 @@ class Served:
             "license": manifest.license,
             "description": manifest.description,
             "url": f"/v1/{manifest.name}",
+            "streams": None if self.streams is None else f"/v1/{manifest.name}/streams",
             "ready": self.failure is None,
             "options": self.options,
             "accepts": raw_types(clips=self.takes_clips),

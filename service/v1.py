@@ -1,4 +1,4 @@
-"""``/v1``: the bundles, and an answer for a picture or a clip."""
+"""``/v1``: the bundles, an answer for a picture, a clip or an array, and streams of steps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from flask import Blueprint, Response, request
 
 from runtime.errors import InputError
 from service.deadlines import Deadlines
-from service.inputs import read_files, read_options
+from service.inputs import read_body, read_files, read_options
 from service.metrics import Metrics
 from service.problems import Problem, from_edgedl
 from service.served import Served, Settings
+from service.streams import Streams
+
+STEP_TYPES = ("application/json", "text/plain")
 
 
 def json_response(document: Any, status: int = 200) -> Response:
@@ -24,9 +27,25 @@ def json_response(document: Any, status: int = 200) -> Response:
 
 
 def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics) -> Blueprint:
-    """The routes ``GET /v1`` and ``POST /v1/NAME``."""
+    """The routes ``GET /v1``, ``POST /v1/NAME`` and those of ``/v1/NAME/streams``."""
     routes = Blueprint("v1", __name__)
     deadlines = Deadlines()
+
+    def bundle(name: str) -> Served:
+        if name not in served:
+            raise Problem(
+                404,
+                f"There is no bundle {name!r}; this service has {', '.join(map(repr, served))}.",
+                found=name,
+                expected=", ".join(served),
+            )
+        return served[name]
+
+    def streams(name: str) -> Streams:
+        found = bundle(name).streams
+        if found is None:
+            raise Problem(404, f"The bundle {name!r} carries no state from step to step; POST /v1/{name} asks it.")
+        return found
 
     @routes.get("/v1")
     def bundles() -> Response:
@@ -40,14 +59,7 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
 
     @routes.post("/v1/<name>")
     def predict(name: str) -> Response:
-        if name not in served:
-            raise Problem(
-                404,
-                f"There is no bundle {name!r}; this service has {', '.join(map(repr, served))}.",
-                found=name,
-                expected=", ".join(served),
-            )
-        one = served[name]
+        one = bundle(name)
         options = read_options(request.args.to_dict(flat=False), one.options)
         files = read_files(request, settings, deadlines, clips=one.takes_clips)
         # Several images are several questions, but to a bundle that takes clips the frames of one.
@@ -70,5 +82,42 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
         response = json_response({"name": manifest.name, "version": manifest.version, "results": results})
         response.headers["Server-Timing"] = f"decode;dur={decoding * 1e3:.2f}, predict;dur={predicting * 1e3:.2f}"
         return response
+
+    @routes.post("/v1/<name>/streams")
+    def open_stream(name: str) -> Response:
+        opened = streams(name)
+        read_body(request, settings, deadlines)  # nothing is asked for, but what was sent has to be taken
+        stream = opened.open()
+        url = f"/v1/{name}/streams/{stream}"
+        response = json_response(
+            {
+                "stream": stream,
+                "url": url,
+                "idle_seconds": opened.limits.idle_seconds,
+                "age_seconds": opened.limits.age_seconds,
+            },
+            201,
+        )
+        response.headers["Location"] = url
+        return response
+
+    @routes.post("/v1/<name>/streams/<stream>")
+    def steps(name: str, stream: str) -> Response:
+        fed = streams(name)
+        if request.mimetype not in STEP_TYPES:
+            raise Problem(
+                415,
+                f"Found the content type {request.mimetype or 'none'}; steps come as {' or '.join(STEP_TYPES)}.",
+                found=request.mimetype or "none",
+                expected=" or ".join(STEP_TYPES),
+                headers={"Accept": ", ".join(STEP_TYPES)},
+            )
+        body = read_body(request, settings, deadlines)
+        return json_response(fed.feed(stream, body, as_json=request.mimetype == STEP_TYPES[0]))
+
+    @routes.delete("/v1/<name>/streams/<stream>")
+    def close_stream(name: str, stream: str) -> Response:
+        streams(name).close(stream)
+        return Response(status=204)
 
     return routes

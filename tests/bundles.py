@@ -6,10 +6,21 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime.bundle import Bundle, GoldenCase, golden_to_npz, write_bundle
-from runtime.manifest import CRITERION, GoldenRef, Manifest, ModelSpec, OutputParity, Parity, TensorSpec, Variant
+from runtime.manifest import (
+    CRITERION,
+    GoldenRef,
+    Manifest,
+    ModelSpec,
+    OutputParity,
+    Parity,
+    StateSpec,
+    TensorSpec,
+    Variant,
+)
 
 SCALE = np.array([2.0, -1.0, 0.5], np.float32)
 
@@ -57,3 +68,39 @@ def write_scale_bundle(path: Path, scale: np.ndarray = SCALE) -> Bundle:
         provenance={"tool": "tests", "weights": [{"name": "none", "license": "CC0-1.0", "sha256": "0" * 64}]},
     )
     return write_bundle(path, manifest, {"scale.onnx": graph, "scale.golden.npz": golden})
+
+
+def sums_graph() -> bytes:
+    """y [B, T, 2] = s0 [B, 2] + the sum of x [B, T, 2] so far; sn [B, 2] the sum of all: exact in whole numbers."""
+
+    def value(name: str, shape: list[str | int]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    graph = helper.make_graph(
+        [
+            helper.make_node("CumSum", ["x", "axis"], ["sums"]),
+            helper.make_node("Unsqueeze", ["s0", "axes"], ["before"]),
+            helper.make_node("Add", ["sums", "before"], ["y"]),
+            helper.make_node("ReduceSum", ["x", "axes"], ["all"], keepdims=0),
+            helper.make_node("Add", ["all", "s0"], ["sn"]),
+        ],
+        "sums",
+        [value("x", ["B", "T", 2]), value("s0", ["B", 2])],
+        [value("y", ["B", "T", 2]), value("sn", ["B", 2])],
+        [numpy_helper.from_array(np.array(1), "axis"), numpy_helper.from_array(np.array([1], np.int64), "axes")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return model.SerializeToString()
+
+
+def write_sums_bundle(path: Path) -> Bundle:
+    """A bundle that carries a state: running sums."""
+    graph = sums_graph()
+    model = ModelSpec(
+        variants={"fp32": Variant("sums.onnx", hashlib.sha256(graph).hexdigest(), len(graph))},
+        inputs=(TensorSpec("x", "float32", ("B", "T", 2)), TensorSpec("s0", "float32", ("B", 2))),
+        outputs=(TensorSpec("y", "float32", ("B", "T", 2)), TensorSpec("sn", "float32", ("B", 2))),
+        state=(StateSpec("s0", "sn", ("B", 2), "float32"),),
+    )
+    manifest = Manifest("sums", "1.0.0", "summing", "CC0-1.0", "two numbers, summed", {"sums": model})
+    return write_bundle(path, manifest, {"sums.onnx": graph})

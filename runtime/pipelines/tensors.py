@@ -45,6 +45,11 @@ class TensorPipeline:
         answers = self.engine.run(self._inputs(source))
         return {"outputs": {name: value.tolist() for name, value in answers.items()}}
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether the model carries a state, so that it can be asked step by step."""
+        return bool(self.engine.spec.state)
+
     def lines(self) -> LineStream:
         """Answers lines of text step by step.
 

@@ -11,33 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
 from runtime.engine import Engine
 from runtime.errors import BundleError, InputError
 from runtime.lines import LineStream
 from runtime.manifest import StateSpec
-from tests.runtime.conftest import graph_bytes
+from tests.bundles import sums_graph
 
-FLOAT = TensorProto.FLOAT
 STATE = StateSpec(input="s0", output="sn", shape=("B", 2), dtype="float32")
 
 
 def running_sum(state: StateSpec | None = STATE) -> Engine:
-    """y [B, T, 2] = s0 + the sum of x so far; sn the sum of all: exact in whole numbers."""
-    graph = graph_bytes(
-        [
-            helper.make_node("CumSum", ["x", "axis"], ["sums"]),
-            helper.make_node("Unsqueeze", ["s0", "axes"], ["before"]),
-            helper.make_node("Add", ["sums", "before"], ["y"]),
-            helper.make_node("ReduceSum", ["x", "axes"], ["all"], keepdims=0),
-            helper.make_node("Add", ["all", "s0"], ["sn"]),
-        ],
-        [("x", FLOAT, ["B", "T", 2]), ("s0", FLOAT, ["B", 2])],
-        [("y", FLOAT, ["B", "T", 2]), ("sn", FLOAT, ["B", 2])],
-        [("axis", np.array(1)), ("axes", np.array([1], np.int64))],
-    )
-    engine = Engine(graph, threads=1, name="sums")
+    """See `sums_graph`."""
+    engine = Engine(sums_graph(), threads=1, name="sums")
     if state is not None:
         engine.spec = dataclasses.replace(engine.spec, state=(state,))
     return engine
@@ -188,7 +174,7 @@ def test_a_line_is_a_step(line: str) -> None:
         ("[1, 2", "is no JSON"),
         ("1 nan", "not finite"),
         ("1e999 0", "not finite"),
-        ('{"y": [1, 2]}', "a step has the inputs x, the line has y"),
+        ('{"y": [1, 2]}', "a step has the inputs x, found 'y'"),
         ('["a", 2]', "is no list of numbers"),
         ('[{"a": 1}, 2]', "is no list of numbers"),
         ("[" * 5000, "is no JSON"),
