@@ -13,7 +13,11 @@ from runtime.bundle import Bundle
 from runtime.errors import InputError
 
 # Task -> module; each has a `TASK`. Named here, imported when asked for.
-_TASKS = {"age": "edgedl.tasks.age", "caption": "edgedl.tasks.caption"}
+_TASKS = {
+    "age": "edgedl.tasks.age",
+    "caption": "edgedl.tasks.caption",
+    "digits": "edgedl.tasks.digits",
+}
 
 AnyPath = str | PathLike[str]
 

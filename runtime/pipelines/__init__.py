@@ -19,6 +19,7 @@ from runtime.errors import BundleError
 _PIPELINES = {
     "age": ("runtime.pipelines.age", "AgePipeline"),
     "caption": ("runtime.pipelines.caption", "CaptionPipeline"),
+    "digits": ("runtime.pipelines.digits", "DigitsPipeline"),
 }
 _ANY_TASK = ("runtime.pipelines.tensors", "TensorPipeline")
 

@@ -1,0 +1,103 @@
+"""What a reader of digits has learnt: its first filters, and how a deep belief net was trained and what it draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from edgedl.figures.style import BLUE, ORANGE, new_figure
+from runtime.errors import InputError
+
+COLUMNS = 16
+
+Pictures = NDArray[np.floating[Any]]
+
+
+def filter_sheet(filters: Pictures, title: str, *, names: Sequence[str] = (), columns: int = COLUMNS) -> Figure:
+    """Weights as pictures on one scale around 0: orange where ink speaks for the unit, blue where it speaks against.
+
+    Args:
+        filters: (n, h, w).
+        title: what they are.
+        names: of each filter, to stand above it.
+        columns: most filters in a row.
+    """
+    if filters.ndim != 3 or not len(filters):
+        raise InputError(f"expected filters (n, h, w), at least one; found {list(filters.shape)}")
+    columns = min(columns, len(filters))
+    rows = -(-len(filters) // columns)
+    figure = new_figure(max(4.5, 0.55 * columns + 1.2), 0.55 * rows + (0.9 if names else 0.6))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    most = float(np.abs(filters).max()) or 1.0
+    image = None
+    for index, place in enumerate(axes.flat):
+        place.set_axis_off()
+        if index < len(filters):
+            image = place.imshow(filters[index], cmap="PuOr_r", vmin=-most, vmax=most, interpolation="nearest")
+            if names:
+                place.set_title(names[index], fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    figure.colorbar(image, ax=axes, label="weight", shrink=0.9, aspect=12)
+    return figure
+
+
+def pretraining_curves(history: Sequence[Mapping[str, float]]) -> Figure:
+    """For each Boltzmann machine, the free energy of learnt and held-out data, and the error of reconstruction.
+
+    Args:
+        history: rows with ``layer``, ``epoch``, ``free_energy``, ``held_out_free_energy`` and ``reconstruction``.
+    """
+    if not history:
+        raise InputError("there is nothing to draw: no machine has been trained")
+    layers = sorted({int(row["layer"]) for row in history})
+    figure = new_figure(9.0, 2.9 * len(layers))
+    axes = figure.subplots(len(layers), 2, squeeze=False)
+    for (energy, error), layer in zip(axes, layers, strict=True):
+        rows = [row for row in history if int(row["layer"]) == layer]
+        epochs = [row["epoch"] for row in rows]
+        energy.plot(epochs, [row["free_energy"] for row in rows], color=BLUE, label="learnt")
+        energy.plot(epochs, [row["held_out_free_energy"] for row in rows], color=ORANGE, label="held out")
+        energy.set_ylabel("mean free energy (nats)")
+        energy.legend(frameon=False)
+        error.plot(epochs, [row["reconstruction"] for row in rows], color=ORANGE)
+        error.set_ylim(bottom=0)
+        error.set_ylabel("reconstruction, held out\n(mean squared error)")
+        for place in (energy, error):
+            place.set_title(f"layer {layer}", fontsize="medium")
+            place.set_xlabel("epoch")
+            place.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            place.grid(alpha=0.25)
+            place.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def picture_rows(rows: Mapping[str, Pictures], title: str, columns: Sequence[str] = ()) -> Figure:
+    """Ink as rows of pictures with their names, dark on bright.
+
+    Args:
+        rows: name of the row -> (n, 8, 8) shares of ink, n the same in every row.
+        title: what is to be seen.
+        columns: names of the n columns.
+    """
+    count = {len(pictures) for pictures in rows.values()}
+    if len(count) != 1 or 0 in count:
+        raise InputError(f"expected rows of the same number of pictures, found {sorted(count)}")
+    (across,) = count
+    figure = new_figure(0.62 * across + 1.6, 0.66 * len(rows) + 0.7)
+    axes = figure.subplots(len(rows), across, squeeze=False)
+    for number, (name, pictures) in enumerate(rows.items()):
+        for column, picture in enumerate(pictures):
+            place = axes[number, column]
+            place.imshow(picture, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+            place.set_xticks([])
+            place.set_yticks([])
+            if number == 0 and columns:
+                place.set_title(columns[column], fontsize="small")
+        axes[number, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    return figure

@@ -1,0 +1,91 @@
+"""Handwritten digits: a picture of one digit in, which it is out; a deep belief net draws them, too."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgedl.tasks import AnyPath
+    from runtime.bundle import Bundle
+
+MODELS = ("softmax", "cnn", "dbn")
+
+
+class DigitsTask:
+    """See `edgedl.tasks.Task`."""
+
+    name = "digits"
+
+    def add_train_arguments(self, parser: ArgumentParser) -> None:
+        """Declares what is particular to digits, and the training options."""
+        from edgedl.training.arguments import add_training_arguments
+
+        group = parser.add_argument_group("digits")
+        group.add_argument("--model", choices=MODELS, help="soft-max regression, CNN (default) or deep belief net")
+        belief = parser.add_argument_group("deep belief net")
+        belief.add_argument("--hidden", type=int, nargs="+", metavar="N", help="units of each layer, from below")
+        belief.add_argument("--pretrain-epochs", type=int, metavar="N", help="of each machine, before fine-tuning")
+        belief.add_argument("--pretrain-lr", type=float, metavar="X", help="learning rate of the machines")
+        belief.add_argument("--cd-steps", type=int, metavar="K", help="steps of Gibbs sampling, the k of CD-k")
+        belief.add_argument(
+            "--persistent", action="store_true", help="PCD: the chains go on from update to update (Tieleman 2008)"
+        )
+        add_training_arguments(parser)
+
+    def train(self, args: Namespace, run_path: Path) -> dict[str, Any]:
+        """Trains on the embedded digits."""
+        from edgedl.tasks.digits_training import train_digits
+
+        return train_digits(args, run_path)
+
+    def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
+        """Takes the best network of a run through the gate into a bundle; a deep belief net's way down with it."""
+        from edgedl.tasks.digits_bundle import digits_bundle
+        from edgedl.training.run import Run
+
+        _refuse(options, {"name", "untrained", "opset"}, "a digits run is exported")
+        return digits_bundle(Run.open(run_path), path, **options)
+
+    def pull(self, path: AnyPath, **options: Any) -> Bundle:
+        """Refuses: there is nothing to pull."""
+        raise InputError(
+            "there is no public reader of digits to pull: `edgedl train digits` makes one in less than a minute"
+        )
+
+    def evaluate(
+        self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
+    ) -> Mapping[str, Any]:
+        """Judges a bundle on the fifth of the digits that training never sees: accuracy and who is taken for whom."""
+        from edgedl.tasks.digits_evaluation import evaluate_digits
+        from runtime.pipelines import load
+
+        _refuse(options, {"variant"}, "a digits bundle is evaluated")
+        if data is not None:
+            raise InputError("digits are judged on the embedded ones; --data is not read")
+        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+            return evaluate_digits(pipeline, split or "test")
+
+    def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
+        """Draws the curves of a run and what its first layer looks for; of a deep belief net how it was trained, too."""
+        from edgedl.tasks.digits_plot import plot_digits
+
+        if clip is not None:
+            raise InputError("--clip shows how a caption came about; digits have the pictures of a run only")
+        return plot_digits(path, output)
+
+
+def _refuse(options: Mapping[str, Any], known: set[str], what: str) -> None:
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise InputError(
+            f"{what} with {', '.join(f'--{name}' for name in sorted(known))}, not with "
+            f"{', '.join(f'--{name}' for name in unknown)}"
+        )
+
+
+TASK = DigitsTask()

@@ -1,0 +1,212 @@
+"""Digits: a picture of one digit -> the graph -> which digit it is; and, where the bundle can, a label -> a drawing.
+
+The graph does all of the reading: polarity, frame, contrast, network. What is left here is opening the file, halving a
+large photo, and the chance that a drawing starts from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from runtime.bundle import Bundle
+from runtime.errors import BundleError, InputError
+from runtime.faces import halved
+from runtime.media import read_image
+from runtime.pipelines import Source, open_engines
+
+READ, DRAW = "digits", "draw"
+INPUTS, OUTPUTS = {"pixels"}, {"digit", "probabilities", "ink"}
+DRAW_INPUTS, DRAW_OUTPUTS = {"label", "top"}, {"ink"}
+
+LARGEST_SIDE = 512
+"""A picture is halved until its longer side has less than twice as many pixels; the graph averages over 8×8 cells."""
+
+PICTURE_ZOOM = 32
+"""Pixels of a saved drawing for each of its 8×8 cells."""
+
+_WANTED = re.compile(r"digit:(?P<label>[0-9]+)(:(?P<seed>[0-9]+))?")
+
+
+class DigitsPipeline:
+    """Reads a digit, and draws one. Safe to use from several threads.
+
+    Raises:
+        BundleError: the bundle is no digits bundle.
+        DeviceError: the device cannot be had.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
+    ) -> None:
+        if bundle.manifest.pipeline:
+            raise BundleError(
+                f"{bundle.path}: a digits bundle has no pipeline settings, this one has "
+                f"{', '.join(map(str, bundle.manifest.pipeline))}"
+            )
+        self.bundle = bundle
+        self.engines = open_engines(bundle, device=device, threads=threads, variant=variant, expected=(READ,))
+        try:
+            self._check(READ, INPUTS, OUTPUTS)
+            if DRAW in self.engines:
+                self._check(DRAW, DRAW_INPUTS, DRAW_OUTPUTS)
+        except BundleError:
+            self.close()
+            raise
+
+    @property
+    def can_draw(self) -> bool:
+        """Whether the bundle has a way down: a deep belief net's has."""
+        return DRAW in self.engines
+
+    def read(self, pictures: Sequence[NDArray[np.uint8]]) -> list[dict[str, Any]]:
+        """The graph alone: pictures (H, W, 3), uint8 RGB, of any sizes.
+
+        Returns:
+            For each in order {"digit": int, "probabilities": (10,) float32, "ink": (8, 8) float32}.
+        """
+        answers: list[dict[str, Any]] = [{} for _ in pictures]
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            by_shape.setdefault(picture.shape, []).append(index)
+        for (height, width, *_), indices in by_shape.items():
+            # All pixels of a run stay below a photo's worth.
+            at_once = max(1, LARGEST_SIDE * LARGEST_SIDE // (height * width))
+            for start in range(0, len(indices), at_once):
+                part = indices[start : start + at_once]
+                found = self.engines[READ].run({"pixels": np.stack([pictures[i] for i in part])})
+                for row, index in enumerate(part):
+                    answers[index] = {
+                        "digit": int(found["digit"][row]),
+                        "probabilities": found["probabilities"][row],
+                        "ink": found["ink"][row],
+                    }
+        return answers
+
+    def predict(self, source: Source, **options: Any) -> dict[str, Any]:
+        """Answers one picture with its digit, or ``digit:7`` with a drawing.
+
+        Args:
+            source: a file's path, an encoded image's bytes, uint8 RGB pixels (H, W, 3), or ``digit:LABEL[:SEED]``.
+            **options: none; they are named in the error.
+
+        Returns:
+            {"digit", "probability", "probabilities"}; of a drawing the same, being what the network reads in it, and
+            "drawn": {"label", "seed", "ink": 8 rows of 8 shares}.
+
+        Raises:
+            InputError: no image, or a drawing that cannot be made.
+        """
+        if options:
+            raise InputError(f"digits have no option {', '.join(options)}")
+        wanted = wanted_drawing(source)
+        if wanted is not None:
+            ink = self.imagine(*wanted)
+            drawn = {"label": wanted[0], "seed": wanted[1], "ink": np.round(ink.astype(np.float64), 4).tolist()}
+            return {**_document(self.read([as_picture(ink)])[0]), "drawn": drawn}
+        return _document(self.read([_opened(source)])[0])
+
+    def imagine(self, label: int, seed: int = 0) -> NDArray[np.float32]:
+        """Draws a digit.
+
+        Args:
+            label: 0 … 9.
+            seed: of the top layer's activity that the drawing starts from.
+
+        Returns:
+            (8, 8) shares of ink.
+
+        Raises:
+            InputError: the bundle has no way down, or there is no such digit.
+        """
+        if not self.can_draw:
+            raise InputError(
+                f"{self.bundle.path} cannot draw: only a deep belief net has a way down; train one with "
+                "`edgedl train digits --model dbn`"
+            )
+        if not 0 <= label <= 9:
+            raise InputError(f"a digit to draw is 0 … 9, not {label}")
+        width = next(tensor for tensor in self.engines[DRAW].spec.inputs if tensor.name == "top").shape[1]
+        top = np.random.default_rng(seed).random((1, int(width)), dtype=np.float32)
+        ink: NDArray[np.float32] = self.engines[DRAW].run({"label": np.array([label]), "top": top})["ink"][0]
+        return ink
+
+    def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """The ink that was looked at, or drawn, large enough to see: uint8 RGB (256, 256, 3), dark on bright."""
+        wanted = wanted_drawing(source)
+        if wanted is not None:
+            ink = np.array(result["drawn"]["ink"], np.float32)
+        else:
+            ink = self.read([_opened(source)])[0]["ink"]
+        return enlarged(ink)
+
+    def close(self) -> None:
+        """Gives the sessions back."""
+        for engine in self.engines.values():
+            engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check(self, model: str, inputs: set[str], outputs: set[str]) -> None:
+        spec = self.engines[model].spec
+        found = {tensor.name for tensor in spec.inputs}, {tensor.name for tensor in spec.outputs}
+        if found[0] != inputs or not found[1] >= outputs:
+            raise BundleError(
+                f"{self.bundle.path}: the graph {model} takes {', '.join(sorted(found[0]))} and gives "
+                f"{', '.join(sorted(found[1]))}; expected {', '.join(sorted(inputs))} and {', '.join(sorted(outputs))}"
+            )
+
+
+def wanted_drawing(source: Source) -> tuple[int, int] | None:
+    """Label and seed of ``digit:7`` or ``digit:7:3``; None for everything that is a picture.
+
+    Raises:
+        InputError: it begins like one and is none.
+    """
+    if not isinstance(source, str | PathLike):
+        return None
+    text = str(source)
+    if not text.startswith("digit:"):
+        return None
+    wanted = _WANTED.fullmatch(text)
+    if wanted is None:
+        raise InputError(f"{text}: a drawing is asked for with digit:LABEL or digit:LABEL:SEED, e.g. digit:7")
+    return int(wanted["label"]), int(wanted["seed"] or 0)
+
+
+def as_picture(ink: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Shares of ink (8, 8) as pixels (8, 8, 3), bright on black: what the graph reads as it is."""
+    levels = np.rint(np.clip(ink, 0, 1) * 255).astype(np.uint8)
+    return np.repeat(levels[..., None], 3, axis=2)
+
+
+def enlarged(ink: NDArray[np.floating[Any]], zoom: int = PICTURE_ZOOM) -> NDArray[np.uint8]:
+    """Shares of ink (8, 8) as a picture for people, dark on bright, (8·zoom, 8·zoom, 3)."""
+    paper = 255 - as_picture(ink)
+    return np.ascontiguousarray(paper.repeat(zoom, axis=0).repeat(zoom, axis=1))
+
+
+def _opened(source: Source) -> NDArray[np.uint8]:
+    image = read_image(source)
+    return halved(image, max(image.shape[:2]) / LARGEST_SIDE)[0]
+
+
+def _document(answer: Mapping[str, Any]) -> dict[str, Any]:
+    probabilities = np.round(answer["probabilities"].astype(np.float64), 6)
+    return {
+        "digit": answer["digit"],
+        "probability": float(probabilities[answer["digit"]]),
+        "probabilities": probabilities.tolist(),
+    }
