@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from edgedl.figures.style import BLUE, ORANGE, new_figure
+from edgedl.figures.style import BLUE, GREY, ORANGE, new_figure
 from runtime.errors import InputError
 
 COLUMNS = 16
@@ -34,20 +36,23 @@ def filter_sheet(filters: Pictures, title: str, *, names: Sequence[str] = (), co
     figure = new_figure(max(4.5, 0.55 * columns + 1.2), 0.55 * rows + (0.9 if names else 0.6))
     axes = figure.subplots(rows, columns, squeeze=False)
     most = float(np.abs(filters).max()) or 1.0
-    image = None
+    scale = Normalize(-most, most)
     for index, place in enumerate(axes.flat):
         place.set_axis_off()
         if index < len(filters):
-            image = place.imshow(filters[index], cmap="PuOr_r", vmin=-most, vmax=most, interpolation="nearest")
+            place.imshow(filters[index], cmap="PuOr_r", norm=scale, interpolation="nearest")
             if names:
                 place.set_title(names[index], fontsize="small")
     figure.suptitle(title, fontsize="medium")
-    figure.colorbar(image, ax=axes, label="weight", shrink=0.9, aspect=12)
+    figure.colorbar(ScalarMappable(scale, "PuOr_r"), ax=axes, label="weight", shrink=0.9, aspect=12)
     return figure
 
 
 def pretraining_curves(history: Sequence[Mapping[str, float]]) -> Figure:
-    """For each Boltzmann machine, the free energy of learnt and held-out data, and the error of reconstruction.
+    """For each Boltzmann machine, free energies of learnt and held-out data, their gap, and the reconstruction's error.
+
+    Free energies of two epochs cannot be compared, since each has a constant of its own; the gap between two data sets
+    in one epoch can: where it opens, the machine begins to learn by heart.
 
     Args:
         history: rows with ``layer``, ``epoch``, ``free_energy``, ``held_out_free_energy`` and ``reconstruction``.
@@ -55,19 +60,24 @@ def pretraining_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     if not history:
         raise InputError("there is nothing to draw: no machine has been trained")
     layers = sorted({int(row["layer"]) for row in history})
-    figure = new_figure(9.0, 2.9 * len(layers))
-    axes = figure.subplots(len(layers), 2, squeeze=False)
-    for (energy, error), layer in zip(axes, layers, strict=True):
+    figure = new_figure(12.0, 2.9 * len(layers))
+    axes = figure.subplots(len(layers), 3, squeeze=False)
+    for (energy, gap, error), layer in zip(axes, layers, strict=True):
         rows = [row for row in history if int(row["layer"]) == layer]
         epochs = [row["epoch"] for row in rows]
         energy.plot(epochs, [row["free_energy"] for row in rows], color=BLUE, label="learnt")
-        energy.plot(epochs, [row["held_out_free_energy"] for row in rows], color=ORANGE, label="held out")
+        energy.plot(
+            epochs, [row["held_out_free_energy"] for row in rows], color=ORANGE, linestyle="--", label="held out"
+        )
         energy.set_ylabel("mean free energy (nats)")
         energy.legend(frameon=False)
+        gap.axhline(0, color=GREY, linewidth=0.8)
+        gap.plot(epochs, [row["held_out_free_energy"] - row["free_energy"] for row in rows], color=BLUE)
+        gap.set_ylabel("free energy, held out − learnt (nats)")
         error.plot(epochs, [row["reconstruction"] for row in rows], color=ORANGE)
         error.set_ylim(bottom=0)
         error.set_ylabel("reconstruction, held out\n(mean squared error)")
-        for place in (energy, error):
+        for place in (energy, gap, error):
             place.set_title(f"layer {layer}", fontsize="medium")
             place.set_xlabel("epoch")
             place.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

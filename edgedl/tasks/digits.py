@@ -71,7 +71,7 @@ class DigitsTask:
             return evaluate_digits(pipeline, split or "test")
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
-        """Draws the curves of a run and what its first layer looks for; of a deep belief net how it was trained, too."""
+        """Draws the curves of a run and its first filters; of a deep belief net also what its machines learnt."""
         from edgedl.tasks.digits_plot import plot_digits
 
         if clip is not None:

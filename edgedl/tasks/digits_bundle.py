@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedl.data.digits import CLASSES, embedded_digits
-from edgedl.nn.digits import DeepBeliefNet, DigitPainter, DigitReader
+from edgedl.nn.digits import PASSES, DeepBeliefNet, DigitPainter, DigitReader
 from edgedl.nn.ink import SIDE
 from edgedl.tasks.digits_training import classifier_of
 from edgedl.training.run import Run
@@ -68,8 +68,13 @@ def painter_cases(width: int) -> list[Case]:
     """Labels and first ideas for the way down: batches of 1, 2, 7, 32, every label, and the edges."""
     chance = np.random.default_rng(1)
 
-    def case(name: str, labels: list[int], top: NDArray[np.float64]) -> Case:
-        return Case(name, {"label": np.array(labels, np.int64), "top": top.astype(np.float32)})
+    def case(name: str, labels: list[int], top: NDArray[np.float64], luck: float | None = None) -> Case:
+        shape = (len(labels), PASSES, width)
+        drawn = chance.random(shape) if luck is None else np.full(shape, luck)
+        inputs = {"label": np.array(labels, np.int64), "top": top, "chance": drawn}
+        return Case(
+            name, {key: array.astype("int64" if key == "label" else "float32") for key, array in inputs.items()}
+        )
 
     return [
         case("one", [3], chance.random((1, width))),
@@ -78,7 +83,9 @@ def painter_cases(width: int) -> list[Case]:
         case("32", [index % CLASSES for index in range(32)], chance.random((32, width))),
         case("all off", list(range(CLASSES)), np.zeros((CLASSES, width))),
         case("all on", list(range(CLASSES)), np.ones((CLASSES, width))),
-        case("one unit on", [7] * 5, np.eye(width)[:5]),
+        case("without chance", list(range(CLASSES)), np.full((CLASSES, width), 0.5), 0.5),
+        case("least chance", [2, 5], chance.random((2, width)), 0.0),
+        case("most chance", [8, 1], chance.random((2, width)), 1.0),
         case("bits", [4] * 9, chance.integers(0, 2, (9, width)).astype(np.float64)),
     ]
 
@@ -112,8 +119,9 @@ def digits_bundle(
     if isinstance(classifier, DeepBeliefNet):
         width = classifier.layers[-1].weight.shape[1]
         top = Input("top", "float32", ("N", width), meaning="activity that the top layer starts from, 0..1")
+        chance = Input("chance", "float32", ("N", PASSES, width), meaning="uniform, 0..1")
         models["draw"] = export_model(
-            DigitPainter(classifier).eval(), inputs=[LABEL_INPUT, top], outputs=PAINTER_OUTPUTS,
+            DigitPainter(classifier).eval(), inputs=[LABEL_INPUT, top, chance], outputs=PAINTER_OUTPUTS,
             cases=painter_cases(width), untrained=untrained, opset=opset,
         )  # fmt: skip
     told = {"softmax": "soft-max regression", "cnn": "a convolutional network", "dbn": "a deep belief net"}

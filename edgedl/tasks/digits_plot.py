@@ -16,7 +16,7 @@ from edgedl.data.digits import CLASSES, SIDE, embedded_digits
 from edgedl.figures.curves import save_curves
 from edgedl.figures.digits import filter_sheet, picture_rows, pretraining_curves
 from edgedl.figures.style import save_figure
-from edgedl.nn.digits import ConvolutionalClassifier, DeepBeliefNet, DigitPainter, SoftmaxClassifier
+from edgedl.nn.digits import PASSES, ConvolutionalClassifier, DeepBeliefNet, DigitPainter, SoftmaxClassifier
 from edgedl.nn.ink import Ink
 from edgedl.tasks.digits_training import PRETRAINING, classifier_of
 from edgedl.training.run import Run
@@ -74,7 +74,7 @@ def first_filters(classifier: nn.Module) -> tuple[NDArray[np.float32], str]:
     """The weights that look at pixels, (n, h, w), and what they are."""
     if isinstance(classifier, SoftmaxClassifier):
         weights = classifier.linear.weight
-        return _numpy(weights.view(CLASSES, SIDE, SIDE)), "Soft-max regression: what speaks for 0 … 9"
+        return _numpy(weights.view(CLASSES, SIDE, SIDE)), "Soft-max regression: what speaks for the digits 0 … 9"
     if isinstance(classifier, ConvolutionalClassifier):
         return _numpy(classifier.conv1.weight[:, 0]), "CNN: filters of the first convolution, 3×3"
     machine = cast(DeepBeliefNet, classifier).layers[0]
@@ -114,8 +114,10 @@ def drawings(net: DeepBeliefNet, count: int = DRAWINGS) -> dict[str, NDArray[np.
     width = net.layers[-1].weight.shape[1]
     found = {}
     for seed in range(count):
-        top = torch.rand(CLASSES, width, generator=torch.Generator().manual_seed(seed))
-        found[f"seed {seed}"] = _numpy(painter(torch.arange(CLASSES), top))
+        generator = torch.Generator().manual_seed(seed)
+        top = torch.rand(CLASSES, width, generator=generator)
+        chance = torch.rand(CLASSES, PASSES, width, generator=generator)
+        found[f"seed {seed}"] = _numpy(painter(torch.arange(CLASSES), top, chance))
     return found
 
 

@@ -1,4 +1,4 @@
-"""Contrastive divergence: how restricted Boltzmann machines learn (Hinton 2002), and its persistent form (Tieleman 2008).
+"""Contrastive divergence (Hinton 2002), its persistent form (Tieleman 2008), and how Boltzmann machines learn by them.
 
 The gradient of the log-likelihood is the mean of ∂(-F)/∂θ over the data less that over the machine's own distribution.
 The second mean is out of reach; k steps of Gibbs sampling stand in for it. CD-k starts them at the data, PCD where its
@@ -83,7 +83,7 @@ def contrastive_divergence(
 ) -> tuple[Gradient, Tensor]:
     """The CD-k gradient of a batch, or PCD's.
 
-    Hidden units enter both means by their probabilities, which has the same expectation as their samples and less noise.
+    Hidden units enter both means by their probabilities: the same expectation as of their samples, and less noise.
 
     Args:
         rbm: the machine.
@@ -141,16 +141,17 @@ def pretrain(
     for epoch in range(options.epochs):
         momentum = min(options.momentum, EARLY_MOMENTUM) if epoch < EARLY_EPOCHS else options.momentum
         rate = options.lr * min(1.0, 2 * (options.epochs - epoch) / (options.epochs + 1))
-        for rows in torch.randperm(len(data), generator=generator).split(options.batch_size):
-            batch = data[rows]
+        order = torch.randperm(len(data), generator=generator)
+        for start in range(0, len(data), options.batch_size):
+            batch = data[order[start : start + options.batch_size]]
             gradient, state = contrastive_divergence(
                 rbm, batch, options.steps, generator, chains, sampled=options.sampled
             )
             if options.persistent:
                 chains = state
-            decay = (options.weight_decay * rbm.weight, 0.0, 0.0)
-            for tensor, speed, uphill, less in zip(parameters_of(rbm), velocity, gradient.parts, decay, strict=True):
-                speed.mul_(momentum).add_(uphill - less, alpha=rate)
+            gradient.weight.sub_(rbm.weight, alpha=options.weight_decay)
+            for tensor, speed, uphill in zip(parameters_of(rbm), velocity, gradient.parts, strict=True):
+                speed.mul_(momentum).add_(uphill, alpha=rate)
                 tensor.add_(speed)
         if not all(bool(torch.isfinite(tensor).all()) for tensor in parameters_of(rbm)):
             raise CheckFailedError(

@@ -23,7 +23,7 @@ from runtime.pipelines import Source, open_engines
 
 READ, DRAW = "digits", "draw"
 INPUTS, OUTPUTS = {"pixels"}, {"digit", "probabilities", "ink"}
-DRAW_INPUTS, DRAW_OUTPUTS = {"label", "top"}, {"ink"}
+DRAW_INPUTS, DRAW_OUTPUTS = {"label", "top", "chance"}, {"ink"}
 
 LARGEST_SIDE = 512
 """A picture is halved until its longer side has less than twice as many pixels; the graph averages over 8×8 cells."""
@@ -117,7 +117,7 @@ class DigitsPipeline:
 
         Args:
             label: 0 … 9.
-            seed: of the top layer's activity that the drawing starts from.
+            seed: of the top layer's activity that the drawing starts from, and of the chance on its way.
 
         Returns:
             (8, 8) shares of ink.
@@ -132,9 +132,12 @@ class DigitsPipeline:
             )
         if not 0 <= label <= 9:
             raise InputError(f"a digit to draw is 0 … 9, not {label}")
-        width = next(tensor for tensor in self.engines[DRAW].spec.inputs if tensor.name == "top").shape[1]
-        top = np.random.default_rng(seed).random((1, int(width)), dtype=np.float32)
-        ink: NDArray[np.float32] = self.engines[DRAW].run({"label": np.array([label]), "top": top})["ink"][0]
+        shapes = {tensor.name: tensor.shape for tensor in self.engines[DRAW].spec.inputs}
+        generator = np.random.default_rng(seed)
+        chance = {
+            name: generator.random((1, *map(int, shapes[name][1:])), dtype=np.float32) for name in ("top", "chance")
+        }
+        ink: NDArray[np.float32] = self.engines[DRAW].run({"label": np.array([label]), **chance})["ink"][0]
         return ink
 
     def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
