@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from runtime.engine import Engine as Engine
     from runtime.media import read_image as read_image
     from runtime.pipelines import load as load
+    from runtime.probabilities import one_hot as one_hot
+    from runtime.probabilities import softmax as softmax
 
 PART_OF = "edgedl"
 
@@ -22,12 +24,14 @@ _PUBLIC = {
     "Engine": "runtime.engine",
     "diagnose": "runtime.doctor",
     "load": "runtime.pipelines",
+    "one_hot": "runtime.probabilities",
     "read_image": "runtime.media",
+    "softmax": "runtime.probabilities",
 }
 # `verify` and `bench` are not in the table: each is also the name of its module, and a name that is the
 # function or the module, depending on what was imported before, is a trap. Say `from runtime.verify import verify`.
 
-__all__ = ["Bundle", "Engine", "diagnose", "load", "read_image"]
+__all__ = ["Bundle", "Engine", "diagnose", "load", "one_hot", "read_image", "softmax"]
 
 
 def __getattr__(name: str) -> Any:

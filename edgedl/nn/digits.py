@@ -20,7 +20,7 @@ PASSES = 12
 """Times that the top of a deep belief net goes up and down with its label before a picture is drawn."""
 
 TEMPERATURE = 0.25
-"""τ of the relaxed samples. At 1 the network reads 3 of 10 drawings as what they should be, at .5 8, at .25 more than 9.
+"""τ of the relaxed samples. At 1 the network reads 3 of 10 drawings as what they should be, at .5 8, at .25 over 9.
 Real samples do as well, but one unit that a device rounds otherwise would make another picture."""
 
 
