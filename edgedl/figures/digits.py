@@ -73,7 +73,7 @@ def pretraining_curves(history: Sequence[Mapping[str, float]]) -> Figure:
         energy.legend(frameon=False)
         gap.axhline(0, color=GREY, linewidth=0.8)
         gap.plot(epochs, [row["held_out_free_energy"] - row["free_energy"] for row in rows], color=BLUE)
-        gap.set_ylabel("free energy, held out − learnt (nats)")
+        gap.set_ylabel("gap of free energies,\nheld out − learnt (nats)")
         error.plot(epochs, [row["reconstruction"] for row in rows], color=ORANGE)
         error.set_ylim(bottom=0)
         error.set_ylabel("reconstruction, held out\n(mean squared error)")

@@ -40,7 +40,12 @@ def reader_cases() -> list[Case]:
     digits = embedded_digits("val").pixels
     sheet = on_paper(digits[:3], zoom=9, above=31, left=70, below=5, right=12)
     grey = (sheet * [0.4, 0.5, 0.45] + [30, 45, 60]).astype(np.uint8)  # ink in colour on coloured paper
+    # A spot without an edge is framed by how much ink counts, and noise too faint to be stretched shows how far it is.
+    away = np.hypot(*np.mgrid[-20:21, -30:31])
+    spot = np.clip(255 - 9 * away, 0, 255).astype(np.uint8)[None, :, :, None].repeat(3, axis=3)
     return [
+        Case("soft spot", {"pixels": spot}),
+        Case("faint noise", {"pixels": chance.integers(200, 204, (1, 20, 23, 3), dtype=np.uint8)}),
         Case("one digit", {"pixels": digits[:1]}),
         Case("two digits", {"pixels": digits[1:3]}),
         Case("seven digits", {"pixels": digits[3:10]}),
@@ -110,6 +115,7 @@ def digits_bundle(
     classifier = classifier_of(config)
     classifier.load_state_dict(run.best_weights())
     classifier.eval()
+    cases = reader_cases()
     models = {
         "digits": export_model(
             DigitReader(classifier).eval(), inputs=[PIXELS_INPUT], outputs=READER_OUTPUTS, cases=reader_cases(),

@@ -23,7 +23,7 @@ from runtime.errors import InputError
 from runtime.media import write_png
 from runtime.pipelines import load
 from runtime.verify import verify
-from tests.edgedl.tasks.test_age_mutants import attribute, change, mutated, of_type
+from tests.edgedl.tasks.test_age_mutants import change, mutated, of_type
 
 pytestmark = pytest.mark.xdist_group("digits_command_line")
 
@@ -105,7 +105,7 @@ MUTANTS = {
     "another share of ink": lambda m: scalar(m, 0.5, 0.6),
     "contrast of noise stretched": lambda m: scalar(m, 16.0, 1.0),
     "cells one off": lambda m: scalar(m, 8.0, 9.0),
-    "soft-max over the batch": lambda m: attribute(m, "axis", 0),
+    "soft-max over the batch": lambda m: softmax_over_the_batch(m),
     "weights transposed": lambda m: change(
         m, "classifier.linear.weight", lambda w: w.reshape(10, 8, 8).swapaxes(1, 2).reshape(10, 64)
     ),
@@ -114,6 +114,11 @@ MUTANTS = {
     ),
     "bias forgotten": lambda m: change(m, "classifier.linear.bias", np.zeros_like),
 }
+
+
+def softmax_over_the_batch(model: onnx.ModelProto) -> None:
+    (node,) = of_type(model, "Softmax")
+    node.attribute[0].i = 0
 
 
 def luma(model: onnx.ModelProto) -> str:
@@ -149,7 +154,7 @@ PAINTER_MUTANTS = {
         m, "machines.1.weight", lambda w: w.astype(np.float16).astype(np.float32)
     ),
     "bottom weights in float16": lambda m: change(
-        m, "machines.0.weight", lambda w: w.astype(np.float16).astype(np.float32)
+        m, "machines.0.weight.T", lambda w: w.astype(np.float16).astype(np.float32)
     ),
 }
 

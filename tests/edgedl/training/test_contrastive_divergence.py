@@ -151,5 +151,5 @@ def test_options_out_of_range_are_refused(name, value):
 
 def test_weights_that_leave_all_bounds_are_an_error():
     rbm = RBM(3, 2)
-    with pytest.raises(CheckFailedError, match="layer 1 became infinite in epoch 1; lower its learning rate"):
+    with pytest.raises(CheckFailedError, match="layer 1 became infinite in epoch 2; lower its learning rate"):
         pretrain(rbm, DATA.float(), DATA.float(), PretrainOptions(epochs=2, lr=1e38), torch.Generator(), "of layer 1")
