@@ -118,8 +118,8 @@ def digits_bundle(
     cases = reader_cases()
     models = {
         "digits": export_model(
-            DigitReader(classifier).eval(), inputs=[PIXELS_INPUT], outputs=READER_OUTPUTS, cases=reader_cases(),
-            untrained=untrained, opset=opset,
+            DigitReader(classifier).eval(), inputs=[PIXELS_INPUT], outputs=READER_OUTPUTS, cases=cases,
+            golden=len(cases), untrained=untrained, opset=opset,
         )
     }  # fmt: skip
     if isinstance(classifier, DeepBeliefNet):
