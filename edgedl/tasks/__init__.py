@@ -17,6 +17,7 @@ _TASKS = {
     "age": "edgedl.tasks.age",
     "caption": "edgedl.tasks.caption",
     "digits": "edgedl.tasks.digits",
+    "sgd": "edgedl.tasks.sgd",
 }
 
 AnyPath = str | PathLike[str]

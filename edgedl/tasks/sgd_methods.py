@@ -1,0 +1,63 @@
+"""The ways of descending that `edgedl train sgd` compares: each is a recipe of training options and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgedl.data.strain_gauges import TRAIN
+from edgedl.training.options import TrainOptions
+
+EPOCHS = 40
+
+PENALTY = 6.4
+"""λ of the methods that have one: λ/T = 0.1 with the 64 embedded readings, a little more than the valley's curvature."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One way of descending.
+
+    Attributes:
+        group: the panel that shows it: ``step`` changes how the same cost is descended, ``cost`` what is minimised.
+        label: what a figure calls it.
+        recipe: its options.
+        dropout: share of the readings dropped while training.
+    """
+
+    group: str
+    label: str
+    recipe: TrainOptions
+    dropout: float = 0.0
+
+
+def _recipe(**options: Any) -> TrainOptions:
+    # The path has to be that of the weights themselves, so nothing is averaged; a second thread would only wait.
+    plain: dict[str, Any] = {"momentum": 0.0, "schedule": "constant", "ema": 0.0, "threads": 1, "device": "cpu"}
+    return TrainOptions(**(plain | {"epochs": EPOCHS, "progress": False} | options))
+
+
+METHODS: Mapping[str, Method] = {
+    "full": Method("step", "full batch", _recipe(batch_size=TRAIN, lr=0.9)),
+    "momentum": Method("step", "full batch, momentum", _recipe(batch_size=TRAIN, lr=0.9, momentum=0.6)),
+    "nesterov": Method("step", "full batch, Nesterov", _recipe(batch_size=TRAIN, lr=0.7, momentum=0.6, nesterov=True)),
+    "mini": Method("step", "mini-batches", _recipe(batch_size=8, lr=0.3)),
+    "online": Method("step", "online", _recipe(batch_size=1, lr=0.1)),
+    "decay": Method("step", "online, rate decays", _recipe(batch_size=1, lr=0.1, schedule="cosine")),
+    "l2": Method("cost", "L2", _recipe(batch_size=TRAIN, lr=0.7, momentum=0.6, schedule="cosine", l2=PENALTY)),
+    "l1": Method("cost", "L1", _recipe(batch_size=TRAIN, lr=0.7, momentum=0.6, schedule="cosine", l1=0.1)),
+    "dropout": Method("cost", "dropout", _recipe(batch_size=8, lr=0.2, schedule="cosine"), dropout=0.2),
+    "adamw": Method(
+        "cost",
+        "AdamW, decay λ/T",
+        _recipe(
+            batch_size=TRAIN,
+            optimiser="adamw",
+            lr=0.3,
+            betas=(0.8, 0.9),
+            schedule="cosine",
+            weight_decay=PENALTY / TRAIN,
+        ),
+    ),
+}
