@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,20 +17,31 @@ from numpy.typing import ArrayLike, NDArray
 from edgedl.figures.style import GREY, SERIES, new_figure, save_figure
 from runtime.errors import InputError
 
+Group = Literal["step", "batch", "cost"]
+
+PANELS: tuple[tuple[Group, str], ...] = (
+    ("step", "all samples in every update"),
+    ("batch", "a few samples in every update"),
+    ("cost", "another cost, close up: ★ is where it is least"),
+)
+
 LEVELS = 14
 MARGIN = 0.12
 """Share of the paths' extent that is shown around them."""
 
+CLOSE_UP = 0.6
+"""The same of the places where costs are least."""
+
 FEW = 200
 """Up to so many updates each one is marked with a dot."""
 
+WINDOWS = 40
+"""A longer path's cost is drawn as its means over so many windows, equally long on the logarithmic axis."""
+
+TEAL = "#17918f"
+
 LEAST = 1e-9
 """Excess cost below which nothing is drawn: float32 ends about there."""
-
-PANELS: tuple[tuple[Literal["step", "cost"], str], ...] = (
-    ("step", "the same cost, descended in other ways"),
-    ("cost", "another cost: each ★ is where its own is least"),
-)
 
 
 class Cost(Protocol):
@@ -50,14 +62,15 @@ class Descent:
 
     Attributes:
         label: what it is called.
-        group: the surface that it is drawn on: ``step`` goes down the cost itself, ``cost`` one with a penalty.
+        group: the surface that it is drawn on: ``step`` goes down the cost itself, ``batch`` does
+            so by samples of it, ``cost`` goes down one with a penalty.
         samples: (U + 1,) training samples seen at each point.
         weights: (U + 1, 2) before the first update and after each.
         target: (2,) where its own cost is least; None where there is no such cost.
     """
 
     label: str
-    group: Literal["step", "cost"]
+    group: Group
     samples: NDArray[np.int64]
     weights: NDArray[np.float64]
     target: NDArray[np.float64] | None = None
@@ -68,28 +81,33 @@ def descent_figure(cost: Cost, descents: Sequence[Descent]) -> Figure:
 
     Args:
         cost: what is drawn as contours and what the excess is measured in: J(w) less its least value.
-        descents: at least one.
+        descents: at least one. Below, those with a penalty are shown only if there are no others: they go elsewhere.
     """
     if not descents:
         raise InputError("there is no path to draw")
     panels = [(group, title) for group, title in PANELS if any(path.group == group for path in descents)]
-    figure = new_figure(5.6 * 2, 9.2)
-    extent = _extent(cost, descents)
-    places = (221, 222) if len(panels) == 2 else (211,)
-    for place, (group, title) in zip(places, panels, strict=True):
-        axes = figure.add_subplot(place)
-        _surface(axes, cost, extent)
+    figure = new_figure(max(4.6 * len(panels), 9.0), 9.4)
+    (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.4, 1.0))
+    surfaces = above.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (group, title) in zip(surfaces, panels, strict=True):
         chosen = [path for path in descents if path.group == group]
-        for colour, path in zip(_colours(len(chosen)), chosen, strict=True):
-            _path(axes, path, colour)
-        least = cost.minimum()
-        axes.plot(*least, marker="+", markersize=11, color="black", linestyle="none")
+        # Costs that differ by a penalty are least at places close to one another: the start would make them one.
+        filled = _surface(axes, cost, _ends(cost, chosen) if group == "cost" else _extent(cost, descents))
+        for number, (colour, path) in enumerate(zip(_colours(group, len(chosen)), chosen, strict=True)):
+            _path(axes, path, colour, star=max(18 - 3 * number, 8))  # so that two at one place are both seen
+        axes.plot(*cost.minimum(), marker="+", markersize=11, color="black", linestyle="none", zorder=5)
         axes.set_title(title, fontsize="medium")
-        axes.legend(frameon=True, framealpha=0.9, fontsize="small", loc="lower left")
-    # Costs against effort make sense for paths down the same surface.
-    compared = [path for path in descents if path.group == panels[0][0]]
-    for place, label in ((223, "updates"), (224, "training samples seen")):
-        _effort(figure.add_subplot(place), cost, compared, label)
+        axes.legend(framealpha=0.9, fontsize="x-small", loc="lower left")
+        bar = above.colorbar(filled, ax=axes, location="bottom", shrink=0.8, format="%.2g")
+        bar.ax.tick_params(labelsize="x-small")
+        bar.set_label("cost J of the data (N²), + where it is least", fontsize="small")
+    compared = [path for path in descents if path.group != "cost"] or list(descents)
+    colours = [
+        colour for group, _ in PANELS for colour in _colours(group, sum(path.group == group for path in compared))
+    ]
+    compared.sort(key=lambda path: [group for group, _ in PANELS].index(path.group))
+    for axes, label in zip(below.subplots(1, 2), ("updates", "training samples seen"), strict=True):
+        _effort(axes, cost, compared, colours, label)
     return figure
 
 
@@ -98,19 +116,31 @@ def save_descent(cost: Cost, descents: Sequence[Descent], path: str | os.PathLik
     return save_figure(descent_figure(cost, descents), path)
 
 
-def _colours(count: int) -> list[str]:
-    return [SERIES[number % len(SERIES)] for number in range(count)]
+def _colours(group: Group, count: int) -> list[str]:
+    """Each group has colours of its own as long as there are any."""
+    colours = (*SERIES[3:5], TEAL, *SERIES[:3]) if group == "batch" else SERIES
+    return [colours[number % len(colours)] for number in range(count)]
 
 
 def _extent(cost: Cost, descents: Sequence[Descent]) -> tuple[float, float, float, float]:
-    points = np.concatenate([cost.minimum()[None], *(path.weights for path in descents)])
-    low, high = points.min(axis=0), points.max(axis=0)
-    margin = MARGIN * np.maximum(high - low, 1e-3)
-    (left, bottom), (right, top) = low - margin, high + margin
+    return _box([cost.minimum()[None], *(path.weights for path in descents)], MARGIN)
+
+
+def _ends(cost: Cost, descents: Sequence[Descent]) -> tuple[float, float, float, float]:
+    targets = [path.target[None] for path in descents if path.target is not None]
+    return _box([cost.minimum()[None], *targets, *(path.weights[-1:] for path in descents)], CLOSE_UP)
+
+
+def _box(points: Sequence[NDArray[np.float64]], margin: float) -> tuple[float, float, float, float]:
+    """Left, right, bottom and top of a square around all points."""
+    together = np.concatenate(points)
+    middle = (together.min(axis=0) + together.max(axis=0)) / 2
+    half = (0.5 + margin) * max(float(np.ptp(together, axis=0).max()), 1e-3)
+    (left, bottom), (right, top) = middle - half, middle + half
     return float(left), float(right), float(bottom), float(top)
 
 
-def _surface(axes: Axes, cost: Cost, extent: tuple[float, float, float, float]) -> None:
+def _surface(axes: Axes, cost: Cost, extent: tuple[float, float, float, float]) -> Any:
     left, right, bottom, top = extent
     grid = np.stack(np.meshgrid(np.linspace(left, right, 220), np.linspace(bottom, top, 220)), axis=-1)
     heights = cost(grid)
@@ -119,14 +149,15 @@ def _surface(axes: Axes, cost: Cost, extent: tuple[float, float, float, float]) 
     levels = least + np.linspace(0.0, np.sqrt(max(float(heights.max()) - least, 1e-12)), LEVELS) ** 2
     filled = axes.contourf(grid[..., 0], grid[..., 1], heights, levels=levels, cmap="Greys", alpha=0.55)
     axes.contour(grid[..., 0], grid[..., 1], heights, levels=levels, colors=GREY, linewidths=0.4)
-    bar = axes.figure.colorbar(filled, ax=axes, shrink=0.85, format="%.2g")
-    bar.set_label("cost J of the data (N²)")
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
     axes.set_xlabel("weight w₁ (N/mV)")
     axes.set_ylabel("weight w₂ (N/mV)")
     axes.set_aspect("equal")
+    return filled
 
 
-def _path(axes: Axes, path: Descent, colour: str) -> None:
+def _path(axes: Axes, path: Descent, colour: str, star: int) -> None:
     few = len(path.weights) <= FEW
     axes.plot(
         path.weights[:, 0],
@@ -139,15 +170,15 @@ def _path(axes: Axes, path: Descent, colour: str) -> None:
         zorder=3 if few else 2,
     )
     if path.group == "cost" and path.target is not None:
-        axes.plot(*path.target, marker="*", markersize=13, color=colour, markeredgecolor="black", zorder=4)
+        axes.plot(*path.target, marker="*", markersize=star, color=colour, markeredgecolor="black", zorder=4)
 
 
-def _effort(axes: Axes, cost: Cost, paths: Sequence[Descent], label: str) -> None:
+def _effort(axes: Axes, cost: Cost, paths: Sequence[Descent], colours: Sequence[str], label: str) -> None:
     least = cost(cost.minimum())
-    for colour, path in zip(_colours(len(paths)), paths, strict=True):
+    for colour, path in zip(colours, paths, strict=True):
         paid = np.arange(len(path.samples)) if label == "updates" else path.samples
         excess = np.maximum(cost(path.weights) - least, LEAST)
-        axes.plot(paid[1:], excess[1:], color=colour, linewidth=1.4 if len(paid) <= FEW else 0.6, label=path.label)
+        axes.plot(*_windowed(paid[1:], excess[1:]), color=colour, linewidth=1.4, label=path.label)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel(label)
@@ -155,3 +186,15 @@ def _effort(axes: Axes, cost: Cost, paths: Sequence[Descent], label: str) -> Non
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize="small", loc="lower left")
+
+
+def _windowed(paid: NDArray[np.int64], excess: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Means of a long path over windows; a short one as it is."""
+    if len(paid) <= FEW:
+        return paid, excess
+    edges = np.unique(np.round(np.geomspace(1, len(paid) + 1, WINDOWS + 1)).astype(np.int64)) - 1
+    spans = list(pairwise(edges.tolist()))
+    return (
+        np.array([np.exp(np.log(paid[start:stop]).mean()) for start, stop in spans]),
+        np.array([excess[start:stop].mean() for start, stop in spans]),
+    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from edgedl.figures.descent import Descent, save_descent
+from edgedl.figures.descent import Descent, Group, save_descent
 from edgedl.tasks.sgd_methods import METHODS
 from edgedl.tasks.sgd_training import PATHS, read_paths
 from edgedl.training.paths import WeightPath
@@ -39,14 +39,34 @@ def plot_paths(run_path: AnyPath, output: AnyPath | None) -> Path:
 
 
 def _descent(name: str, config: Mapping[str, Any], cost: QuadraticCost, path: WeightPath) -> Descent:
-    label = METHODS[name].label if name in METHODS else name
-    if config["weight_decay"] and config["optimiser"] != "sgd":
-        # Where another optimiser's decay leads has no cost that it would be the minimum of.
-        return Descent(label, "cost", path.samples, path.weights)
-    penalties = {
-        "l2": config["l2"] + config["weight_decay"] * cost.samples,
-        "l1": config["l1"],
-        "dropout": config["dropout"],
-    }
-    group: Literal["step", "cost"] = "cost" if any(penalties.values()) else "step"
-    return Descent(label, group, path.samples, path.weights, cost.penalised(**penalties).minimum())
+    """A path with the surface that it belongs on and the place where its own cost is least."""
+    decay = config["weight_decay"]
+    penalties = {"l2": config["l2"] + decay * cost.samples, "l1": config["l1"], "dropout": config["dropout"]}
+    # AdamW's decay never enters a gradient, so there is no cost that it would minimise.
+    known = not decay or config["optimiser"] != "adamw"
+    group: Group = "cost"
+    if not any(penalties.values()):
+        group = "batch" if config["batch_size"] < cost.samples else "step"
+    return Descent(
+        METHODS[name].label if _as_recipe(name, config) else _label(name, config),
+        group,
+        path.samples,
+        path.weights,
+        cost.penalised(**penalties).minimum() if known else None,
+    )
+
+
+def _as_recipe(name: str, config: Mapping[str, Any]) -> bool:
+    """Whether nothing that the label speaks of was changed on the command line."""
+    if name not in METHODS:
+        return False
+    recipe = METHODS[name].recipe
+    told = ("batch_size", "nesterov", "schedule", "optimiser", "l2", "l1", "weight_decay")
+    return all(config[key] == getattr(recipe, key) for key in told) and config["dropout"] == METHODS[name].dropout
+
+
+def _label(name: str, config: Mapping[str, Any]) -> str:
+    """A method with other options than its recipe's is called by what it does."""
+    told = [f"batch {config['batch_size']}", f"rate {config['lr']:g} {config['schedule']}"]
+    told += [f"{key} {config[key]:g}" for key in ("momentum", "l2", "l1", "weight_decay", "dropout") if config[key]]
+    return f"{name}: {', '.join(told).replace('_', ' ')}"

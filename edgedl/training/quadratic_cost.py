@@ -99,7 +99,7 @@ class QuadraticCost:
         """
         if self.curvatures()[0] <= 0:
             raise InputError("the cost is flat along some direction: two inputs say the same, or one is always 0")
-        w: NDArray[np.float64] = np.linalg.solve(self.hessian, self.linear)
+        w = np.asarray(np.linalg.solve(self.hessian, self.linear), np.float64)
         if not self.l1:
             return w
         for _ in range(MOST_SWEEPS):
@@ -113,5 +113,4 @@ class QuadraticCost:
 
     def curvatures(self) -> NDArray[np.float64]:
         """The eigenvalues of H, (n,), ascending. Plain descent is stable for learning rates below 2 / the largest."""
-        found: NDArray[np.float64] = np.linalg.eigvalsh(self.hessian)
-        return found
+        return np.asarray(np.linalg.eigvalsh(self.hessian), np.float64)
