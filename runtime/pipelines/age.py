@@ -14,6 +14,7 @@ from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.faces import Crop, Detection, Pixels, crop_from_json, cut, framed, halved, overlap, shrunk
 from runtime.media import read_image
+from runtime.occlusion import Probe
 from runtime.pipelines import Source, open_engines
 
 SAME_FACE = 0.3
@@ -203,6 +204,22 @@ class AgePipeline:
         from runtime.drawing import draw_faces
 
         return draw_faces(read_image(source), result["faces"])
+
+    def probe(self, source: Source) -> Probe:
+        """The surest face of a photo as the network gets it, and its age: see `runtime.occlusion`.
+
+        Raises:
+            InputError: not an image, or no face is found in it.
+        """
+        image = read_image(source)
+        found = self.find(image)
+        if not found:
+            raise InputError("no face was found in this photo, so there is no age to watch")
+
+        def ages(crops: Pixels) -> NDArray[np.float64]:
+            return np.array([float(answer["age"]) for answer in self.ages(list(crops))])
+
+        return Probe(self.settings.crop(image, found[0]), ages, "age", "year")
 
     def close(self) -> None:
         """Gives the sessions back."""

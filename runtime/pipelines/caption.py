@@ -15,6 +15,7 @@ from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.frames import MAX_CLIP_BYTES, Frames, FrameSampling, check_clip_size
 from runtime.media import MAX_PIXELS, encode_jpeg
+from runtime.occlusion import Probe
 from runtime.pipelines import open_engines
 from runtime.video import ClipSource, VideoLimits, read_frames
 from runtime.vocabulary import Vocabulary
@@ -196,6 +197,21 @@ class CaptionPipeline:
 
         frames = self.read(source)
         return draw_clip(frames.pixels, frames.seconds, str(result["caption"]))
+
+    def probe(self, source: ClipSource | Frames) -> Probe:
+        """A photo, and the score of the best caption of it, whichever it is: see `runtime.occlusion`.
+
+        Raises:
+            InputError: the source cannot be read, or has several frames.
+        """
+        frames = self.read(source)
+        if len(frames.pixels) != 1:
+            raise InputError(f"parts are hidden of one picture, and this clip has {len(frames.pixels)} frames")
+
+        def scores(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+            return np.array([found[0].score for found in self.captions([picture[None] for picture in pictures])])
+
+        return Probe(frames.pixels[0], scores, "score of the best caption", "nat per word")
 
     def close(self) -> None:
         """Gives the session back."""

@@ -14,6 +14,7 @@ from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.lines import LineStream
 from runtime.npy import load_npy, load_npz
+from runtime.occlusion import Probe
 from runtime.pipelines import Source, open_engines
 
 _ZIP = b"PK"
@@ -65,6 +66,16 @@ class TensorPipeline:
             InputError: always.
         """
         raise InputError(f"task {self.bundle.manifest.task!r} answers with arrays; there is no picture to save")
+
+    def probe(self, source: Source) -> Probe:
+        """A picture and the number to watch while parts of it are hidden, see `runtime.occlusion`.
+
+        Raises:
+            InputError: the model takes no picture, or answers with no number.
+        """
+        from runtime.pipelines.picture_tensors import picture_probe
+
+        return picture_probe(self.engine, source)
 
     def close(self) -> None:
         """Gives the session back."""

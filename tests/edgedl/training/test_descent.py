@@ -140,7 +140,7 @@ def test_adam_ends_where_sgd_does_on_another_way_and_adamw_elsewhere():
     def cosine(step):
         return (1 + math.cos(math.pi * step / 600)) / 2
 
-    settings = {"steps": 600, "weight_decay": LAMBDA / T, "schedule": cosine}
+    settings = {"steps": 600, "weight_decay": LAMBDA / T, "schedule": cosine, "betas": (0.9, 0.95)}
     rates = {"sgd": 0.5, "adam": 0.1, "adamw": 0.1}
     ends = {name: descend(name, lr=rate, **settings) for name, rate in rates.items()}
     ridge = np.linalg.solve(COST.hessian + LAMBDA / T * np.eye(2), COST.linear)
