@@ -225,3 +225,24 @@ def test_plot_refuses_a_file_that_is_neither(edgedl, tmp_path):
     result = edgedl("plot", tmp_path / "photo.jpg")
     assert (result.status, result.out) == (2, "")
     assert "photo.jpg" in result.err
+
+
+def test_plot_asks_any_bundle_for_occlusion_and_runs_for_features(edgedl, monkeypatch, scale_bundle, run_folder):
+    from edgedl.tasks import features, occlusion
+
+    asked = []
+    monkeypatch.setattr(occlusion, "plot_occlusion", lambda *given: asked.append(given) or Path("a.png"))
+    monkeypatch.setattr(features, "plot_features", lambda *given: asked.append(given) or Path("b.png"))
+    assert edgedl("plot", scale_bundle, "--occlusion", "x.jpg").out == "a.png\n"
+    assert edgedl("plot", "efficientnet-lite0", "--features", "x.jpg", "-o", "b.png", "--json").document[
+        "pictures"
+    ] == ["b.png"]
+    assert asked == [(scale_bundle, "x.jpg", None), ("efficientnet-lite0", "x.jpg", "b.png")]
+    for source, option, message in (
+        (run_folder, "--occlusion", "is a run; --occlusion asks the graph of a bundle"),
+        (scale_bundle, "--features", "is a bundle, whose graph hides what is inside"),
+    ):
+        result = edgedl("plot", source, option, "x.jpg")
+        assert (result.status, result.out) == (2, "")
+        assert message in result.err
+    assert "not allowed with argument" in edgedl("plot", run_folder, "--clip", "a", "--features", "b").err

@@ -14,6 +14,7 @@ from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError, MediaError
 from runtime.faces import AlignedCrop, Detection, MarginCrop, overlap
 from runtime.media import read_image
+from runtime.occlusion import occlude
 from runtime.pipelines import load
 from runtime.pipelines.age import AgePipeline, AgeSettings, Face
 from runtime.pipelines.tensors import TensorPipeline
@@ -431,3 +432,21 @@ def test_against_the_peer_on_real_photos(pipeline, shared_data: Path):
     assert len(differences) == 8
     assert np.mean(differences) <= 3, differences
     assert max(differences) <= 10, differences
+
+
+def test_the_age_of_a_face_is_what_its_parts_are_hidden_for(pipeline, portrait):
+    probe = pipeline.probe(portrait)
+    (face,) = pipeline.faces(portrait)
+    assert (probe.meaning, probe.unit) == ("age", "year")
+    found = occlude(probe, patch=probe.pixels.shape[0] // 3, stride=probe.pixels.shape[0] // 3)
+    assert found.whole == pytest.approx(face.age, abs=1e-3)
+    assert np.abs(found.effect).max() > 1  # a ninth of a face is worth more than a year
+    with pytest.raises(InputError, match="no face was found"):
+        pipeline.probe(np.zeros((64, 64, 3), np.uint8))
+
+
+def test_hiding_a_part_of_a_face_lights_that_part_alone(pipeline, portrait, monkeypatch):
+    probe = pipeline.probe(portrait)
+    monkeypatch.setattr(pipeline, "ages", lambda crops: [{"age": crop[8:16, 16:24].sum()} for crop in crops])
+    found = occlude(probe, patch=8, stride=8, fill=(0, 0, 0))
+    assert np.argwhere(found.effect).tolist() == [[1, 2]]

@@ -18,9 +18,10 @@ from runtime.errors import BundleError, InputError, MediaError, TooLargeError
 from runtime.frames import FrameSampling
 from runtime.manifest import TensorSpec
 from runtime.media import encode_jpeg, read_image, write_png
+from runtime.occlusion import occlude
 from runtime.pipelines import caption as caption_module
 from runtime.pipelines import load
-from runtime.pipelines.caption import CaptionPipeline, CaptionSettings
+from runtime.pipelines.caption import Caption, CaptionPipeline, CaptionSettings
 from runtime.verify import verify
 from runtime.video import VideoLimits
 from runtime.vocabulary import Vocabulary
@@ -265,3 +266,23 @@ def test_sources_and_options_that_do_not_fit(pipeline: Any, tmp_path: Path) -> N
         pipeline.predict(tmp_path / "none.mp4")
     with pytest.raises(InputError, match=r"clip 1: expected uint8 \(T, H, W, 3\)"):
         pipeline.captions([clip_of([0]), clip_of([0])[0]])
+
+
+def test_the_score_of_a_photo_is_what_its_parts_are_hidden_for(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = clip_of([70])[0]
+    probe = pipeline.probe(photo[None])
+    assert (probe.meaning, probe.unit) == ("score of the best caption", "nat per word")
+    assert probe.answer(np.stack([photo, photo])).tolist() == [SCORES[0], SCORES[0]]
+
+    def by_brightness(clips: list[np.ndarray]) -> list[tuple[Caption, ...]]:
+        return [(Caption("", float(clip[0, 4:8, 8:12, 0].sum())), Caption("", 1e9)) for clip in clips]
+
+    monkeypatch.setattr(pipeline, "captions", by_brightness)
+    found = occlude(pipeline.probe(photo[None]), patch=4, stride=4, fill=(0, 0, 0))
+    assert np.flatnonzero(found.effect).tolist() == [1 * 4 + 2]
+    assert found.effect.max() == 16 * 70
+
+
+def test_parts_are_hidden_of_one_picture_only(pipeline: Any) -> None:
+    with pytest.raises(InputError, match="this clip has 3 frames"):
+        pipeline.probe(clip_of([1, 2, 3]))
