@@ -78,7 +78,7 @@ def features_figure(sheet: FeatureSheet) -> Figure:
     _picture(axes[1, 0], sheet.photo[_detail(sheet.photo)], "", "24 × 24 of its pixels")
     _response(axes[1, 1], first_answer(sheet.photo, sheet.kernels), "a first filter on the photo")
     for column, row in enumerate(sheet.rows, start=2):
-        _picture(axes[0, column], tiled(row.pictures), row.stage, "excited most by")
+        _picture(axes[0, column], tiled(row.pictures), row.stage, f"what excites {len(row.pictures)} units")
         if row.answers is None:
             axes[1, column].set_axis_off()
             axes[1, column].text(0.5, 0.5, "\n".join(row.names), ha="center", va="center", fontsize="small")

@@ -18,6 +18,9 @@ MIDDLE = 127.5
 START = 0.02
 """Standard deviation of the noise that the ascent begins with, before the hyperbolic tangent."""
 
+COARSER = 0.6
+"""Strength of each layer of the picture relative to the one that is half as fine: noise is fine, things are not."""
+
 
 class _Reached(Exception):  # noqa: N818 - no error: what lies behind the unit need not be computed
     """Carries a layer's answer out of the network."""
@@ -61,12 +64,16 @@ def maximise(
     sides = [max(1, size >> octave) for octave in range(octaves)]
     layers = [START * torch.randn(len(units), 3, side, side, generator=chance) for side in sides]
     layers = [layer_.requires_grad_() for layer_ in layers]
+    strengths = [COARSER ** (octaves - 1 - octave) for octave in range(octaves)]  # Adam moves all of them alike
     optimiser = torch.optim.Adam(layers, lr=rate)
     rows = torch.arange(len(units))
 
     def picture() -> Tensor:
-        fine = [F.interpolate(x, (size, size), mode="bilinear", align_corners=False) for x in layers]
-        return MIDDLE + MIDDLE * torch.stack(fine).sum(dim=0).tanh()
+        drawn = [
+            strength * F.interpolate(x, (size, size), mode="bilinear", align_corners=False)
+            for strength, x in zip(strengths, layers, strict=True)
+        ]
+        return MIDDLE + MIDDLE * torch.stack(drawn).sum(dim=0).tanh()
 
     handle = layer.register_forward_hook(_leave)
     frozen = [parameter for parameter in network.parameters() if parameter.requires_grad]
