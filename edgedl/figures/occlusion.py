@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 from edgedl.figures.style import BLUE, ORANGE, new_figure, save_figure
@@ -43,7 +44,7 @@ def occlusion_figure(pixels: NDArray[np.uint8], occlusion: Occlusion, meaning: s
     return figure
 
 
-def draw_effect(axes: Axes, pixels: NDArray[np.uint8], effect: NDArray[np.floating]) -> object:
+def draw_effect(axes: Axes, pixels: NDArray[np.uint8], effect: NDArray[np.floating]) -> AxesImage:
     """A grey picture (H, W, 3) under an effect (H, W): warm where it raises the answer, blue where it lowers it."""
     largest = max(float(np.abs(effect).max()), 1e-12)
     axes.imshow(pixels @ LUMINANCE, cmap="gray", vmin=0, vmax=255)
