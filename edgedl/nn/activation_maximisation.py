@@ -84,8 +84,8 @@ def maximise(
             across, down = (int(torch.randint(-shift, shift + 1, (), generator=chance)) for _ in range(2))
             answer = _reach(network, picture().roll((down, across), dims=(2, 3)))
             excitement = answer[rows, torch.tensor(units)].reshape(len(units), -1).mean(dim=1)
-            optimiser.zero_grad()
-            (-excitement.sum()).backward()
+            for drawn, gradient in zip(layers, torch.autograd.grad(-excitement.sum(), layers), strict=True):
+                drawn.grad = gradient
             optimiser.step()
             if progress is not None:
                 progress(step + 1, steps)

@@ -19,8 +19,8 @@ PUBLIC = "efficientnet-lite0"
 IMAGENET_NAMES = {
     1: "goldfish", 107: "jellyfish", 130: "flamingo", 207: "golden retriever", 291: "lion", 323: "monarch butterfly",
     340: "zebra", 388: "giant panda", 409: "analog clock", 417: "balloon", 451: "bolo tie", 457: "bow tie",
-    530: "digital clock", 652: "military uniform", 667: "mortarboard", 779: "school bus", 793: "shower cap", 834: "suit",
-    906: "Windsor tie", 949: "strawberry", 953: "pineapple", 954: "banana", 963: "pizza", 985: "daisy",
+    530: "digital clock", 652: "military uniform", 667: "mortarboard", 779: "school bus", 793: "shower cap",
+    834: "suit", 906: "Windsor tie", 949: "strawberry", 953: "pineapple", 954: "banana", 963: "pizza", 985: "daisy",
 }  # fmt: skip
 
 OBJECTS = (340, 130, 323, 409)

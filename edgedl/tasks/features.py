@@ -22,7 +22,7 @@ from runtime.occlusion import Probe, occlude
 UNITS = 4
 """Units of each stage that are shown: those that the photo excites most unevenly."""
 
-STEPS = 96
+STEPS = 64
 
 
 def plot_features(source: str, photo: str, output: str | os.PathLike[str] | None, *, steps: int = STEPS) -> Path:
