@@ -23,7 +23,7 @@ from exporters.errors import GuardError, ParityError, VacuousGateError
 from exporters.explain import first_torch_difference, record_trace
 from exporters.graphs import operators
 from exporters.guards import check_cases, check_declaration, check_graph, check_module
-from exporters.mutants import Mutant, measure_mutants, merge
+from exporters.mutants import FORMATS, Mutant, measure_mutants, merge
 from exporters.optimize import flush_graph, flush_module
 from exporters.parity import MUTANT_MARGIN, NOISE_MARGIN, ParityReport, derive_tolerances, hold
 from exporters.reference import Arrays, evaluate, evaluate_all, in_float64, max_difference, measure_noise, one_thread
@@ -100,6 +100,10 @@ def export_model(
     dead = [mutant.layer for mutant in mutants if not any(mutant.effects.values())]
     if dead:
         notes.append(f"rounding changes no answer in any case, dead or unused: {', '.join(dead[:4])}")
+    coarse = [mutant.layer for mutant in mutants if mutant.format == list(FORMATS)[-1]]
+    if coarse:
+        more = f" and {len(coarse) - 4} more" if len(coarse) > 4 else ""
+        notes.append(f"held to no finer a fault than 8 bits of a weight: {', '.join(coarse[:4])}{more}")
     for name, tolerance in tolerances.items():
         if tolerance.margin is not None and not tolerance.vacuous and tolerance.margin < 0.99 * MUTANT_MARGIN:
             notes.append(
@@ -284,7 +288,21 @@ def _mutants(
         open_layers = None if start == 0 else _open_layers(mutants, noise)
         found = measure_mutants(program, inputs, outputs, [sweep[i] for i in part], open_layers)
         mutants = found if start == 0 else merge(mutants, found)
+    for _ in range(len(FORMATS) - 1):
+        unseen = {mutant.layer: mutant.format for mutant in mutants if _is_unseen(mutant, noise)}
+        if not unseen:
+            break
+        lively = [sweep[i] for i in order[: MUTANT_STEPS[-1]]]
+        coarser = measure_mutants(program, inputs, outputs, lively, unseen.keys(), unseen)
+        again = {mutant.layer: mutant for mutant in coarser}
+        mutants = tuple(again.get(mutant.layer, mutant) for mutant in mutants)
     return mutants
+
+
+def _is_unseen(mutant: Mutant, noise: Mapping[str, float]) -> bool:
+    """Whether it moves answers, but none beyond what the noise allows."""
+    effects = mutant.effects
+    return any(effects.values()) and not any(effects[name] > NOISE_MARGIN * noise[name] for name in noise)
 
 
 def _open_layers(mutants: Sequence[Mutant], noise: Mapping[str, float]) -> set[str]:

@@ -2,11 +2,15 @@
 
 A tolerance is worth something only if a broken network exceeds it. The mutants measured here are the mildest faults
 that are still faults; whatever a tenth of the weakest one cannot hide, the gate sees.
+
+In a layer whose output is averaged over many places, as the keys of an attention, half precision is no fault: it moves
+the answer no further than float32's own rounding does. Such a layer is rounded more coarsely, to bfloat16 and then to
+the 8 bits of a quantised weight, until the answer shows it; a layer that may be quantised unseen is idle.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +24,20 @@ from exporters.reference import float_outputs, max_difference
 from exporters.spec import Case, Input, Output
 
 
+def _in_8_bits(weight: Tensor) -> Tensor:
+    """On 255 levels, evenly spread between the largest magnitude and its negative, as quantisation does."""
+    step = weight.abs().max() / 127
+    return (weight / step).round() * step
+
+
+FORMATS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "float16": lambda weight: weight.to(torch.float16).to(weight.dtype),
+    "bfloat16": lambda weight: weight.to(torch.bfloat16).to(weight.dtype),
+    "8 bits": _in_8_bits,
+}
+"""From fine to coarse."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """One rounded weight and the largest effect that it has on each output; infinite where a shape changes."""
@@ -29,23 +47,28 @@ class Mutant:
     effects: Mapping[str, float]
 
 
-def rounded(weight: Tensor) -> tuple[str, Tensor] | None:
-    """A weight on the coarsest grid that counts as mild: float16, or bfloat16 where float16 changes nothing.
+def rounded(weight: Tensor, finer: str | None = None) -> tuple[str, Tensor] | None:
+    """A weight on the finest grid of `FORMATS` that changes it, or on the finest that is coarser than ``finer``.
+
+    Without ``finer`` 8 bits are not tried: a weight that float16 and bfloat16 hold exactly is a fixed kernel.
 
     Returns:
-        The name of the format and the rounded weight; None if the weight lies on both grids (a fixed kernel).
+        The name of the format and the rounded weight; None if no grid changes it.
     """
-    for name, dtype in (("float16", torch.float16), ("bfloat16", torch.bfloat16)):
-        candidate = weight.to(dtype).to(weight.dtype)
+    names = list(FORMATS)
+    for name in names[:-1] if finer is None else names[names.index(finer) + 1 :]:
+        candidate = FORMATS[name](weight)
         if bool(torch.isfinite(candidate).all()) and not torch.equal(candidate, weight):
             return name, candidate
     return None
 
 
-def each_mutation(module: nn.Module, only: Container[str] | None = None) -> Iterator[tuple[str, str]]:
+def each_mutation(
+    module: nn.Module, only: Container[str] | None = None, finer: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, str]]:
     """Rounds one weight of ``module`` after the other, in place, and puts it back when the next is asked for.
 
-    ``only`` names the weights to look at.
+    ``only`` names the weights to look at; ``finer`` gives for each the format that was too fine to be seen.
 
     Weights are the parameters of at least two axes: convolutions, linear, recurrent and embedding layers of any
     class. Yields the weight's name and the format.
@@ -53,7 +76,7 @@ def each_mutation(module: nn.Module, only: Container[str] | None = None) -> Iter
     for name, parameter in module.named_parameters():
         if parameter.ndim < 2 or not parameter.is_floating_point() or (only is not None and name not in only):
             continue
-        mutation = rounded(parameter.data)
+        mutation = rounded(parameter.data, None if finer is None else finer[name])
         if mutation is None:
             continue
         original = parameter.data
@@ -70,6 +93,7 @@ def measure_mutants(
     outputs: Sequence[Output],
     cases: Sequence[Case],
     only: Container[str] | None = None,
+    finer: Mapping[str, str] | None = None,
 ) -> tuple[Mutant, ...]:
     """Effect of each mutant on each float output, both in float32.
 
@@ -79,6 +103,7 @@ def measure_mutants(
         outputs: As declared; effects are measured on those with a tolerance.
         cases: The cases to look at.
         only: Names of the weights to look at; by default all.
+        finer: For each of them the format that was too fine to be seen.
     """
     # torch's guards hold sizes to what it assumed while tracing; whether the graph can do more, the sweep finds out.
     module = program.module(check_guards=False)
@@ -88,7 +113,7 @@ def measure_mutants(
     for case in cases:
         replay = _Replay(module, [torch.from_numpy(case.inputs[tensor.name].copy()) for tensor in inputs])
         expected = dict(zip(names, replay.answers, strict=True))
-        for mutation in each_mutation(module, only):
+        for mutation in each_mutation(module, only, finer):
             found = dict(zip(names, replay.again(mutation[0]), strict=True))
             worst = effects.setdefault(mutation, dict.fromkeys(measured, 0.0))
             for name in measured:
