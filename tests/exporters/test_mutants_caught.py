@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
 from exporters.explain import Difference, explain, expose, fingerprint
-from exporters.export import ExportedModel, assemble
+from exporters.export import ExportedModel, assemble, export_model
+from exporters.spec import Input, Output
 from runtime.bundle import Bundle
 from runtime.errors import BundleError
 from runtime.verify import verify
@@ -130,3 +132,18 @@ def test_a_difference_reads_as_a_sentence() -> None:
         "size"
     )
     assert "has another shape or is not a number" in str(Difference("n", "Conv", "v", float("inf"), 1, 2))
+
+
+def test_a_weight_that_is_never_asked_for_is_noted_not_a_crash() -> None:
+    class Half(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.used(x)
+
+    model = export_model(
+        Half().eval(), inputs=[Input("x", "float32", ("N", 3))], outputs=[Output("y", "float32", ("N", 3))]
+    )
+    assert any("dead or unused: unused.weight" in note for note in model.report.notes)
