@@ -16,6 +16,7 @@ from runtime.errors import InputError
 _TASKS = {
     "age": "edgedl.tasks.age",
     "caption": "edgedl.tasks.caption",
+    "timer": "edgedl.tasks.timer",
     "digits": "edgedl.tasks.digits",
     "sgd": "edgedl.tasks.sgd",
 }
