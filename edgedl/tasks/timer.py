@@ -30,7 +30,7 @@ class TimerTask:
         group.add_argument("--hidden", type=int, metavar="N", help="recurrent units")
         group.add_argument("--self-weight", type=float, metavar="X", help="of a Jordan network's context units")
         group.add_argument("--scale", type=int, metavar="STEPS", help="that u2 = 1 stands for, 10 to 1000")
-        group.add_argument("--steps", type=int, metavar="N", help="of a training sequence (default: 12 scales)")
+        group.add_argument("--steps", type=int, metavar="N", help="of a training sequence (default: 8 scales)")
         group.add_argument(
             "--truncate", type=int, metavar="P", help="back-propagate through windows of P steps (default: all steps)"
         )

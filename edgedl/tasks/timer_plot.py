@@ -7,16 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from edgedl.data.timer import draw_sequences
+from edgedl.data.timer import draw_sequences, find_pulses
 from edgedl.figures.curves import save_curves
 from edgedl.figures.style import save_figure
 from edgedl.figures.timer import timer_figure, write_table
 from edgedl.tasks.timer_training import network_of
 from edgedl.training.run import Run
 
-SCALES = 12
-"""So many of them are drawn."""
+CHOICE, SCALES = 32, 12
+"""Sequences to choose from, and their length."""
 
 
 def plot_timer(run_path: str | PathLike[str], output: str | PathLike[str] | None) -> list[Path]:
@@ -38,13 +39,26 @@ def plot_timer(run_path: str | PathLike[str], output: str | PathLike[str] | None
     network.load_state_dict(run.best_weights())
     network.eval()
     scale = int(run.config["scale"])
-    shown = draw_sequences(1, scale=scale, steps=SCALES * scale, split="test", part=7)
+    inputs, targets = lively_sequence(scale)
     with torch.no_grad():
-        answers = network(torch.from_numpy(shown.inputs), *network.initial_state(1))[0].numpy()
+        answers = network(torch.from_numpy(inputs[None]), *network.initial_state(1))[0].numpy()[0]
     first = Path(output) if output else run.path / "timer.png"
     curves = first.with_name("curves.png" if output is None else f"{first.stem}-curves.png")
     title = f"{run.config['network']}, {network.hidden} units, {scale}·u2 steps"
-    save_figure(timer_figure(shown.inputs[0], shown.targets[0], answers[0], title), first)
-    write_table(shown.inputs[0], shown.targets[0], np.asarray(answers[0]), first.with_suffix(".csv"))
+    save_figure(timer_figure(inputs, targets, answers, title), first)
+    write_table(inputs, targets, answers, first.with_suffix(".csv"))
     save_curves(history, curves)
     return [first, curves]
+
+
+def lively_sequence(scale: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Inputs (T, 2) and targets (T,) of the test sequence, out of 32, with the most different whole durations.
+
+    It is chosen by what goes in, not by how well a network answers it.
+    """
+    drawn = draw_sequences(CHOICE, scale=scale, steps=SCALES * scale, split="test")
+    pulses = find_pulses(drawn.inputs, scale)
+    whole = pulses.complete
+    kinds = [len(set(pulses.duration[whole & (pulses.row == row)].tolist())) for row in range(CHOICE)]
+    best = int(np.argmax(kinds))
+    return drawn.inputs[best], drawn.targets[best]

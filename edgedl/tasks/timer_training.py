@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from edgedl.data.timer import LENGTH, NAME, SCALE, check_scale, draw_sequences
+from edgedl.data.timer import NAME, SCALE, check_scale, draw_sequences
 from edgedl.nn.timer import TimerNetwork
 from edgedl.training.arguments import train_options
 from edgedl.training.batches import Samples
@@ -24,6 +23,8 @@ from runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
+TRAINING_LENGTH = 8
+"""Scales in a training sequence: four starts on average."""
 BATCHES = 100
 """Of an epoch."""
 VALIDATION = 128
@@ -34,9 +35,11 @@ SELF_WEIGHT = 0.5
 
 def recipe(network: str) -> TrainOptions:
     """How a network is trained unless said otherwise; so small ones gain nothing from a second thread."""
-    shared = TrainOptions(epochs=25, batch_size=32, optimiser="adam", lr=3e-3, schedule="one-cycle", ema=0.0, clip=1.0,
-                          threads=1)  # fmt: skip
-    return replace(shared, lr=1e-2) if network in ("lstm", "gru") else shared
+    gated = network in ("lstm", "gru")
+    return TrainOptions(
+        epochs=30 if gated else 70, batch_size=32, optimiser="adam", lr=1e-2 if gated else 6e-3, schedule="one-cycle",
+        ema=0.0, clip=1.0, threads=1,
+    )  # fmt: skip
 
 
 def train_timer(args: Namespace, run_path: Path) -> dict[str, Any]:
@@ -130,7 +133,7 @@ def _config(args: Namespace, network: str, options: TrainOptions) -> dict[str, A
         "hidden": args.hidden if args.hidden is not None else HIDDEN[network],
         **({"self_weight": self_weight} if network == "jordan" else {}),
         "scale": scale,
-        "steps": args.steps if args.steps is not None else LENGTH * scale,
+        "steps": args.steps if args.steps is not None else TRAINING_LENGTH * scale,
         "truncate": args.truncate,
         "weights": [],
         "license": "Apache-2.0",
