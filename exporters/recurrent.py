@@ -11,6 +11,7 @@ torch                  graph
 ``nn.GRU``             ``GRU`` with ``linear_before_reset``, gates reordered from r, z, n to z, r, n
 ``nn.RNN``             ``Scan`` with the inputs' product before it: ONNX Runtime's ``RNN`` is slower at any batch
 ``nn.LSTM(proj_size)`` ``Scan``: ONNX knows no projection
+`peephole_lstm`        ``LSTM`` with its input ``P``, reordered from i, f, o to i, o, f
 packed sequences       ``sequence_lens`` of the operator; of a ``Scan``, see `_both_ways`
 `over_time`            ``Scan``, or what the layer of that cell becomes
 =====================  ===================================================================================
@@ -41,6 +42,9 @@ Step = Callable[[Tensor, State], tuple[Tensor, State]]
 
 ONNX_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
 """Where each gate of the ONNX operator lies in torch's order."""
+
+PEEPHOLES = (0, 2, 1)
+"""Where each row of ONNX's P lies in i, f, o."""
 
 _LAYERS = (nn.RNN, nn.GRU, nn.LSTM)
 _CELLS = {nn.RNNCell: "RNN", nn.GRUCell: "GRU", nn.LSTMCell: "LSTM"}
@@ -95,6 +99,44 @@ def over_time(step: Step | nn.Module, inputs: Tensor, state: Sequence[Tensor]) -
     return torch.stack(outputs), state
 
 
+def peephole_lstm(
+    inputs: Tensor, state: Sequence[Tensor], weights: Sequence[Tensor], peepholes: Tensor
+) -> tuple[Tensor, State]:
+    """A layer of LSTM whose gates see the memory cells: a Python loop in torch, ONNX's ``LSTM`` in the exported graph.
+
+    Gers, Schraudolph, Schmidhuber 2002, "Learning precise timing with LSTM recurrent networks": the input and forget
+    gates of a cell see what it held before the step, its output gate what it holds after::
+
+        i, f = σ(… + p_i ∘ c_{t-1}), σ(… + p_f ∘ c_{t-1})    c_t = f ∘ c_{t-1} + i ∘ tanh(…)    o = σ(… + p_o ∘ c_t)
+
+    Args:
+        inputs: (T, B, I).
+        state: hidden units and memory cells before the first step, (B, H) each.
+        weights: as of ``nn.LSTM``, gates in torch's order i, f, g, o: (4H, I), (4H, H) and two biases (4H,).
+        peepholes: (3, H) of the gates i, f, o.
+
+    Returns:
+        The hidden units at every step (T, B, H), and the state after the last one.
+    """
+    if torch.compiler.is_compiling():
+        begun = [part.unsqueeze(0) for part in state]
+        outputs, *last = torch.ops.edgedl.lstm_layer(inputs, None, begun, list(weights), 1, peepholes)
+        return outputs, tuple(part.squeeze(0) for part in last)
+    return over_time(partial(peephole_step, weights, peepholes), _from_inputs(inputs, weights), state)
+
+
+def peephole_step(
+    weights: Sequence[Tensor], peepholes: Tensor, given: Tensor, state: State
+) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """One step of `peephole_lstm`, from the inputs' share in the gates (B, 4H)."""
+    hidden, cell = state
+    i, f, g, o = (given + hidden @ weights[1].t()).chunk(4, dim=-1)
+    see_i, see_f, see_o = peepholes.unbind(0)
+    after = (f + see_f * cell).sigmoid() * cell + (i + see_i * cell).sigmoid() * g.tanh()
+    hidden = (o + see_o * after).sigmoid() * after.tanh()
+    return hidden, (hidden, after)
+
+
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The ``custom_translation_table`` of `torch.onnx.export` for the operators of this module."""
     import onnx
@@ -133,8 +175,11 @@ def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
             return [op.Squeeze(outputs, ints(1)), *final]
         return [op.Reshape(op.Transpose(outputs, perm=[0, 2, 1, 3]), ints(0, 0, -1)), *final]
 
-    def lstm(x: Any, lengths: Any, state: Any, weights: Any, directions: int) -> list[Any]:
-        return layer("LSTM", x, lengths, state, weights, directions)
+    def lstm(x: Any, lengths: Any, state: Any, weights: Any, directions: int, peepholes: Any = None) -> list[Any]:
+        if peepholes is None:
+            return layer("LSTM", x, lengths, state, weights, directions)
+        seen = op.Reshape(op.Gather(peepholes, ints(*PEEPHOLES), axis=0), ints(1, -1))
+        return layer("LSTM", x, lengths, [*state, seen], weights, directions)
 
     def gru(x: Any, lengths: Any, state: Any, weights: Any, directions: int) -> list[Any]:
         return layer("GRU", x, lengths, state, weights, directions, linear_before_reset=1)
@@ -395,8 +440,17 @@ def _torch_layer(
 
 @torch.library.custom_op("edgedl::lstm_layer", mutates_args=())
 def _lstm_layer(
-    x: Tensor, lengths: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], directions: int
+    x: Tensor,
+    lengths: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    directions: int,
+    peepholes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    if peepholes is not None:
+        step = partial(peephole_step, weights, peepholes)
+        outputs, (hidden, cell) = over_time(step, _from_inputs(x, weights), [part.squeeze(0) for part in state])
+        return outputs, hidden.unsqueeze(0).clone(), cell.unsqueeze(0).clone()
     outputs, hidden, cell = _torch_layer(torch._VF.lstm, x, lengths, state, weights, directions, 2)
     return outputs, hidden, cell
 
@@ -411,7 +465,12 @@ def _gru_layer(
 
 @_lstm_layer.register_fake
 def _(
-    x: Tensor, lengths: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], directions: int
+    x: Tensor,
+    lengths: Tensor | None,
+    state: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    directions: int,
+    peepholes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     outputs, hidden = _fake_layer(x, weights, directions)
     return outputs, hidden, torch.empty_like(hidden)

@@ -19,10 +19,10 @@ def through_time(
     """Runs a recurrent network so that gradients reach back over all steps, or over fewer than `truncate`.
 
     Truncated, the sequence is cut into windows of p steps. The state goes from window to window as a number, without
-    its history: outputs stay bit for bit what they were in full up to the order of summation inside a product, and no
-    gradient leaves a window. So a loss at step t hears of the steps of its own window with their full gradients, and of
-    nothing that lies p steps or more behind. With p ≥ T there is one window, and the computation is the full one.
-    Memory is that of one window for a loss that is added up window by window; here all windows share one backward pass.
+    its history: outputs are what they would be in full, and no gradient leaves a window. So a loss at step t hears of
+    the steps of its own window with their full gradients, and of nothing that lies p steps or more behind. With p ≥ T
+    there is one window, and the computation is the full one.
+    All windows share one backward pass and one step of the optimiser.
 
     Args:
         network: answers a piece of a sequence.
@@ -41,8 +41,8 @@ def through_time(
     if truncate is None or truncate >= inputs.shape[1]:
         return network(inputs, *state)
     outputs = []
-    for window in inputs.split(truncate, dim=1):
-        output, *after = network(window, *state)
+    for start in range(0, inputs.shape[1], truncate):
+        output, *after = network(inputs[:, start : start + truncate], *state)
         outputs.append(output)
         state = [part.detach() for part in after]
     return (torch.cat(outputs, dim=1), *after)
