@@ -17,6 +17,7 @@ _TASKS = {
     "age": "edgedl.tasks.age",
     "caption": "edgedl.tasks.caption",
     "timer": "edgedl.tasks.timer",
+    "chars": "edgedl.tasks.chars",
     "digits": "edgedl.tasks.digits",
     "sgd": "edgedl.tasks.sgd",
 }

@@ -20,6 +20,7 @@ _PIPELINES = {
     "age": ("runtime.pipelines.age", "AgePipeline"),
     "caption": ("runtime.pipelines.caption", "CaptionPipeline"),
     "digits": ("runtime.pipelines.digits", "DigitsPipeline"),
+    "chars": ("runtime.pipelines.chars", "CharsPipeline"),
 }
 _ANY_TASK = ("runtime.pipelines.tensors", "TensorPipeline")
 
