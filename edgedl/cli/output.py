@@ -22,6 +22,12 @@ class Output:
         if not self.as_json:
             self._write(text)
 
+    def piece(self, text: str) -> None:
+        """Prints a part of a text for people at once, without an end of line."""
+        if not self.as_json:
+            self._write(text, end="")
+            self.flush()
+
     def document(self, document: Mapping[str, Any]) -> None:
         """Prints the JSON document; ``schema_version`` is put in front, ``ok`` has to be in it."""
         if self.as_json:
@@ -36,10 +42,10 @@ class Output:
         """Hands everything to the reader, who may have gone away (``BrokenPipeError``)."""
         self.stream.flush()
 
-    def _write(self, text: str) -> None:
+    def _write(self, text: str, end: str = "\n") -> None:
         # A file name need not be valid text, nor the terminal speak UTF-8; neither is a reason to fail.
         encoding = self.stream.encoding or "utf-8"
-        self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + end)
 
 
 def render(value: Any, indent: str = "") -> str:

@@ -8,14 +8,15 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from edgedl.cli import arguments
+from edgedl.cli import arguments, continuation
 from edgedl.cli.failures import USAGE, explain
 from edgedl.cli.output import number, render, table
 
 if TYPE_CHECKING:
     from runtime.pipelines import Pipeline
+    from runtime.pipelines.chars import CharsPipeline
 
 STANDARD_INPUT = "-"
 LONGEST_LINE = 100
@@ -50,6 +51,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
         action="store_true",
         help="of a recurrent model: read steps from standard input, a line of numbers each, answer each as it comes",
     )
+    continuation.add_arguments(parser)
     parser.add_argument("--save", metavar="DIR", help="draw each answer on its picture and write it to this folder")
     parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. fp32")
     arguments.device(parser)
@@ -70,6 +72,10 @@ def run(args: argparse.Namespace) -> int:
     pipeline = pipelines.load(args.bundle, device=args.device, threads=args.threads, variant=args.variant)
     results, status = [], 0
     try:
+        continuation.check_options(args, pipeline)
+        if continuation.takes_text(pipeline):
+            names = list(expand(args.inputs, clips=True))
+            return continuation.run(args, cast("CharsPipeline", pipeline), names, _standard_input)
         for name in list(expand(args.inputs, clips=_takes_clips(pipeline))):
             try:
                 result = {"input": name, **_predict(pipeline, name, folder)}
@@ -92,8 +98,8 @@ def _stream(args: argparse.Namespace) -> int:
     from runtime import pipelines
     from runtime.errors import InputError
 
-    if args.inputs or args.save:
-        raise InputError("--stream reads standard input; it takes no INPUT and no --save")
+    if args.inputs or args.save or continuation.given_options(args):
+        raise InputError("--stream reads standard input; it takes no INPUT, no --save and no option of text")
     status = 0
     with pipelines.load(args.bundle, device=args.device, threads=args.threads, variant=args.variant) as pipeline:
         if not hasattr(pipeline, "lines"):
