@@ -37,7 +37,7 @@ def read_files(request: Request, settings: Settings, deadlines: Deadlines, *, cl
     """
     kind = request.mimetype
     if not is_taken(kind, clips=clips):
-        raise _unsupported(kind, (*raw_types(clips=clips), *WRAPPED_TYPES))
+        raise unsupported(kind, (*raw_types(clips=clips), *WRAPPED_TYPES))
     body = read_body(request, settings, deadlines)
     if not body:
         raise bad_request("an empty body", "an image or a video" if clips else "an image")
@@ -166,20 +166,20 @@ def _from_json(body: bytes) -> list[bytes]:
     except orjson.JSONDecodeError as error:
         raise bad_request(f"a body that is not JSON ({error})", expected) from error
     if not isinstance(document, dict):
-        raise bad_request(f"JSON of type {_json_type(document)}", expected)
+        raise bad_request(f"JSON of type {json_type(document)}", expected)
     if len(document) != 1 or next(iter(document)) not in ("image", "images"):
         raise bad_request(f"an object with the keys {sorted(document)[:8]}", expected)
     ((key, value),) = document.items()
     encoded = value if key == "images" else [value]
     if not isinstance(encoded, list) or not encoded:
-        raise bad_request(f'"images" of type {_json_type(value)}{" without entries" if value == [] else ""}', expected)
+        raise bad_request(f'"images" of type {json_type(value)}{" without entries" if value == [] else ""}', expected)
     return [_from_base64(text, index) for index, text in enumerate(encoded)]
 
 
 def _from_base64(text: object, index: int) -> bytes:
     expected = "base64 text (RFC 4648, section 4)"
     if not isinstance(text, str):
-        raise bad_request(f"image {index + 1} of type {_json_type(text)}", expected)
+        raise bad_request(f"image {index + 1} of type {json_type(text)}", expected)
     if text.startswith("data:"):  # a canvas's toDataURL()
         text = text.partition(",")[2]
     try:
@@ -188,12 +188,14 @@ def _from_base64(text: object, index: int) -> bytes:
         raise bad_request(f"image {index + 1} that is not base64 ({error})", expected) from error
 
 
-def _json_type(value: object) -> str:
+def json_type(value: object) -> str:
+    """What JSON calls the type of a value."""
     names = {dict: "object", list: "array", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
 
 
-def _unsupported(kind: str, taken: tuple[str, ...]) -> Problem:
+def unsupported(kind: str, taken: tuple[str, ...]) -> Problem:
+    """415: a content type that is not one of those taken."""
     hint = ""
     if kind == "application/x-www-form-urlencoded":
         hint = " (curl sends this unless told otherwise: add -H 'Content-Type: image/jpeg')"

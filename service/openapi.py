@@ -8,6 +8,7 @@ from typing import Any
 from service.media_types import raw_types
 from service.served import Served, Settings
 from service.streams import StreamLimits
+from service.text import EVENT_STREAM, MOST_LENGTH, MOST_PROMPT, MOST_TEXTS
 
 _TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
 _PROBLEMS = {
@@ -75,6 +76,25 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "properties": {"faces": {"type": "array", "items": {"$ref": "#/components/schemas/Face"}}},
     },
     "caption": {"$ref": "#/components/schemas/Caption"},
+}
+_TEXT_OPTIONS = {
+    "length": {"type": "integer", "minimum": 1, "maximum": MOST_LENGTH, "description": "characters to write"},
+    "temperature": {"type": "number", "minimum": 0, "maximum": 100, "description": "0: always the likeliest"},
+    "top_k": {"type": "integer", "minimum": 0, "description": "draw from so many of the likeliest; 0: from all"},
+    "seed": {"type": "integer", "minimum": 0, "description": "of the draws"},
+}
+_RESULTS["chars"] = {
+    "type": "object",
+    "required": ["text", "unknown", *_TEXT_OPTIONS],
+    "properties": _TEXT_OPTIONS
+    | {
+        "text": {"type": "string", "description": "what follows the prompt"},
+        "unknown": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "characters of the prompt that the model does not know",
+        },
+    },
 }
 _PROBLEM = {
     "type": "object",
@@ -217,6 +237,8 @@ def _content(description: str, media_type: str) -> dict[str, Any]:
 
 
 def _predict(one: Served, settings: Settings) -> dict[str, Any]:
+    if one.takes_text:
+        return _go_on(one)
     manifest = one.pipeline.bundle.manifest
     base64 = {"type": "string", "contentEncoding": "base64"}
     # One of two forms, each closed: the body is either a single image or a list of them.
@@ -238,15 +260,6 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": {"type": "string", "contentMediaType": "application/octet-stream"},
     }
-    answer = {
-        "type": "object",
-        "required": ["name", "version", "results"],
-        "properties": {
-            "name": {"const": manifest.name},
-            "version": {"type": "string"},
-            "results": {"type": "array", "items": _RESULTS.get(manifest.task, {"type": "object"})},
-        },
-    }
     limits = (
         f"At most {settings.max_bytes:,} bytes, {settings.max_pixels:,} pixels an image and "
         f"{settings.max_images} images a request."
@@ -255,7 +268,6 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
     if one.takes_clips:
         limits += f" A video may take {settings.video_seconds:g} seconds to decode."
         results = "One result: the images of a request are the frames of one clip."
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
         "summary": manifest.description or f"Answers of the bundle {manifest.name}.",
         "description": limits,
@@ -272,8 +284,48 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": results,
-                "content": {"application/json": {"schema": answer}},
+                "content": {"application/json": {"schema": _answer(one)}},
             }
         }
-        | {status: {"description": text, "content": problem} for status, text in _PROBLEMS.items()},
+        | _problems(),
+    }
+
+
+def _answer(one: Served) -> dict[str, Any]:
+    manifest = one.pipeline.bundle.manifest
+    return {
+        "type": "object",
+        "required": ["name", "version", "results"],
+        "properties": {
+            "name": {"const": manifest.name},
+            "version": {"type": "string"},
+            "results": {"type": "array", "items": _RESULTS.get(manifest.task, {"type": "object"})},
+        },
+    }
+
+
+def _problems() -> dict[str, Any]:
+    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": text, "content": problem} for status, text in _PROBLEMS.items()}
+
+
+def _go_on(one: Served) -> dict[str, Any]:
+    """Of a bundle that goes on with text."""
+    manifest = one.pipeline.bundle.manifest
+    prompt = {"type": "string", "maxLength": MOST_PROMPT, "description": "what stands before; empty: a text begins"}
+    body = {"type": "object", "additionalProperties": False, "properties": {"prompt": prompt, **_TEXT_OPTIONS}}
+    return {
+        "summary": manifest.description or f"Goes on with text; bundle {manifest.name}.",
+        "description": f"At most {MOST_TEXTS} texts are written at a time. With `Accept: {EVENT_STREAM}` the "
+        'characters come as server-sent events, `data: {"text": …}` each, and `event: end` closes with the rest of '
+        "the result.",
+        "operationId": f"predict_{manifest.name}",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": {
+                "description": "One result: what follows the prompt.",
+                "content": {"application/json": {"schema": _answer(one)}, EVENT_STREAM: {"schema": {"type": "string"}}},
+            }
+        }
+        | _problems(),
     }

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from runtime.pipelines import Pipeline
 
 LOG = logging.getLogger("edgedl.service")
+
+Answer = TypeVar("Answer")
 
 RETRY_SECONDS = 1.0
 NO_OTHERS = StreamLimits()
@@ -73,6 +75,7 @@ class Served:
         self.takes_clips: bool = getattr(pipeline, "takes_clips", False)
         steps = getattr(pipeline, "lines", None) if getattr(pipeline, "has_steps", False) else None
         self.streams = None if steps is None else Streams(steps, limits)
+        self.takes_text: bool = getattr(pipeline, "takes_text", False)
         self._trying = Lock()
         self._tried = 0.0
         self._probes = _recorded_inputs(pipeline)
@@ -146,10 +149,27 @@ class Served:
             InputError: It does not suit the pipeline.
             Problem: 503, the engine is broken.
         """
+        self.require()
+        return self.guarded(lambda: self.pipeline.predict(source, **options))
+
+    def require(self) -> None:
+        """Refuses where the pipeline is known to be broken.
+
+        Raises:
+            Problem: 503.
+        """
         if not self.ready():
             raise self._unavailable()
+
+    def guarded(self, work: Callable[[], Answer]) -> Answer:
+        """Does a request's work; where it fails, the pipeline is tried on its warm-up input.
+
+        Raises:
+            InputError: The request does not suit the pipeline.
+            Problem: 503, the engine is broken.
+        """
         try:
-            return self.pipeline.predict(source, **options)
+            return work()
         except InputError:
             raise
         except Exception as error:
@@ -171,7 +191,7 @@ class Served:
             "streams": None if self.streams is None else f"/v1/{manifest.name}/streams",
             "ready": self.failure is None,
             "options": self.options,
-            "accepts": raw_types(clips=self.takes_clips),
+            "accepts": ("application/json",) if self.takes_text else raw_types(clips=self.takes_clips),
             "pipeline": dict(manifest.pipeline),
             "models": {
                 name: {

@@ -16,6 +16,7 @@ from service.metrics import Metrics
 from service.problems import Problem, from_edgedl
 from service.served import Served, Settings
 from service.streams import Streams
+from service.text import Texts
 
 STEP_TYPES = ("application/json", "text/plain")
 
@@ -30,6 +31,7 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
     """The routes ``GET /v1``, ``POST /v1/NAME`` and those of ``/v1/NAME/streams``."""
     routes = Blueprint("v1", __name__)
     deadlines = Deadlines()
+    texts = Texts()
 
     def bundle(name: str) -> Served:
         if name not in served:
@@ -60,6 +62,8 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
     @routes.post("/v1/<name>")
     def predict(name: str) -> Response:
         one = bundle(name)
+        if one.takes_text:
+            return texts.answer(one, request, settings, deadlines)
         options = read_options(request.args.to_dict(flat=False), one.options)
         files = read_files(request, settings, deadlines, clips=one.takes_clips)
         # Several images are several questions, but to a bundle that takes clips the frames of one.

@@ -76,16 +76,16 @@ def run(
     for name in inputs:
         try:
             prompt = pipeline.read(standard_input() if name == "-" else Path(name))
-            if len(inputs) > 1:
-                args.out.text(f"==> {name} <==")
-            text = "".join(_shown(args, pipeline.generate(prompt, **options)))
-            args.out.text("")
-        except (InputError, OSError) as error:
+        except InputError as error:
             failure = explain(error)
             log.error("%s", failure.message if name in failure.message else f"{name}: {failure.message}")
             results.append({"input": name, "error": {"type": type(error).__name__, "message": failure.message}})
             status = USAGE
             continue
+        if len(inputs) > 1:
+            args.out.text(f"==> {name} <==")
+        text = "".join(_shown(args, pipeline.generate(prompt, **options)))
+        args.out.text("")
         report = pipeline.report(prompt, **options)
         if report["unknown"]:
             unknown = " ".join(map(repr, report["unknown"][:20]))

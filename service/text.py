@@ -1,0 +1,148 @@
+"""``POST /v1/NAME`` of a bundle that goes on with text: JSON in; JSON, or the characters as they come, out.
+
+A text holds a thread and computes for as long as it is written. So its length is bounded, and how many are written at
+a time: `MOST_TEXTS` of the eight threads that the server has, so that the others go on answering.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from threading import BoundedSemaphore
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+from flask import Request, Response
+
+from runtime.errors import TooLargeError
+from service.deadlines import Deadlines
+from service.inputs import json_type, read_body, unsupported
+from service.problems import Problem, bad_request
+from service.served import Served, Settings
+
+if TYPE_CHECKING:
+    from runtime.pipelines.chars import CharsPipeline
+
+LOG = logging.getLogger("edgedl.service")
+
+MOST_TEXTS = 4
+MOST_LENGTH = 2_000
+MOST_PROMPT = 10_000
+"""Characters; the runtime itself takes more."""
+
+CHARACTERS_AT_ONCE = 4
+"""In one event."""
+
+EVENT_STREAM = "text/event-stream"
+
+OPTIONS: dict[str, tuple[type, ...]] = {
+    "prompt": (str,),
+    "length": (int,),
+    "temperature": (int, float),
+    "top_k": (int,),
+    "seed": (int,),
+}
+_SAID = {str: "text", int: "a whole number", float: "a number"}
+
+
+class Texts:
+    """Writes texts, only so many at a time."""
+
+    def __init__(self) -> None:
+        self._slots = BoundedSemaphore(MOST_TEXTS)
+
+    def answer(self, one: Served, request: Request, settings: Settings, deadlines: Deadlines) -> Response:
+        """The response to a prompt.
+
+        Raises:
+            Problem: 400, 408, 413 or 415 where the request is wrong; 503 where too much is being written already, or
+                the bundle is broken.
+            InputError: an option is out of range.
+        """
+        if request.args:
+            raise bad_request(f"the option {next(iter(request.args))!r} in the query", "options in the JSON body")
+        prompt, options = _read(request, settings, deadlines)
+        pipeline = cast("CharsPipeline", one.pipeline)
+        characters = pipeline.generate(prompt, **options)  # refuses at once what is out of range
+        report = pipeline.report(prompt, **options)
+        one.require()
+        if not self._slots.acquire(blocking=False):
+            raise Problem(
+                503,
+                f"{MOST_TEXTS} texts are being written already; try again soon.",
+                headers={"Retry-After": "1"},
+            )
+        if _wants_events(request):
+            response = Response(_events(one, characters, report), content_type=EVENT_STREAM)
+            # Not in the generator: one that was never begun is never ended.
+            response.call_on_close(self._slots.release)
+            response.headers["X-Accel-Buffering"] = "no"  # a proxy that collects would undo it
+            return response
+        try:
+            text = one.guarded(lambda: "".join(characters))
+        finally:
+            self._slots.release()
+        manifest = pipeline.bundle.manifest
+        body = {"name": manifest.name, "version": manifest.version, "results": [{"text": text, **report}]}
+        return Response(orjson.dumps(body), content_type="application/json")
+
+
+def _events(one: Served, characters: Iterator[str], report: dict[str, Any]) -> Iterator[bytes]:
+    """``data: {"text": …}`` for a few characters each, then ``event: end`` with the report, or ``event: problem``."""
+    try:
+        waiting = ""
+        for character in characters:
+            waiting += character
+            if len(waiting) == CHARACTERS_AT_ONCE:
+                yield _event({"text": waiting})
+                waiting = ""
+        if waiting:
+            yield _event({"text": waiting})
+    except Exception as error:
+        # The status has been sent; all that can still be said is that the text ends here, and not why.
+        LOG.error("bundle %s broke off a text", one.name, exc_info=error)
+        problem = {
+            "type": "about:blank",
+            "title": "Internal Server Error",
+            "status": 500,
+            "detail": "The text broke off.",
+        }
+        yield _event(problem, "problem")
+    else:
+        yield _event(report, "end")
+
+
+def _event(document: dict[str, Any], kind: str = "") -> bytes:
+    """JSON has no line feed outside of escapes, so that one ``data`` line holds it."""
+    named = f"event: {kind}\n".encode() if kind else b""
+    return named + b"data: " + orjson.dumps(document) + b"\n\n"
+
+
+def _wants_events(request: Request) -> bool:
+    return request.accept_mimetypes.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM
+
+
+def _read(request: Request, settings: Settings, deadlines: Deadlines) -> tuple[str, dict[str, Any]]:
+    if request.mimetype != "application/json":
+        raise unsupported(request.mimetype, ("application/json",))
+    expected = f'an object with any of {", ".join(OPTIONS)}, e.g. {{"prompt": "Once", "length": 200}}'
+    try:
+        document = orjson.loads(read_body(request, settings, deadlines))
+    except orjson.JSONDecodeError as error:
+        raise bad_request(f"a body that is not JSON ({error})", expected) from error
+    if not isinstance(document, dict):
+        raise bad_request(f"JSON of type {json_type(document)}", expected)
+    strangers = sorted(document.keys() - OPTIONS.keys())
+    if strangers:
+        raise bad_request(f"the key {strangers[0][:40]!r}", expected)
+    for name, value in document.items():
+        if type(value) not in OPTIONS[name]:
+            found = repr(value)[:40] if isinstance(value, int | float) else json_type(value)
+            raise bad_request(f"{name} of {found}", f"{name} as {_SAID[OPTIONS[name][-1]]}")
+    prompt = document.pop("prompt", "")
+    if len(prompt) > MOST_PROMPT:
+        raise TooLargeError(f"a prompt of {len(prompt)} characters; expected at most {MOST_PROMPT}")
+    length = document.get("length")
+    if length is not None and length > MOST_LENGTH:
+        raise TooLargeError(f"a length of {length} characters; expected at most {MOST_LENGTH} a request")
+    return prompt, document
