@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +15,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from werkzeug.serving import make_server
 
 from runtime.pipelines import load
 from service import text as module
@@ -220,3 +225,36 @@ def test_a_picture_goes_to_the_other_bundle_as_before(client: FlaskClient) -> No
     answer = client.post(f"/v1/{other}", data=encoded(), content_type="image/png")
     assert answer.status_code == 200
     assert len(answer.json["results"]) == 1
+
+
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "chars.md").read_text(encoding="utf-8")
+COMMANDS = [block for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) if "curl" in block]
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+@pytest.mark.parametrize("command", COMMANDS, ids=["json", "events"])
+def test_the_commands_of_the_page(app: Flask, command: str) -> None:
+    """docs/chars.md, against a real server."""
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        script = command.replace("http://127.0.0.1:8000", f"http://127.0.0.1:{server.server_port}")
+        out = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True).stdout
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    if "event-stream" in command:
+        shown = PAGE[PAGE.index('data: {"text":') :].split("\n```")[0]
+        assert [(name, data.keys()) for name, data in events(out)] == [
+            (name, data.keys()) for name, data in events(shown)
+        ]
+        # This bundle knows hardly a letter of the prompt; the page's does.
+        assert events(out)[-1][1] | {"unknown": []} == events(shown)[-1][1]
+    else:
+        (shown,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+        asked, told = json.loads(out)["results"][0], json.loads(shown)["results"][0]
+        assert list(asked) == list(told)
+        assert asked | {"text": "", "unknown": []} == told | {"text": ""}
+        assert len(asked["text"]) == 60
