@@ -138,7 +138,7 @@ def test_texts_side_by_side_are_those_one_after_the_other(app: Flask) -> None:
         (b'{"length": 2001}', 413, "a length of 2001 characters; expected at most 2000"),
         (b'{"temperature": -0.5}', 422, "the temperature is -0.5"),
         (b'{"temperature": NaN}', 400, "not JSON"),
-        (b'{"temperature": 1e999}', 400, ""),
+        (b'{"temperature": 1e999}', 400, "not JSON"),
         (b'{"top_k": -1}', 422, "top-k is -1"),
         (b'{"seed": -1}', 422, "the seed is -1"),
         (b'{"seed": 99999999999999999999999}', 400, "seed of"),
@@ -153,8 +153,6 @@ def test_what_is_wrong_is_a_problem(
     client: FlaskClient, body: bytes, status: int, words: str, headers: dict[str, str]
 ) -> None:
     response = client.post("/v1/chars", data=body, content_type="application/json", headers=headers)
-    if b"1e999" in body and response.status_code == 422:
-        status = 422  # a JSON reader may say infinity to it, or that it is no JSON
     assert words in check(response, status)["detail"]
 
 
