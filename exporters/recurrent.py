@@ -36,7 +36,8 @@ from torch import Tensor, nn
 from torch.nn.utils import rnn
 from torch.nn.utils.rnn import PackedSequence
 
-State = tuple[Tensor, ...]
+from exporters.recurrent_operators import State, from_inputs, lengths_of, peephole_step
+
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
 """(input of a step (B, …), state) -> (output of the step (B, …), next state)."""
 
@@ -122,19 +123,7 @@ def peephole_lstm(
         begun = [part.unsqueeze(0) for part in state]
         outputs, *last = torch.ops.edgedl.lstm_layer(inputs, None, begun, list(weights), 1, peepholes)
         return outputs, tuple(part.squeeze(0) for part in last)
-    return over_time(partial(peephole_step, weights, peepholes), _from_inputs(inputs, weights), state)
-
-
-def peephole_step(
-    weights: Sequence[Tensor], peepholes: Tensor, given: Tensor, state: State
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """One step of `peephole_lstm`, from the inputs' share in the gates (B, 4H)."""
-    hidden, cell = state
-    i, f, g, o = (given + hidden @ weights[1].t()).chunk(4, dim=-1)
-    see_i, see_f, see_o = peepholes.unbind(0)
-    after = (f + see_f * cell).sigmoid() * cell + (i + see_i * cell).sigmoid() * g.tanh()
-    hidden = (o + see_o * after).sigmoid() * after.tanh()
-    return hidden, (hidden, after)
+    return over_time(partial(peephole_step, weights, peepholes), from_inputs(inputs, weights), state)
 
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -200,7 +189,7 @@ def _run(layer: nn.RNNBase, inputs: Tensor | PackedSequence, hx: Any = None) -> 
     lengths = None
     if packed is not None:
         x = packed.data  # (T, B, I), see `_Packing`
-        lengths = _lengths(packed.batch_sizes, x.shape[1])
+        lengths = lengths_of(packed.batch_sizes, x.shape[1])
         if packed.sorted_indices is not None:
             state = tuple(part.index_select(1, packed.sorted_indices) for part in state)
     else:
@@ -248,17 +237,7 @@ def _layer(
         step, widths = _elman(parts, squash), [layer.hidden_size]
     if not state:
         state = tuple(x.new_zeros(directions, x.shape[1], width) for width in widths)
-    return _both_ways(step, [_from_inputs(x, part) for part in parts], lengths, state)
-
-
-def _from_inputs(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """The inputs' share in all gates at once, and both biases: (T, B, I) -> (T, B, gates·H)."""
-    bias = weights[2] + weights[3] if _has_bias(weights) else None
-    return nn.functional.linear(x, weights[0], bias)
-
-
-def _has_bias(weights: Sequence[Tensor]) -> bool:
-    return len(weights) > 2 and weights[2].dim() == 1
+    return _both_ways(step, [from_inputs(x, part) for part in parts], lengths, state)
 
 
 def _joined(matrices: Sequence[Tensor]) -> Tensor:
@@ -371,7 +350,7 @@ def _cell_layer(cell: nn.RNNCellBase, inputs: Tensor, state: State) -> tuple[Ten
     state = tuple(part.unsqueeze(0) for part in state)
     if isinstance(cell, nn.RNNCell):
         squash = torch.tanh if cell.nonlinearity == "tanh" else torch.relu
-        outputs, state = _both_ways(_elman([weights], squash), [_from_inputs(inputs, weights)], None, state)
+        outputs, state = _both_ways(_elman([weights], squash), [from_inputs(inputs, weights)], None, state)
     elif isinstance(cell, nn.GRUCell):
         outputs, *last = torch.ops.edgedl.gru_layer(inputs, None, list(state), weights, 1)
         state = tuple(last)
@@ -402,87 +381,7 @@ class _Packing:
     def _pad_packed_sequence(
         data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int
     ) -> tuple[Tensor, Tensor]:
-        lengths = _lengths(batch_sizes, data.shape[1])
+        lengths = lengths_of(batch_sizes, data.shape[1])
         if padding_value:
             data = torch.where(_there(lengths, data.shape[0]).unsqueeze(-1), data, padding_value)
         return data.transpose(0, 1) if batch_first else data, lengths
-
-
-def _lengths(batch_sizes: Tensor, rows: int) -> Tensor:
-    """How long each of the sorted rows is: (T,) -> (B,)."""
-    return (batch_sizes > torch.arange(rows).unsqueeze(1)).sum(dim=1)
-
-
-def _torch_layer(
-    run: Callable[..., Any],
-    x: Tensor,
-    lengths: Tensor | None,
-    state: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    directions: int,
-    states: int,
-) -> tuple[Tensor, ...]:
-    """A layer by torch itself, for the program that mutants run in."""
-    each, hidden = len(weights) // directions, weights[1].shape[1]
-    hx = tuple(state) or (x.new_zeros(directions, x.shape[1], hidden),) * states
-    last = (each == 4, 1, 0.0, False, directions == 2)
-    if lengths is None:
-        return tuple(run(x, hx if states == 2 else hx[0], list(weights), *last, False))
-    packed = rnn.pack_padded_sequence(x, lengths.cpu(), enforce_sorted=False)
-    sort, unsort = packed.sorted_indices, packed.unsorted_indices
-    assert sort is not None  # noqa: S101 - narrows the type
-    assert unsort is not None  # noqa: S101
-    hx = tuple(part.index_select(1, sort) for part in hx)
-    data, *final = run(packed.data, packed.batch_sizes, hx if states == 2 else hx[0], list(weights), *last)
-    padded = rnn.pad_packed_sequence(packed._replace(data=data), total_length=x.shape[0])[0]
-    return (padded, *(part.index_select(1, unsort) for part in final))
-
-
-@torch.library.custom_op("edgedl::lstm_layer", mutates_args=())
-def _lstm_layer(
-    x: Tensor,
-    lengths: Tensor | None,
-    state: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    directions: int,
-    peepholes: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    if peepholes is not None:
-        step = partial(peephole_step, weights, peepholes)
-        outputs, (hidden, cell) = over_time(step, _from_inputs(x, weights), [part.squeeze(0) for part in state])
-        return outputs, hidden.unsqueeze(0).clone(), cell.unsqueeze(0).clone()
-    outputs, hidden, cell = _torch_layer(torch._VF.lstm, x, lengths, state, weights, directions, 2)
-    return outputs, hidden, cell
-
-
-@torch.library.custom_op("edgedl::gru_layer", mutates_args=())
-def _gru_layer(
-    x: Tensor, lengths: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], directions: int
-) -> tuple[Tensor, Tensor]:
-    outputs, hidden = _torch_layer(torch._VF.gru, x, lengths, state, weights, directions, 1)
-    return outputs, hidden
-
-
-@_lstm_layer.register_fake
-def _(
-    x: Tensor,
-    lengths: Tensor | None,
-    state: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    directions: int,
-    peepholes: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    outputs, hidden = _fake_layer(x, weights, directions)
-    return outputs, hidden, torch.empty_like(hidden)
-
-
-@_gru_layer.register_fake
-def _(
-    x: Tensor, lengths: Tensor | None, state: Sequence[Tensor], weights: Sequence[Tensor], directions: int
-) -> tuple[Tensor, Tensor]:
-    return _fake_layer(x, weights, directions)
-
-
-def _fake_layer(x: Tensor, weights: Sequence[Tensor], directions: int) -> tuple[Tensor, Tensor]:
-    hidden = weights[1].shape[1]
-    return x.new_empty(x.shape[0], x.shape[1], directions * hidden), x.new_empty(directions, x.shape[1], hidden)
