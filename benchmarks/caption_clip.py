@@ -33,7 +33,8 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgedl.data import synthetic_faces  # noqa: E402
-from edgedl.nn.captioning import AttentionDecoder, CaptionNetwork, Decoder, MeanPoolDecoder  # noqa: E402
+from edgedl.nn.caption_network import CaptionNetwork  # noqa: E402
+from edgedl.nn.captioning import AttentionDecoder, Decoder, MeanPoolDecoder  # noqa: E402
 from edgedl.nn.efficientnet_lite import EfficientNetLite0  # noqa: E402
 from exporters.convert import convert, rename_axes  # noqa: E402
 from exporters.optimize import flush_graph, flush_module  # noqa: E402

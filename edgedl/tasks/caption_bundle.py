@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgedl.data import synthetic_faces
-from edgedl.nn.captioning import CaptionNetwork
+from edgedl.nn.caption_network import CaptionNetwork
 from edgedl.tasks.age_bundle import portrait
 from edgedl.weights.catalogue import PublicWeights
 from exporters.errors import GuardError

@@ -21,7 +21,7 @@ from runtime.video import read_frames
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgedl.nn.captioning import CaptionNetwork
+    from edgedl.nn.caption_network import CaptionNetwork
     from runtime.vocabulary import Vocabulary
 
 log = logging.getLogger(__name__)

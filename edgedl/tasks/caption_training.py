@@ -20,7 +20,8 @@ from edgedl.data.bouncing_digits import CLIPS, DIGIT_WORDS, FRAMES, HELD_OUT_CLI
 from edgedl.data.captions import CaptionDataset, open_captions
 from edgedl.data.clip_features import Clips, clip_features
 from edgedl.data.vocabulary import build, encode, tokenise
-from edgedl.nn.captioning import AttentionDecoder, CaptionNetwork, Decoder, MeanPoolDecoder
+from edgedl.nn.caption_network import CaptionNetwork
+from edgedl.nn.captioning import AttentionDecoder, Decoder, MeanPoolDecoder
 from edgedl.nn.decoder_ensemble import DecoderEnsemble
 from edgedl.nn.efficientnet_lite import SIZE, EfficientNetLite0
 from edgedl.nn.strided import StridedEncoder

@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgedl.nn.captioning import CaptionNetwork, Decoder, Memory
+from edgedl.nn.caption_network import CaptionNetwork
+from edgedl.nn.captioning import Decoder, Memory
 from exporters.decoding import beam_search
 from runtime.errors import InputError
 from runtime.vocabulary import END, UNKNOWN

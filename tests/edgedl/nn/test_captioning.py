@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from edgedl.nn.caption_network import CaptionNetwork
 from edgedl.nn.captioning import (
     AttentionDecoder,
-    CaptionNetwork,
     Decoder,
     MeanPoolDecoder,
     frames_that_count,

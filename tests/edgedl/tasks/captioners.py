@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgedl.nn.captioning import AttentionDecoder, CaptionNetwork, Decoder, MeanPoolDecoder
+from edgedl.nn.caption_network import CaptionNetwork
+from edgedl.nn.captioning import AttentionDecoder, Decoder, MeanPoolDecoder
 from runtime.vocabulary import Vocabulary
 
 _SPOKEN = "a the man dog boy ball runs plays with on in red blue grass field small big"

@@ -14,7 +14,7 @@ import torch
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 import edgedl
-from edgedl.nn.captioning import CaptionNetwork
+from edgedl.nn.caption_network import CaptionNetwork
 from edgedl.tasks.caption_bundle import CLIP_INPUTS, SLOTS, caption_bundle, caption_outputs, clip_cases
 from edgedl.weights.catalogue import EFFICIENTNET_LITE0
 from exporters.convert import convert

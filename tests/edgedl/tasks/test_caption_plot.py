@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from edgedl.nn.captioning import AttentionDecoder, CaptionNetwork
+from edgedl.nn.caption_network import CaptionNetwork
+from edgedl.nn.captioning import AttentionDecoder
 from edgedl.nn.strided import StridedEncoder
 from edgedl.tasks.caption_plot import look
 from runtime.errors import InputError

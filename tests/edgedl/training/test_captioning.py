@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgedl.nn.captioning import CaptionNetwork
+from edgedl.nn.caption_network import CaptionNetwork
 from edgedl.training import captioning
 from edgedl.training.captioning import (
     ABSENT,
