@@ -99,6 +99,7 @@ bench: $(STAMP)
 	python benchmarks/engine_overhead.py
 	python benchmarks/cold_start.py demo/age.edge demo/portrait.jpg
 	python benchmarks/age_photo.py demo/age.edge demo/portrait.jpg --peer-python .venv-peer/bin/python
+	python benchmarks/recurrent_export.py
 	python benchmarks/caption_clip.py
 	python benchmarks/caption_memory.py
 
