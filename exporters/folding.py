@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from exporters.graphs import graphs
+from exporters.graphs import bodies, graphs
 
 MOVING = frozenset(
     ("Add", "Concat", "Constant", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze")
@@ -96,11 +96,10 @@ def _sweep(graph: onnx.GraphProto, fixed: set[int]) -> None:
 def _read(node: onnx.NodeProto) -> Iterator[str]:
     """Every name that a node reads, in the graphs inside it as well."""
     yield from (name for name in node.input if name)
-    for attribute in node.attribute:
-        for body in (*([attribute.g] if attribute.HasField("g") else ()), *attribute.graphs):
-            for inner in body.node:
-                yield from _read(inner)
-            yield from (value.name for value in body.output)
+    for body in bodies(node):
+        for inner in body.node:
+            yield from _read(inner)
+        yield from (value.name for value in body.output)
 
 
 def _free(name: str, taken: dict[str, onnx.TensorProto]) -> str:

@@ -48,7 +48,6 @@ PEEPHOLES = (0, 2, 1)
 """Where each row of ONNX's P lies in i, f, o."""
 
 _LAYERS = (nn.RNN, nn.GRU, nn.LSTM)
-_CELLS = {nn.RNNCell: "RNN", nn.GRUCell: "GRU", nn.LSTMCell: "LSTM"}
 
 
 @contextmanager
@@ -290,7 +289,7 @@ def _both_ways(step: Step, given: list[Tensor], lengths: Tensor | None, state: S
     if lengths is None:
         outputs, state = _scan(step, xs, state)
     else:
-        parts, _ = _scan_all(step, xs, state)
+        parts = _scan_all(step, xs, state)
         rows = torch.arange(xs.shape[-2], device=xs.device)
         state = tuple(part[lengths - 1, ..., rows, :] for part in parts)  # (B, …) or (B, 2, …)
         state = tuple(part.transpose(0, 1) if two else part for part in state)
@@ -321,27 +320,26 @@ def _turned(x: Tensor, order: Tensor | None) -> Tensor:
 
 
 def _scan(step: Step, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-    """Torch's scan, which becomes ONNX's; it forbids an output to be the very tensor that is carried."""
-    from torch._higher_order_ops.scan import scan
-
-    def body(carried: State, given: Tensor) -> tuple[State, Tensor]:
-        output, after = step(given, carried)
-        return after, output.clone()
-
-    state, outputs = scan(body, state, inputs, dim=0)
-    return outputs, tuple(state)
+    """The outputs at every step, and the state after the last one."""
+    state, (outputs,) = _scanned(step, inputs, state, lambda output, after: (output,))
+    return outputs, state
 
 
-def _scan_all(step: Step, inputs: Tensor, state: State) -> tuple[State, State]:
-    """As `_scan`, with every part of the state at every step as outputs."""
+def _scan_all(step: Step, inputs: Tensor, state: State) -> State:
+    """Every part of the state at every step."""
+    return _scanned(step, inputs, state, lambda output, after: after)[1]
+
+
+def _scanned(step: Step, inputs: Tensor, state: State, kept: Callable[[Tensor, State], State]) -> tuple[State, State]:
+    """The scan of torch, which becomes ONNX's; it forbids an output to be the very tensor that is carried."""
     from torch._higher_order_ops.scan import scan
 
     def body(carried: State, given: Tensor) -> tuple[State, State]:
-        _, after = step(given, carried)
-        return after, tuple(part.clone() for part in after)
+        output, after = step(given, carried)
+        return after, tuple(part.clone() for part in kept(output, after))
 
-    state, parts = scan(body, state, inputs, dim=0)
-    return tuple(parts), tuple(state)
+    state, outputs = scan(body, state, inputs, dim=0)
+    return tuple(state), tuple(outputs)
 
 
 def _cell_layer(cell: nn.RNNCellBase, inputs: Tensor, state: State) -> tuple[Tensor, State]:

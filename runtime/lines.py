@@ -46,9 +46,7 @@ class LineStream:
         Raises:
             InputError: the line does not hold a step; the state stays as it was.
         """
-        if len(line) > LONGEST_LINE:
-            raise InputError(f"a line of {len(line)} characters, at most {LONGEST_LINE} are read")
-        return self.run(self.inputs(_values(line)))
+        return self.run(self.inputs(line_values(line)))
 
     def inputs(self, values: Any) -> dict[str, NDArray[Any]]:
         """The arrays of one step, from a list of its values or, by name, from a mapping.
@@ -75,7 +73,14 @@ class LineStream:
         return {name: _without_named(value, self._outputs[name]) for name, value in answers.items()}
 
 
-def _values(line: str) -> Any:
+def line_values(line: str) -> Any:
+    """The values of a step that a line holds, for `LineStream.inputs`: a list, or a mapping by input.
+
+    Raises:
+        InputError: it holds neither numbers nor JSON, or is too long.
+    """
+    if len(line) > LONGEST_LINE:
+        raise InputError(f"a line of {len(line)} characters, at most {LONGEST_LINE} are read")
     text = line.strip()
     if text.startswith(("[", "{")):
         try:

@@ -73,8 +73,9 @@ class Served:
         self.options = _options(pipeline)
         self.takes_arrays = isinstance(pipeline, TensorPipeline)
         self.takes_clips: bool = getattr(pipeline, "takes_clips", False)
-        steps = getattr(pipeline, "lines", None) if getattr(pipeline, "has_steps", False) else None
-        self.streams = None if steps is None else Streams(steps, limits)
+        self.streams = (
+            Streams(pipeline.lines, limits) if getattr(pipeline, "has_steps", False) else None  # type: ignore[attr-defined]
+        )
         self.takes_text: bool = getattr(pipeline, "takes_text", False)
         self._trying = Lock()
         self._tried = 0.0

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from runtime.errors import InputError
-from runtime.lines import LineStream
+from runtime.lines import LineStream, line_values
 from service.problems import Problem, bad_request
 
 _TOKEN_BYTES = 18
@@ -172,7 +172,7 @@ def _json_steps(body: bytes) -> list[Any]:
     return document["steps"]
 
 
-def _text_steps(body: bytes) -> list[list[float]]:
+def _text_steps(body: bytes) -> list[Any]:
     try:
         lines = [line for line in body.decode().splitlines() if line.strip()]
     except UnicodeDecodeError as error:
@@ -182,7 +182,7 @@ def _text_steps(body: bytes) -> list[list[float]]:
     steps = []
     for number, line in enumerate(lines, 1):
         try:
-            steps.append([float(word) for word in line.replace(",", " ").split()])
-        except ValueError as error:
-            raise Problem(422, f"Step {number} of {len(lines)}: {line[:60]!r} are no numbers.") from error
+            steps.append(line_values(line))
+        except InputError as error:
+            raise Problem(422, f"Step {number} of {len(lines)}: {error}") from error
     return steps

@@ -11,7 +11,7 @@ from flask import Blueprint, Response, request
 
 from runtime.errors import InputError
 from service.deadlines import Deadlines
-from service.inputs import read_body, read_files, read_options
+from service.inputs import read_body, read_files, read_options, unsupported
 from service.metrics import Metrics
 from service.problems import Problem, from_edgedl
 from service.served import Served, Settings
@@ -109,13 +109,7 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
     def steps(name: str, stream: str) -> Response:
         fed = streams(name)
         if request.mimetype not in STEP_TYPES:
-            raise Problem(
-                415,
-                f"Found the content type {request.mimetype or 'none'}; steps come as {' or '.join(STEP_TYPES)}.",
-                found=request.mimetype or "none",
-                expected=" or ".join(STEP_TYPES),
-                headers={"Accept": ", ".join(STEP_TYPES)},
-            )
+            raise unsupported(request.mimetype, STEP_TYPES)
         body = read_body(request, settings, deadlines)
         return json_response(fed.feed(stream, body, as_json=request.mimetype == STEP_TYPES[0]))
 

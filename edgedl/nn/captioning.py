@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgedl.nn.cells import CellName, State, Table, cell_of
+from edgedl.nn.cells import Cell, CellName, State, Table, cell_of
 from runtime.vocabulary import END
 
 Form = Literal["factored", "paper"]
@@ -51,6 +51,8 @@ class Decoder(nn.Module):
         dropout: share of word vectors, features and readout that is dropped while training.
         spread: bounds of the word vectors at the beginning; the author's network had 0.08.
     """
+
+    first: Cell
 
     def __init__(
         self,
@@ -96,7 +98,7 @@ class Decoder(nn.Module):
 
     def word_tables(self) -> tuple[Table, ...]:
         """What the words do to the first layer's gates: it depends on weights alone, like `word_matrix`."""
-        raise NotImplementedError
+        return (self.first.table(self.embedding.weight),)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of all words: (…, H) -> (…, V). Words are compared with their own vectors (Press and Wolf 2017)."""
@@ -202,10 +204,6 @@ class MeanPoolDecoder(Decoder):
         clip = self.dropout(self.project(self.dropout(mean)).relu())
         return (self.from_clip(clip).unsqueeze(1),)
 
-    def word_tables(self) -> tuple[Table, ...]:
-        """See `Decoder.word_tables`."""
-        return (self.first.table(self.embedding.weight),)
-
     def advance(
         self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()
     ) -> tuple[Tensor, State]:
@@ -295,10 +293,6 @@ class AttentionDecoder(Decoder):
         """Where to look: (B, R, H) -> (B, R, T·P), rows summing to one."""
         _, keys, absent, _ = memory
         return (query @ keys.transpose(1, 2) + absent).softmax(dim=-1)
-
-    def word_tables(self) -> tuple[Table, ...]:
-        """See `Decoder.word_tables`."""
-        return (self.first.table(self.embedding.weight),)
 
     def advance(
         self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()

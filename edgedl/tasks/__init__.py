@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -21,6 +21,9 @@ _TASKS = {
     "digits": "edgedl.tasks.digits",
     "sgd": "edgedl.tasks.sgd",
 }
+
+_FLAGS = {"others": "--with"}
+"""Options whose flag is not their name."""
 
 AnyPath = str | PathLike[str]
 
@@ -66,3 +69,24 @@ def task(name: str) -> Task:
         raise InputError(f"unknown task {name!r}; there is {', '.join(_TASKS)}")
     found: Task = import_module(_TASKS[name]).TASK
     return found
+
+
+def refuse_options(options: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
+    """Refuses options that are another task's.
+
+    Args:
+        options: by name, as they were given.
+        known: those that are taken.
+        what: is done with them, e.g. "a timer run is exported".
+
+    Raises:
+        InputError: one is not known.
+    """
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(f"{what} with {_flags(known)}, not with {_flags(unknown)}")
+
+
+def _flags(names: Sequence[str]) -> str:
+    *most, last = (_FLAGS.get(name, f"--{name}") for name in names)
+    return f"{', '.join(most)} and {last}" if most else last

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from edgedl.tasks import refuse_options
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ class AgeTask:
         from edgedl.training.run import Run
         from runtime.faces import crop_from_json
 
-        unknown = set(options) - {"name", "untrained"}
-        if unknown:
-            raise InputError(f"an age run is exported with --name and --untrained, not with {', '.join(unknown)}")
+        refuse_options(options, ("name", "untrained"), "an age run is exported")
         run = Run.open(run_path)
         network = network_of(run.config)
         network.load_state_dict(run.best_weights())

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedl.tasks import refuse_options
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -65,11 +66,7 @@ class CaptionTask:
         from edgedl.tasks.caption_training import captioner_of, weights_of
         from edgedl.training.run import Run
 
-        unknown = set(options) - {"name", "untrained", "others"}
-        if unknown:
-            raise InputError(
-                f"a caption run is exported with --name, --with and --untrained, not with {', '.join(unknown)}"
-            )
+        refuse_options(options, ("name", "others", "untrained"), "a caption run is exported")
         run, others = Run.open(run_path), [Run.open(path) for path in options.get("others", ())]
         network, vocabulary, settings = captioner_of(run, *others)
         config = run.config
@@ -105,10 +102,7 @@ class CaptionTask:
         from edgedl.training.progress import Progress
         from runtime.pipelines import load
 
-        unknown = set(options) - {"variant"}
-        if unknown:
-            refused = ", ".join(f"--{name}" for name in sorted(unknown))
-            raise InputError(f"a caption bundle is evaluated with --variant, not with {refused}")
+        refuse_options(options, ("variant",), "a caption bundle is evaluated")
         # The clips run side by side, so the graph gets one thread unless more were asked for.
         with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
             return evaluate_bundle(pipeline, data, split, Progress("captions"))

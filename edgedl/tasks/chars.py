@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedl.tasks import refuse_options
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class CharsTask:
         from edgedl.tasks.chars_bundle import chars_bundle
         from edgedl.training.run import Run
 
-        _refuse(options, {"name", "untrained", "opset"}, "a chars run is exported")
+        refuse_options(options, ("name", "untrained", "opset"), "a chars run is exported")
         return chars_bundle(Run.open(run_path), path, **options)
 
     def pull(self, path: AnyPath, **options: Any) -> Bundle:
@@ -64,7 +65,7 @@ class CharsTask:
         from edgedl.training.progress import Progress
         from runtime.pipelines import load
 
-        _refuse(options, {"variant"}, "a chars bundle is evaluated")
+        refuse_options(options, ("variant",), "a chars bundle is evaluated")
         text = open_text(data)
         with load(bundle, device=device, threads=threads, variant=options.get("variant")) as pipeline:
             return evaluate_text(pipeline, text, split or ("test" if data is None else "all"), Progress("characters"))
@@ -76,15 +77,6 @@ class CharsTask:
         if clip is not None:
             raise InputError("--clip shows how a caption came about; chars have the curves of a run only")
         return [plot_run(path, output)]
-
-
-def _refuse(options: Mapping[str, Any], known: set[str], what: str) -> None:
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise InputError(
-            f"{what} with {', '.join(f'--{name}' for name in sorted(known))}, not with "
-            f"{', '.join(f'--{name}' for name in unknown)}"
-        )
 
 
 TASK = CharsTask()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedl.tasks import refuse_options
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class DigitsTask:
         from edgedl.tasks.digits_bundle import digits_bundle
         from edgedl.training.run import Run
 
-        _refuse(options, {"name", "untrained", "opset"}, "a digits run is exported")
+        refuse_options(options, ("name", "untrained", "opset"), "a digits run is exported")
         return digits_bundle(Run.open(run_path), path, **options)
 
     def pull(self, path: AnyPath, **options: Any) -> Bundle:
@@ -64,7 +65,7 @@ class DigitsTask:
         from edgedl.tasks.digits_evaluation import evaluate_digits
         from runtime.pipelines import load
 
-        _refuse(options, {"variant"}, "a digits bundle is evaluated")
+        refuse_options(options, ("variant",), "a digits bundle is evaluated")
         if data is not None:
             raise InputError("digits are judged on the embedded ones; --data is not read")
         with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
@@ -77,15 +78,6 @@ class DigitsTask:
         if clip is not None:
             raise InputError("--clip shows how a caption came about; digits have the pictures of a run only")
         return plot_digits(path, output)
-
-
-def _refuse(options: Mapping[str, Any], known: set[str], what: str) -> None:
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise InputError(
-            f"{what} with {', '.join(f'--{name}' for name in sorted(known))}, not with "
-            f"{', '.join(f'--{name}' for name in unknown)}"
-        )
 
 
 TASK = DigitsTask()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedl.tasks import refuse_options
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,9 +45,7 @@ class SgdTask:
         from exporters.export import export
         from exporters.spec import Input, Output
 
-        unknown = set(options) - {"name", "untrained"}
-        if unknown:
-            raise InputError(f"a run of sgd is exported with --name and --untrained, not with {', '.join(unknown)}")
+        refuse_options(options, ("name", "untrained"), "a run of sgd is exported")
         run = Run.open(run_path)
         network = TwoWeights()  # dropout is for learning: it leaves no trace in the weights
         network.load_state_dict(run.best_weights())
@@ -77,10 +76,7 @@ class SgdTask:
         from edgedl.tasks.sgd_evaluation import evaluate_forces
         from runtime.pipelines import load
 
-        unknown = set(options) - {"variant"}
-        if unknown:
-            refused = ", ".join(f"--{name}" for name in sorted(unknown))
-            raise InputError(f"a bundle of sgd is evaluated with --variant, not with {refused}")
+        refuse_options(options, ("variant",), "a bundle of sgd is evaluated")
         part = embedded_readings(split or "val") if data is None else read_readings(data, split or "all")
         with load(bundle, device=device, threads=threads, variant=options.get("variant")) as pipeline:
             return evaluate_forces(pipeline, part)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedl.tasks import refuse_options
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class TimerTask:
         from edgedl.tasks.timer_bundle import timer_bundle
         from edgedl.training.run import Run
 
-        _refuse(options, {"name", "untrained", "opset"}, "a timer run is exported")
+        refuse_options(options, ("name", "untrained", "opset"), "a timer run is exported")
         return timer_bundle(Run.open(run_path), path, **options)
 
     def pull(self, path: AnyPath, **options: Any) -> Bundle:
@@ -61,7 +62,7 @@ class TimerTask:
         from edgedl.tasks.timer_evaluation import evaluate_timer
         from runtime.pipelines import load
 
-        _refuse(options, {"variant"}, "a timer bundle is evaluated")
+        refuse_options(options, ("variant",), "a timer bundle is evaluated")
         if data is not None:
             raise InputError("the timer is judged on sequences that are drawn for it; --data is not read")
         with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
@@ -74,15 +75,6 @@ class TimerTask:
         if clip is not None:
             raise InputError("--clip shows how a caption came about; of the timer there are the pictures of a run only")
         return plot_timer(path, output)
-
-
-def _refuse(options: Mapping[str, Any], known: set[str], what: str) -> None:
-    unknown = sorted(set(options) - known)
-    if unknown:
-        raise InputError(
-            f"{what} with {', '.join(f'--{name}' for name in sorted(known))}, not with "
-            f"{', '.join(f'--{name}' for name in unknown)}"
-        )
 
 
 TASK = TimerTask()

@@ -70,7 +70,7 @@ def test_a_closed_stream_is_gone(client: FlaskClient) -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], int, str]] = {
-    "no type": ({"data": b"1 2"}, 415, "Found the content type none"),
+    "no type": ({"data": b"1 2"}, 415, "Found no Content-Type"),
     "picture": ({"data": b"1 2", "content_type": "image/png"}, 415, "image/png"),
     "empty": ({"data": b"", "content_type": "text/plain"}, 400, "no steps"),
     "no JSON": ({"data": b"{", "content_type": "application/json"}, 400, "not JSON"),

@@ -115,7 +115,7 @@ def test_the_bundle_verifies(exported: Path, call: Call) -> None:
 def test_a_run_takes_no_opset(run: Run, call: Call, tmp_path: Path) -> None:
     status, _, err = call("export", run.path, "-o", tmp_path / "b.edge", "--opset", "19")
     assert status == 2
-    assert "a caption run is exported with --name, --with and --untrained, not with opset" in err
+    assert "a caption run is exported with --name, --with and --untrained, not with --opset" in err
     assert not (tmp_path / "b.edge").exists()
 
 

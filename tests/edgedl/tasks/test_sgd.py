@@ -198,7 +198,7 @@ def test_too_large_a_rate_says_so(call, tmp_path):
         (("pull", "sgd"), "there is nothing to pull"),
         (("plot", "{run}", "--clip", "a.mp4"), "--clip shows how a caption came about"),
         (("plot", "{run}/methods/full"), "is one method of a comparison"),
-        (("export", "{run}", "--opset", "17"), "not with opset"),
+        (("export", "{run}", "--opset", "17"), "not with --opset"),
         (("evaluate", "{bundle}", "--aligned"), "not with --aligned"),
         (("evaluate", "{bundle}", "--split", "test"), "there is no split 'test'"),
     ],
