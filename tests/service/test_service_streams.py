@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,19 +171,30 @@ def test_their_number_is_bounded(streams: Streams, clock: Clock) -> None:
     assert len([streams.open() for _ in range(3)]) == 3
 
 
-def test_steps_of_one_request_stay_together(streams: Streams) -> None:
+class SlowLines:
+    """Stands in for a `LineStream`; leaves other threads time between two steps."""
+
+    def __init__(self) -> None:
+        self.taken: list[Any] = []
+
+    def inputs(self, step: Any) -> Any:
+        return step
+
+    def run(self, step: Any) -> dict[str, Any]:
+        self.taken.append(step)
+        time.sleep(0.005)
+        return {}
+
+
+def test_steps_of_one_request_stay_together() -> None:
+    lines = SlowLines()
+    streams = Streams(lambda: lines, LIMITS)  # type: ignore[arg-type, return-value]
     name = streams.open()
-    found: list[list[float]] = []
-
-    def feed() -> None:
-        for _ in range(20):
-            answer = streams.feed(name, b'{"steps": [[1, 0], [1, 0], [1, 0]]}', as_json=True)
-            found.append([result["y"][0] for result in answer["results"]])
-
-    threads = [threading.Thread(target=feed) for _ in range(4)]
+    bodies = [f'{{"steps": [{row}, {row}, {row}]}}'.encode() for row in range(6)]
+    threads = [threading.Thread(target=streams.feed, args=(name, body), kwargs={"as_json": True}) for body in bodies]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(b == a + 1 and c == b + 1 for a, b, c in found)
-    assert max(max(row) for row in found) == 240
+    assert sorted(lines.taken[::3]) == list(range(6))
+    assert lines.taken[::3] == lines.taken[1::3] == lines.taken[2::3]
