@@ -22,20 +22,21 @@ DRIVE = 50.0
 
 
 def input_sensitivity(run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """|∂h_t/∂x_1| at every step (T,), the Frobenius norm of an H × I matrix.
+    """|∂h_t/∂x_1| at every step (…, T), the Frobenius norm of an H × I matrix.
 
-    Forward differentiation: one pass along time for each input gives the whole column of every step at once.
+    Forward differentiation: one pass along time for each input gives the whole column of every step at once. Rows of a
+    batch do not see one another, so one pass does for all of them.
 
     Args:
-        run: (T, I) to the hidden units (T, H).
-        inputs: (T, I).
+        run: (…, T, I) to the hidden units (…, T, H).
+        inputs: (…, T, I).
     """
-    total = inputs.new_zeros(len(inputs))
-    for index in range(inputs.shape[1]):
-        direction = torch.zeros_like(inputs)
-        direction[0, index] = 1
-        total = total + _along(run, inputs, direction).square().sum(dim=1)
-    return total.sqrt()
+    return _squares(run, inputs).sum(dim=-1).sqrt()
+
+
+def unit_sensitivity(run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """|∂u_t/∂x_1| of every unit by itself (…, T, H), the norm of a row of that matrix; see `input_sensitivity`."""
+    return _squares(run, inputs).sqrt()
 
 
 def network_sensitivity(kind: str, inputs: int, hidden: int, steps: int, *, seed: int, keep: float = 0.0) -> Tensor:
@@ -88,6 +89,16 @@ def block_sensitivity(block: PeepholeLSTM, given: Tensor, part: str = "hidden") 
     direction = torch.zeros_like(given)
     direction[0, 0] = 1
     return _along(lambda x: run_block(block, x)[part], given, direction).abs()
+
+
+def _squares(run: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """(∂u_t/∂x_1)² of every unit, summed over the inputs: (…, T, I) -> (…, T, H)."""
+    total = inputs.new_zeros(())
+    for index in range(inputs.shape[-1]):
+        direction = torch.zeros_like(inputs)
+        direction[..., 0, index] = 1
+        total = total + _along(run, inputs, direction).square()
+    return total
 
 
 def _along(run: Callable[[Tensor], Tensor], inputs: Tensor, direction: Tensor) -> Tensor:

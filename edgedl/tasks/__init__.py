@@ -20,6 +20,8 @@ _TASKS = {
     "chars": "edgedl.tasks.chars",
     "digits": "edgedl.tasks.digits",
     "sgd": "edgedl.tasks.sgd",
+    "longlag": "edgedl.tasks.longlag",
+    "gradients": "edgedl.tasks.gradients",
 }
 
 _FLAGS = {"others": "--with"}
