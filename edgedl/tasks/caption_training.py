@@ -18,7 +18,7 @@ from torch import nn
 
 from edgedl.data.bouncing_digits import CLIPS, DIGIT_WORDS, FRAMES, HELD_OUT_CLIPS, BouncingDigits
 from edgedl.data.captions import CaptionDataset, open_captions
-from edgedl.data.clip_features import Clips, clip_features
+from edgedl.data.clip_features import VIEWS, Clips, clip_features
 from edgedl.data.vocabulary import build, encode, tokenise
 from edgedl.nn.caption_network import CaptionNetwork
 from edgedl.nn.captioning import AttentionDecoder, Decoder, MeanPoolDecoder
@@ -294,10 +294,11 @@ def _inputs(
                 part,
                 network.encoder,
                 cache=cache,
-                views=("plain", "mirrored") if name == "train" and varied else ("plain",),
+                views=VIEWS if name == "train" and varied else VIEWS[:1],
                 pool=config["decoder"] != "attention" and not config["places"],
                 progress=Progress(f"features of {name}"),
-            )
+            ),
+            hidden_places=config["hidden_places"] if name == "train" and varied and not config["places"] else 0.0,
         )
         for name, part in parts.items()
     }

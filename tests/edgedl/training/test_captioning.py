@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from edgedl.nn.caption_network import CaptionNetwork
@@ -23,6 +25,7 @@ from edgedl.training.captioning import (
     sampled,
     shifted,
     spoken,
+    without_unknown,
 )
 from runtime.errors import InputError
 from runtime.vocabulary import END, UNKNOWN
@@ -64,6 +67,10 @@ def network(request: pytest.FixtureRequest) -> CaptionNetwork:
 
 @pytest.fixture
 def batch() -> dict[str, Tensor]:
+    return two_clips()
+
+
+def two_clips() -> dict[str, Tensor]:
     torch.manual_seed(4)
     return {
         "features": torch.rand(2, 3, 16, SmallEncoder.features).half(),
@@ -116,7 +123,28 @@ def test_words_are_shifted_by_one() -> None:
 def test_without_scheduled_sampling_it_is_teacher_forcing(network, batch) -> None:
     before = shifted(batch["words"])
     forced = network.decoder(batch["features"].float(), batch["counts"], before)
-    torch.testing.assert_close(spoken(network.decoder, remembered(network, batch), before, 0.0), forced)
+    there = torch.ones_like(before, dtype=torch.bool)
+    logits, places = spoken(network.decoder, remembered(network, batch), before, there, 0.0)
+    assert sorted(places.tolist()) == list(range(before.numel()))
+    torch.testing.assert_close(logits, forced.flatten(0, 2)[places])
+
+
+@given(lengths=st.lists(st.integers(0, 7), min_size=6, max_size=6).filter(any))
+@settings(max_examples=25, deadline=None)
+def test_captions_that_are_over_leave_and_change_nothing(network, lengths) -> None:
+    """However long each caption is: the words that are there, and their gradients, as if all went on to the end."""
+    batch = two_clips()
+    before = torch.randint(2, 12, (2, 3, 7))
+    there = torch.arange(7) < torch.tensor(lengths).reshape(2, 3, 1)
+    logits, places = spoken(network.decoder, remembered(network, batch), before, there, 0.0)
+    assert sorted(places.tolist()) == there.flatten().nonzero().squeeze(1).tolist()
+    whole = network.decoder(batch["features"].float(), batch["counts"], before).flatten(0, 2)[places]
+    torch.testing.assert_close(logits, whole)
+    weights = torch.rand(logits.shape)
+    parameters = [p for p in network.decoder.parameters() if p.requires_grad]
+    found = torch.autograd.grad((logits * weights).sum(), parameters, allow_unused=True)
+    wanted = torch.autograd.grad((whole * weights).sum(), parameters, allow_unused=True)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_scheduled_sampling_grows_with_the_training(network, batch) -> None:
@@ -129,7 +157,7 @@ def test_scheduled_sampling_grows_with_the_training(network, batch) -> None:
     advance = decoder.advance
 
     def recorded(tokens, state, memory):
-        seen.append(tokens)
+        seen.append(tokens.reshape(2, 500))
         return advance(tokens, state, memory)
 
     decoder.advance = recorded  # type: ignore[method-assign]
@@ -137,7 +165,7 @@ def test_scheduled_sampling_grows_with_the_training(network, batch) -> None:
         before = torch.full((2, 500, 5), 2)
         before[..., 0] = END
         torch.manual_seed(0)
-        spoken(network.decoder, memory, before, 0.4)
+        spoken(network.decoder, memory, before, torch.ones_like(before, dtype=torch.bool), 0.4)
     finally:
         del decoder.advance
     given = torch.stack(seen, dim=2)
@@ -149,7 +177,7 @@ def test_scheduled_sampling_grows_with_the_training(network, batch) -> None:
 def test_word_dropout_hides_words_and_never_the_start(network, batch, monkeypatch) -> None:
     seen = []
     monkeypatch.setattr(
-        captioning, "spoken", lambda n, m, before, own: seen.append(before) or spoken(n, m, before, own)
+        captioning, "spoken", lambda n, m, before, *rest: seen.append(before) or spoken(n, m, before, *rest)
     )
     batch["words"] = batch["words"].expand(2, 2, 5).repeat(1, 100, 1)
     batch["targets"] = batch["targets"].repeat(1, 100, 1)
@@ -183,105 +211,117 @@ def test_self_critical_learning_needs_a_reward(network, batch) -> None:
         learning(CaptionOptions(0.0, self_critical=10)).loss(network, batch)
 
 
-SAMPLES = [[[4, 5, END], [6, 7, 8], [9, END, ABSENT]], [[3, END, ABSENT], [4, END, ABSENT], [5, 6, END]]]
+def draw(network: CaptionNetwork, batch: dict[str, Tensor], samples: int = 3) -> tuple[list, np.ndarray]:
+    """Samples drawn from a fixed seed, and the log-probability of each by teacher forcing in float64, (B, S).
+
+    Among those that can be drawn: without `UNKNOWN`.
+    """
+    torch.manual_seed(7)
+    with torch.no_grad():
+        lines = sampled(network, remembered(network, batch), samples, 8)[0].tolist()
+    return lines, sentence_scores(network, batch, lines)
 
 
-def self_critical(network: CaptionNetwork, batch: dict[str, Tensor], rewards: Sequence[Sequence[float]], monkeypatch):
-    """The loss for samples that are fixed, and what was scored."""
-    monkeypatch.setattr(captioning, "sampled", lambda *_: torch.tensor(SAMPLES))
-    flat = {tuple(w for w in line if w != ABSENT): r for lines, row in zip(SAMPLES, rewards, strict=True)
-            for line, r in zip(lines, row, strict=True)}  # fmt: skip
-    reward = Stub(lambda line, index: flat[tuple(line)])
-    plan = learning(CaptionOptions(0.0, self_critical=10, samples=3), reward=reward)
-    return plan.loss(network, batch), reward.asked
-
-
-def sentence_scores(network: CaptionNetwork, batch: dict[str, Tensor]) -> np.ndarray:
-    """Log-probabilities of the samples, (2, 3), among those that can be drawn: without `UNKNOWN`."""
-    table = log_probabilities(network, batch, SAMPLES)
+def sentence_scores(network: CaptionNetwork, batch: dict[str, Tensor], lines: list) -> np.ndarray:
+    table = log_probabilities(network, batch, lines)
     table -= np.log(1 - np.exp(table[..., UNKNOWN : UNKNOWN + 1]))
     return np.array(
-        [[sum(table[b, s, i, w] for i, w in enumerate(line) if w != ABSENT) for s, line in enumerate(lines)]
-         for b, lines in enumerate(SAMPLES)]
+        [[sum(table[b, s, i, w] for i, w in enumerate(line) if w != ABSENT) for s, line in enumerate(rows)]
+         for b, rows in enumerate(lines)]
     )  # fmt: skip
 
 
-def test_the_self_critical_loss_by_hand(network, batch, monkeypatch) -> None:
+def self_critical(network: CaptionNetwork, batch: dict[str, Tensor], rewards: Sequence[Sequence[float]]):
+    """The loss of the samples of `draw` with rewards that are fixed, and what was scored."""
+    flat = [reward for row in rewards for reward in row]
+    asked: list[tuple[list[list[int]], list[int]]] = []
+
+    class Fixed:
+        def scores(self, candidates: list[list[int]], indices: list[int]) -> np.ndarray:
+            asked.append((candidates, indices))
+            return np.array(flat, np.float64)
+
+    plan = learning(CaptionOptions(0.0, self_critical=10, samples=3), reward=Fixed())
+    torch.manual_seed(7)
+    return plan.loss(network, batch), asked
+
+
+def test_the_self_critical_loss_by_hand(network, batch) -> None:
     """Weights are the rewards minus the mean of the others: (4, 0, 1) -> 3.5, -2.5, -1. The end is rewarded too."""
-    loss, asked = self_critical(network, batch, [[4, 0, 1], [2, 2, 2]], monkeypatch)
-    scores = sentence_scores(network, batch)[0]
-    words = 3 + 3 + 2 + 2 + 2 + 3
-    assert loss.item() == pytest.approx(-(3.5 * scores[0] - 2.5 * scores[1] - 1.0 * scores[2]) / words, rel=1e-4)
-    assert asked == [([[4, 5, END], [6, 7, 8], [9, END], [3, END], [4, END], [5, 6, END]], [0, 0, 0, 1, 1, 1])]
+    loss, asked = self_critical(network, batch, [[4, 0, 1], [2, 2, 2]])
+    lines, scores = draw(network, batch)
+    said = [[w for w in line if w != ABSENT] for rows in lines for line in rows]
+    assert len({tuple(line) for line in said[:3]}) == 3, "samples that differ, or the test says little"
+    first = scores[0]
+    words = sum(map(len, said))
+    assert loss.item() == pytest.approx(-(3.5 * first[0] - 2.5 * first[1] - 1.0 * first[2]) / words, rel=1e-4)
+    assert asked == [(said, [0, 0, 0, 1, 1, 1])]
 
 
-def test_samples_better_than_the_others_become_likelier(network, batch, monkeypatch) -> None:
+def test_samples_better_than_the_others_become_likelier(network, batch) -> None:
     changed = copy.deepcopy(network)
-    loss, _ = self_critical(changed, batch, [[4, 0, 1], [0, 3, 0]], monkeypatch)
+    loss, _ = self_critical(changed, batch, [[4, 0, 1], [0, 3, 0]])
     loss.backward()
+    lines, before = draw(network, batch)
     with torch.no_grad():
         for parameter in changed.decoder.parameters():
             if parameter.grad is not None:
                 parameter -= 2e-3 * parameter.grad
-    gained = sentence_scores(changed, batch) - sentence_scores(network, batch)
-    assert gained[0, 0] > 0 > gained[0, 1]
+    gained = sentence_scores(changed, batch, lines) - before
+    assert gained[0, 0] > max(0, gained[0, 1], gained[0, 2])
     assert gained[1, 1] > max(gained[1, 0], gained[1, 2])
 
 
-def test_equal_rewards_teach_nothing(network, batch, monkeypatch) -> None:
+def test_equal_rewards_teach_nothing(network, batch) -> None:
     changed = copy.deepcopy(network)
-    loss, _ = self_critical(changed, batch, [[2, 2, 2], [5, 5, 5]], monkeypatch)
+    loss, _ = self_critical(changed, batch, [[2, 2, 2], [5, 5, 5]])
     loss.backward()
     assert loss.item() == 0
     assert all(p.grad is None or not p.grad.any() for p in changed.parameters())
 
 
-def test_the_unknown_word_neither_gains_nor_loses_by_what_is_drawn(network, batch, monkeypatch) -> None:
+def test_the_unknown_word_neither_gains_nor_loses_by_what_is_drawn(network, batch) -> None:
     """It is never drawn, so it could only ever gain: bad samples would pour their probability into it."""
     changed = copy.deepcopy(network)
-    loss, _ = self_critical(changed, batch, [[4, 0, 1], [0, 3, 0]], monkeypatch)
+    loss, _ = self_critical(changed, batch, [[4, 0, 1], [0, 3, 0]])
     loss.backward()
     gradient = changed.decoder.word_bias.grad
     assert gradient[UNKNOWN] == 0
     assert gradient[END] != 0
 
 
-def test_samples_are_drawn_from_the_distribution_that_is_changed(network, batch, monkeypatch) -> None:
-    """Else its loss has no bound. The mean of -log p over many samples is the mean entropy where they were drawn."""
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_samples_are_drawn_from_the_distribution_that_is_changed(network, batch, monkeypatch, rate) -> None:
+    """Else its loss has no bound: what a word cost is its share in the very logits that it was drawn from."""
     torch.manual_seed(0)
-    seen: list[tuple[Tensor, Tensor]] = []
-    original = captioning.spoken
-
-    def spy(*arguments: object) -> Tensor:
-        logits = original(*arguments)
-        seen.append((logits, arguments[2]))
-        return logits
-
-    monkeypatch.setattr(captioning, "spoken", spy)
-    drawn: list[Tensor] = []
-    sample = captioning.sampled
-    monkeypatch.setattr(captioning, "sampled", lambda *a: drawn.append(sample(*a)) or drawn[-1])
     shaky = copy.deepcopy(network).train()
-    shaky.decoder.dropout.p = 0.5
-    plan = learning(CaptionOptions(0.0, self_critical=10, samples=400), reward=Stub(lambda line, index: len(line)))
+    shaky.decoder.dropout.p = 0.25
+    seen: list[Tensor] = []
+    draws: list[Tensor] = []
+    original = captioning.drawn_from
+    monkeypatch.setattr(
+        captioning, "drawn_from", lambda logits: seen.append(logits) or draws.append(original(logits)) or draws[-1]
+    )
+    costs: list[Tensor] = []
+    sample = captioning.sampled
+    monkeypatch.setattr(captioning, "sampled", lambda *a: costs.append(sample(*a)[1]) or sample(*a))
+    options = CaptionOptions(0.0, self_critical=10, samples=40, self_critical_dropout=rate)
+    plan = learning(options, reward=Stub(lambda line, index: len(line)))
     plan.loss(shaky, batch)
     assert shaky.training, "it goes on as it was"
-    logits = seen[0][0].detach().double()
-    plain = network.decoder(batch["features"].float(), batch["counts"], seen[0][1]).detach().double()
-    torch.testing.assert_close(logits, plain, atol=1e-5, rtol=0)  # neither drawn nor scored with dropout
-    logits[..., UNKNOWN] = -torch.inf
-    spoken_of = logits.log_softmax(dim=-1)
-    words = drawn[0] != ABSENT
-    nats = -spoken_of.gather(-1, drawn[0].clamp(min=0).unsqueeze(-1)).squeeze(-1)[words]
-    entropy = -(spoken_of.exp() * spoken_of.nan_to_num(neginf=0)).sum(dim=-1)[words]
-    assert float(nats.mean()) == pytest.approx(float(entropy.mean()), abs=5 * float(nats.std()) / len(nats) ** 0.5)
-    assert float(nats.std()) > 0.1, "there is something to draw"
+    assert shaky.decoder.dropout.p == 0.25
+    first = seen[0].double().log_softmax(dim=-1).gather(-1, draws[0].unsqueeze(-1)).flatten()
+    torch.testing.assert_close(costs[0][:, :, 0].flatten().double(), -first, rtol=1e-5, atol=1e-6)
+    plain = network.decoder(batch["features"].float(), batch["counts"], torch.zeros(2, 1, 1, dtype=torch.int64))
+    same = torch.allclose(without_unknown(plain[:, :, 0]).repeat(1, 40, 1).flatten(0, 1), seen[0][:, 0], atol=1e-5)
+    assert same == (rate == 0), "with the dropout that was asked for, and no other"
 
 
 def test_sampled_captions_end_and_never_hold_the_unknown_word(network, batch) -> None:
     torch.manual_seed(0)
-    drawn = sampled(network, remembered(network, batch), 200, 6)
+    drawn, nats = sampled(network, remembered(network, batch), 200, 6)
     assert drawn.shape[:2] == (2, 200)
+    assert ((nats > 0) == (drawn != ABSENT)).all()
     assert drawn.shape[2] <= 6
     assert not (drawn == UNKNOWN).any()
     ended = 0
