@@ -1,11 +1,13 @@
 // The service's own HTTP interface. Every failure becomes a Failure with words for a person.
 
 export class Failure extends Error {
-  /** @param {string} title a few words @param {string} detail a sentence @param {string} [id] the request's id */
-  constructor(title, detail, id = "") {
+  /**
+   * @param {string} title a few words @param {string} detail a sentence @param {string} [id] the request's id
+   * @param {number|null} [status] what the server answered; null where it did not
+   */
+  constructor(title, detail, id = "", status = null) {
     super(detail);
-    this.title = title;
-    this.id = id;
+    Object.assign(this, { title, id, status });
   }
 }
 
@@ -13,6 +15,7 @@ const TITLES = {
   400: "The server did not understand the request",
   404: "That bundle is not here",
   408: "The upload took too long",
+  410: "The stream is lost",
   413: "That {thing} is too large",
   415: "That kind of file is not taken",
   422: "That {thing} cannot be read",
@@ -20,7 +23,25 @@ const TITLES = {
   503: "The server is not ready",
 };
 
-async function ask(url, request, thing = "picture") {
+/** The address of a bundle, or of what is below it. Relative, so that a proxy may put a prefix before it. */
+export function address(bundle, ...below) {
+  return ["v1", ...[bundle.name, ...below].map(encodeURIComponent)].join("/");
+}
+
+/** A request with JSON in its body. */
+export function jsonRequest(value, more = {}) {
+  const { headers, ...rest } = more;
+  return { method: "POST", headers: { "Content-Type": "application/json", ...headers }, body: JSON.stringify(value), ...rest };
+}
+
+/**
+ * Send a request; what is no success becomes a Failure.
+ * @param {string} url
+ * @param {RequestInit} [request]
+ * @param {string} [thing] what was sent, in a word
+ * @returns {Promise<Response>}
+ */
+export async function send(url, request, thing = "picture") {
   let response;
   try {
     response = await fetch(url, request);
@@ -28,10 +49,21 @@ async function ask(url, request, thing = "picture") {
     if (error.name === "AbortError") throw error;
     throw new Failure("The server cannot be reached", "Is it still running? Try again in a moment.");
   }
+  if (response.ok) return response;
   const document = await response.json().catch(() => null);
-  if (response.ok && document !== null) return { response, document };
   const title = (TITLES[response.status] ?? `The server answered ${response.status}`).replace("{thing}", thing);
-  throw new Failure(title, document?.detail ?? response.statusText, document?.request_id ?? "");
+  throw new Failure(title, document?.detail ?? response.statusText, document?.request_id ?? "", response.status);
+}
+
+/** Send a request that is answered with JSON. */
+export async function ask(url, request, thing) {
+  const response = await send(url, request, thing);
+  try {
+    return { response, document: await response.json() };
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Failure("The answer broke off", "What came from the server is no whole JSON.", "", response.status);
+  }
 }
 
 /** The bundles and limits of this server. */
@@ -50,7 +82,7 @@ export async function listBundles() {
  */
 export async function predict(bundle, options, body, signal) {
   const query = new URLSearchParams(Object.entries(options).filter(([name]) => name in bundle.options));
-  const url = `v1/${encodeURIComponent(bundle.name)}${String(query) ? `?${query}` : ""}`;
+  const url = `${address(bundle)}${String(query) ? `?${query}` : ""}`;
   const start = performance.now();
   const headers = body instanceof FormData ? {} : { "Content-Type": body.type }; // a form brings its own
   const clip = body instanceof FormData || body.type.startsWith("video/");

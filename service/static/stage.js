@@ -58,6 +58,11 @@ export class Stage {
     this.url = null;
   }
 
+  /** Hold the video file that plays, if any. */
+  pause() {
+    if (this.url !== null) this.video.pause();
+  }
+
   /** Stop the playing video at a moment. @returns {boolean} whether there is one to stop */
   seek(seconds) {
     if (this.url === null || seconds === null) return false;

@@ -49,11 +49,20 @@ class Page:
         self.driver = driver
         self.url = url
 
-    def open(self, width: int = 1280, height: int = 860, ratio: float = 1, scheme: str = "light") -> None:
+    def open(
+        self,
+        width: int = 1280,
+        height: int = 860,
+        ratio: float = 1,
+        scheme: str = "light",
+        motion: str = "no-preference",
+    ) -> None:
         metrics = {"width": width, "height": height, "deviceScaleFactor": ratio, "mobile": width < 600}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+        wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": motion}
+        media = {"features": [{"name": name, "value": value} for name, value in wishes.items()]}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+        self.driver.get("about:blank")  # an address that differs in its fragment only would not load again
         self.driver.get(self.url)
         self.wait(lambda: self.find("body").get_attribute("data-state") == "ready")
 
@@ -65,6 +74,10 @@ class Page:
 
     def all(self, selector: str) -> list[WebElement]:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
+
+    def choose(self, name: str) -> None:
+        """The tab of a bundle."""
+        self.find(f"#tab-{name}").click()
 
     def upload(self, path: Path) -> None:
         self.find("#file").send_keys(str(path))

@@ -17,7 +17,6 @@ from tests.videos import write_video
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver
-from selenium.webdriver.support.ui import Select
 
 from tests.service import browser as chromium
 
@@ -187,14 +186,14 @@ def test_files_that_are_no_clips(page: Page, tmp_path: Path, videos: dict[str, P
 
 def test_a_bundle_for_photos_is_not_asked_about_a_video(page: Page, videos: dict[str, Path], tmp_path: Path) -> None:
     page.show(videos[".webm"])
-    Select(page.find("#bundle")).select_by_value("age")
+    page.choose("age")
     assert page.find("#empty").is_displayed()
     assert page.find("#choose").text == "Choose a photo"
     assert page.run("return document.getElementById('video').getAttribute('src')") is None
     (tmp_path / "photo.png").write_bytes(encoded(width=640, height=480))
     page.upload(tmp_path / "photo.png")
     page.wait(lambda: len(page.all(".target")) == 2)
-    Select(page.find("#bundle")).select_by_value("caption")
+    page.choose("caption")
     page.wait(lambda: page.all(".sentence"))
     assert page.find("#picture").is_displayed()
 

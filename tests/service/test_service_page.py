@@ -15,7 +15,6 @@ from tests.service.fake_pipeline import FACES, FakePipeline, encoded
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import Select
 
 from tests.service import browser as chromium
 
@@ -225,11 +224,11 @@ def test_a_camera_that_is_refused(page: Page) -> None:
 
 def test_another_bundle_is_asked_about_the_same_photo(page: Page, png: Path) -> None:
     page.show(png)
-    Select(page.find("#bundle")).select_by_value("other")
+    page.choose("other")
     page.wait(lambda: page.all("#answer pre"))
     assert '"faces"' in page.find("#answer pre").text
     assert page.all(".target") == []
-    Select(page.find("#bundle")).select_by_value("age")
+    page.choose("age")
     page.wait(lambda: len(page.all(".target")) == 2)
 
 

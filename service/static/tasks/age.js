@@ -136,6 +136,7 @@ class Faces {
 }
 
 export default {
+  pictures: true,
   title: "How old do they look?",
   lead: "Every face in a photo is found and its age estimated, together with how sure the network is.",
   options: { distribution: "1" },

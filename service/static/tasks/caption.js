@@ -98,6 +98,7 @@ class Captions {
 }
 
 export default {
+  pictures: true,
   title: "What does it show?",
   lead: "A photo or a video is described in a sentence; you see which other sentences were weighed, and which frames were looked at.",
   options: { thumbnails: "1" },

@@ -1,15 +1,22 @@
-// Which module shows the answers of which task: one line per task. Tasks without a module are shown as JSON.
+// Which module shows which bundle: one line per task.
 
 import age from "./age.js";
 import caption from "./caption.js";
 import json from "./json.js";
+import timer from "./timer.js";
 
-const TASKS = { age, caption };
+const TASKS = { age, caption, timer };
 
 /**
- * The module for a task: `{title, lead, options, create(context)}`, where `create` gives `{show(result, live), clear()}`.
- * With `clips: true` it takes videos and the last frames of the camera, too; `words` are for the buttons.
+ * The module for a bundle: `{title, lead, pictures, create(context)}`, and `notice` for the foot of the page.
+ *
+ * With `pictures: true` it looks at what the page's own picture view takes: `create({panel, stage, bundle})` gives
+ * `{show(result, live), clear()}`, `options` go with each question, with `clips: true` it takes videos and the last
+ * frames of the camera, too, and `words` are for the buttons.
+ *
+ * Without, it needs nothing and fills the place itself: `create({work, panel, bundle, limits, kept})` gives `{close()}`,
+ * which is called when another bundle is chosen or the page is left; `kept` is an object that outlives it.
  */
-export function taskModule(task) {
-  return TASKS[task] ?? json;
+export function moduleFor(bundle) {
+  return TASKS[bundle.task] ?? json;
 }

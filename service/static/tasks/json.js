@@ -3,6 +3,7 @@
 import { element } from "../element.js";
 
 export default {
+  pictures: true,
   title: "Show a photo",
   lead: "The bundle's answer is shown as JSON.",
   options: {},
