@@ -2,10 +2,11 @@
 
 import age from "./age.js";
 import caption from "./caption.js";
+import chars from "./chars.js";
 import json from "./json.js";
 import timer from "./timer.js";
 
-const TASKS = { age, caption, timer };
+const TASKS = { age, caption, chars, timer };
 
 /**
  * The module for a bundle: `{title, lead, pictures, create(context)}`, and `notice` for the foot of the page.
