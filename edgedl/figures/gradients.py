@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from edgedl.figures.style import GREY, SERIES, new_figure, save_figure
-from edgedl.nn.sensitivity import block_sensitivity, driven_block, network_sensitivity, run_block
+from edgedl.nn.sensitivity import block_sensitivity, driven_block, networks_sensitivity, run_block
 
 Array = NDArray[np.float64]
 
@@ -36,8 +36,8 @@ def measure_networks(seeds: int = NETWORKS) -> dict[str, Array]:
     """|∂h_t/∂x_1| / |∂h_1/∂x_1| of untrained networks as torch makes them: label -> (networks, T)."""
     found = {}
     for label, (kind, keep) in NETWORKS_SHOWN.items():
-        rows = [network_sensitivity(kind, INPUTS, HIDDEN, STEPS, seed=seed, keep=keep).numpy() for seed in range(seeds)]
-        found[label] = np.stack([row / row[0] for row in rows])
+        rows = networks_sensitivity(kind, INPUTS, HIDDEN, STEPS, seeds=range(seeds), keep=keep).numpy()
+        found[label] = rows / rows[:, :1]
     return found
 
 

@@ -8,7 +8,8 @@ the forget gate is open and the input gate shut.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -50,16 +51,39 @@ def network_sensitivity(kind: str, inputs: int, hidden: int, steps: int, *, seed
         seed: of weights and inputs.
         keep: added to the bias of the gate that keeps what there is: the LSTM's forget gate, the GRU's update gate.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        cell = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[kind](inputs, hidden).double()
-        x = torch.randn(steps, inputs, dtype=torch.float64)
-    if keep and kind != "rnn":
-        with torch.no_grad():
-            cell.bias_ih[hidden : 2 * hidden] += keep
-    cell.requires_grad_(requires_grad=False)
-    zeros = (x.new_zeros(1, hidden),) * (2 if kind == "lstm" else 1)
-    return input_sensitivity(lambda given: over_time(cell, given.unsqueeze(1), zeros)[0].squeeze(1), x)
+    return networks_sensitivity(kind, inputs, hidden, steps, seeds=(seed,), keep=keep)[0]
+
+
+def networks_sensitivity(
+    kind: str, inputs: int, hidden: int, steps: int, *, seeds: Sequence[int], keep: float = 0.0
+) -> Tensor:
+    """`network_sensitivity` of N networks, one for each seed, in one pass along time: (N, T)."""
+    cells, drawn = [], []
+    for seed in seeds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            cell = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[kind](inputs, hidden).double()
+            drawn.append(torch.randn(steps, inputs, dtype=torch.float64))
+        if keep and kind != "rnn":
+            with torch.no_grad():
+                cell.bias_ih[hidden : 2 * hidden] += keep
+        cells.append(cell.requires_grad_(requires_grad=False))
+    weights, x = torch.func.stack_module_state(cells)[0], torch.stack(drawn)
+
+    def run(own: Mapping[str, Tensor], given: Tensor) -> Tensor:
+        def step(now: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+            after = torch.func.functional_call(cells[0], dict(own), (now, state if kind == "lstm" else state[0]))
+            after = after if kind == "lstm" else (after,)
+            return after[0], after
+
+        zeros = (given.new_zeros(1, hidden),) * (2 if kind == "lstm" else 1)
+        return over_time(step, given.unsqueeze(1), zeros)[0].squeeze(1)
+
+    def one(own: Mapping[str, Tensor], given: Tensor) -> Tensor:
+        return input_sensitivity(partial(run, own), given)
+
+    found: Tensor = torch.func.vmap(one)(weights, x)
+    return found
 
 
 def driven_block() -> PeepholeLSTM:

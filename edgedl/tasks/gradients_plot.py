@@ -93,7 +93,7 @@ def look_into(network: RecallNetwork, sequence: RecallSequences) -> Blocks:
 
 
 def telling_sequence(steps: int) -> RecallSequences:
-    """Of 200 test sequences the one that stores a second time, once, and is asked most on both sides of it.
+    """Of 200 test sequences the one that stores once more, another value, and is asked most on both sides of it.
 
     It is chosen by what goes in, not by how well a network answers it.
     """
@@ -101,7 +101,9 @@ def telling_sequence(steps: int) -> RecallSequences:
     stores, asked = drawn.inputs[..., 1] > 0.5, drawn.asked
     second = np.cumsum(stores, axis=1) > 1
     told = np.minimum((asked & second).sum(axis=1), (asked & ~second).sum(axis=1))
-    best = int(np.argmax(np.where(stores.sum(axis=1) == 2, told, -1)))
+    kept = np.where(stores, drawn.inputs[..., 0], 0)
+    other = np.abs(2 * kept[:, 0] - kept.sum(axis=1)) >= 1  # of two values, one less the other
+    best = int(np.argmax(np.where((stores.sum(axis=1) == 2) & other, told, -1)))
     row = slice(best, best + 1)
     return RecallSequences(drawn.inputs[row], drawn.targets[row], drawn.lag[row])
 
