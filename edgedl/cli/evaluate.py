@@ -18,7 +18,10 @@ def add_parser(sub: arguments.Subparsers) -> None:
         "--data", metavar="PATH", help="a folder or zip in the data set's own format (default: the embedded data)"
     )
     parser.add_argument(
-        "--split", metavar="S", help="a part of the data, e.g. val (default: all of --data, val of the embedded data)"
+        "--split",
+        metavar="S",
+        help="a part of the data, e.g. val (default: all of --data; of the embedded data val for age, caption and sgd, "
+        "test for the others)",
     )
     parser.add_argument(
         "--aligned",

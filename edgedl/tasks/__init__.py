@@ -50,7 +50,7 @@ class Task(Protocol):
     def evaluate(
         self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
     ) -> Mapping[str, Any]:
-        """Judges a bundle on data, by default on the validation part of the embedded ones: {"n", "metrics", …}."""
+        """Judges a bundle on data, by default on a held-out part of the embedded ones: {"n", "metrics", …}."""
 
     def plot(self, path: AnyPath, output: AnyPath | None, **options: Any) -> list[Path]:
         """Draws what there is to see of a run, or of one input to a run or bundle; gives the pictures' paths."""
