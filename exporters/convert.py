@@ -23,11 +23,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporters import decoding, image, recurrent
+from exporters import decoding, image, loops, recurrent
 from exporters.errors import GuardError
 from exporters.folding import fold_weights
 from exporters.graphs import all_nodes, bodies, graphs
 from exporters.spec import Input, Output
+
+_FROZEN = re.compile(r"(?:specialized|inferred).*?constant \((\d+)\)", re.DOTALL)
+"""What torch says when an axis that is to be dynamic has become a number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +61,7 @@ def convert(
         for tensor in inputs
     )
     with _quiet():
-        try:
-            with recurrent.lowered(module):
-                traced = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
-        # Whatever forward does can go wrong while it is traced, with any exception.
-        except Exception as error:
-            raise GuardError(_explain_trace(error, inputs, example)) from error
+        traced = _trace(module, arguments, dynamic, example, inputs)
         try:
             program = torch.onnx.export(
                 traced,
@@ -138,6 +136,47 @@ def stamp(graph: bytes, properties: Mapping[str, str]) -> bytes:
     onnx.helper.set_model_props(model, dict(properties))
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def _trace(
+    module: nn.Module,
+    arguments: tuple[torch.Tensor, ...],
+    dynamic: tuple[dict[int, Any], ...],
+    example: Mapping[str, NDArray[Any]],
+    inputs: Sequence[Input],
+) -> torch.export.ExportedProgram:
+    """The module as torch traces it; where a loop of its own freezes an axis, with that loop rolled up."""
+    try:
+        with recurrent.lowered(module):
+            return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+    # Whatever forward does can go wrong while it is traced, with any exception.
+    except Exception as error:
+        explained, reasons = _explain_trace(error, inputs, example), []
+        for axis in _frozen(error, inputs, example):
+            try:
+                with loops.rolled(module, example, inputs, axis), recurrent.lowered(module):
+                    return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+            except loops.NotRolledError as refusal:
+                reasons.append(str(refusal))
+            except Exception as again:  # noqa: BLE001 - what it says is told
+                reasons.append(f"rolled up, it cannot be traced either: {_explain_trace(again, inputs, example)}")
+        why = f". A loop of one's own is rolled up where it can be; here: {'; '.join(reasons)}" if reasons else ""
+        raise GuardError(explained + why) from error
+
+
+def _frozen(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
+    """The names of the axes that torch says were frozen: those whose example has the size that it names."""
+    found = _FROZEN.search(str(error))
+    if found is None:
+        return ()
+    return tuple(
+        dict.fromkeys(
+            name
+            for tensor in inputs
+            for axis, name in enumerate(tensor.shape)
+            if isinstance(name, str) and example[tensor.name].shape[axis] == int(found[1])
+        )
+    )
 
 
 def _translations() -> dict[Any, Any]:
@@ -241,7 +280,7 @@ def _torch_names(model: onnx.ModelProto, program: torch.export.ExportedProgram) 
 
 def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDArray[Any]]) -> str:
     text = str(error).strip()
-    frozen = re.search(r"(?:specialized|inferred).*?constant \((\d+)\)", text, re.DOTALL)
+    frozen = _FROZEN.search(text)
     if frozen:
         size = int(frozen[1])
         axes = [

@@ -88,7 +88,8 @@ def over_time(step: Step | nn.Module, inputs: Tensor, state: Sequence[Tensor]) -
     exporting = torch.compiler.is_compiling()
     if isinstance(step, nn.RNNCellBase):
         if exporting:
-            return _cell_layer(step, inputs, state)
+            weights = [step.weight_ih, step.weight_hh, *((step.bias_ih, step.bias_hh) if step.bias else ())]
+            return cell_layer(_cell_kind(step), inputs, state, weights)
         step = partial(_cell_step, step)
     if exporting:
         return _scan(step, inputs, state)
@@ -342,20 +343,65 @@ def _scanned(step: Step, inputs: Tensor, state: State, kept: Callable[[Tensor, S
     return tuple(state), tuple(outputs)
 
 
-def _cell_layer(cell: nn.RNNCellBase, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-    """A cell over time is a layer with that cell's weights."""
-    weights = [cell.weight_ih, cell.weight_hh, *((cell.bias_ih, cell.bias_hh) if cell.bias else ())]
+def cell_layer(kind: str, inputs: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[Tensor, State]:
+    """A cell over time is a layer with that cell's weights.
+
+    Args:
+        kind: ``tanh`` or ``relu`` of an Elman cell, ``gru`` or ``lstm``.
+        inputs: (T, B, I).
+        state: before the first step, (B, H) each.
+        weights: of the input, of the state, and the two biases if there are any.
+
+    Returns:
+        The outputs (T, B, H) and the state after the last step.
+    """
     state = tuple(part.unsqueeze(0) for part in state)
-    if isinstance(cell, nn.RNNCell):
-        squash = torch.tanh if cell.nonlinearity == "tanh" else torch.relu
-        outputs, state = _both_ways(_elman([weights], squash), [from_inputs(inputs, weights)], None, state)
-    elif isinstance(cell, nn.GRUCell):
-        outputs, *last = torch.ops.edgedl.gru_layer(inputs, None, list(state), weights, 1)
+    if kind == "gru":
+        outputs, *last = torch.ops.edgedl.gru_layer(inputs, None, list(state), list(weights), 1)
+        state = tuple(last)
+    elif kind == "lstm":
+        outputs, *last = torch.ops.edgedl.lstm_layer(inputs, None, list(state), list(weights), 1)
         state = tuple(last)
     else:
-        outputs, *last = torch.ops.edgedl.lstm_layer(inputs, None, list(state), weights, 1)
-        state = tuple(last)
+        squash = torch.tanh if kind == "tanh" else torch.relu
+        outputs, state = _both_ways(_elman([weights], squash), [from_inputs(inputs, weights)], None, state)
     return outputs, tuple(part.squeeze(0) for part in state)
+
+
+def scan_steps(
+    step: Callable[[State, State], tuple[State, State]], given: Sequence[Tensor], state: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """A step of any number of inputs, states and outputs over time: a Python loop in torch, ``Scan`` in the graph.
+
+    Args:
+        step: takes what is given at a step and the state, gives the next state and the outputs.
+        given: (T, …) each.
+        state: before the first step.
+
+    Returns:
+        The state after the last step, and the outputs (T, …).
+    """
+    state = tuple(state)
+    if torch.compiler.is_compiling():
+        from torch._higher_order_ops.scan import scan
+
+        def body(carried: State, now: State) -> tuple[State, State]:
+            after, kept = step(now, carried)
+            return after, tuple(part.clone() for part in kept)
+
+        last, outputs = scan(body, state, tuple(given), dim=0)
+        return *last, *outputs
+    collected = []
+    for now in zip(*given, strict=True):
+        state, kept = step(now, state)
+        collected.append(kept)
+    return *state, *(torch.stack(parts) for parts in zip(*collected, strict=True))
+
+
+def _cell_kind(cell: nn.RNNCellBase) -> str:
+    if isinstance(cell, nn.RNNCell):
+        return cell.nonlinearity
+    return "gru" if isinstance(cell, nn.GRUCell) else "lstm"
 
 
 def _cell_step(cell: nn.RNNCellBase, inputs: Tensor, state: State) -> tuple[Tensor, State]:

@@ -81,7 +81,7 @@ def test_an_axis_that_forward_freezes_is_named() -> None:
     refused(Frozen().eval(), "forward freezes T of x to 5", inputs=[SEQUENCE], outputs=outputs, sizes=TIME)
 
 
-def test_a_loop_over_time_is_refused() -> None:
+def test_a_loop_over_time_whose_steps_differ_is_refused() -> None:
     class Unrolled(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -90,7 +90,7 @@ def test_a_loop_over_time_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             h = torch.zeros_like(x[:, 0])
             for t in range(x.shape[1]):
-                h = torch.tanh(self.cell(h) + x[:, t])
+                h = torch.tanh(self.cell(h) + x[:, t] * t)
             return h
 
     outputs = [Output("h", "float32", ("N", 4))]

@@ -182,29 +182,6 @@ def test_the_gate_catches_gates_in_another_order(
         export_model(Classifier(kind).eval(), cases=cases(), **DECLARED)
 
 
-class Loop(nn.Module):
-    """A Python loop of one's own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell = nn.GRUCell(INPUTS, HIDDEN)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = x.new_zeros(x.shape[1], HIDDEN)
-        for index in range(x.shape[0]):
-            h = self.cell(x[index], h)
-        return h
-
-
-def test_a_python_loop_is_refused_with_what_to_write_instead() -> None:
-    with pytest.raises(GuardError, match=r"freezes T of x.*over_time"):
-        export_model(
-            Loop().eval(),
-            inputs=[Input("x", "float32", ("T", "B", INPUTS))],
-            outputs=[Output("h", "float32", ("B", HIDDEN))],
-        )
-
-
 class Jordan(nn.Module):
     """A step that torch has no layer for: the context comes from the output."""
 
