@@ -346,3 +346,38 @@ def test_a_damaged_graph_is_the_bundles_fault_not_the_devices(install, monkeypat
     monkeypatch.setattr(module, "InferenceSession", refuse)
     with pytest.raises(BundleError, match=r"cannot load the graph: .*Load model failed"):
         open_session(b"broken", "gpu")
+
+
+_MEMORY = """
+import sys
+import onnxruntime as ort
+from runtime.devices import PROBE_GRAPH
+from runtime.engine import Engine
+
+if sys.argv[1] == "registered before":
+    memory = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg({"arena_extend_strategy": 0}))
+else:
+    import runtime.devices
+    registered = []
+    ort.create_and_register_allocator = lambda memory, config: registered.append((memory.name, config.arena_extend_strategy))
+import numpy
+engines = [Engine(PROBE_GRAPH, name="probe") for _ in range(2)]
+for engine in engines:
+    options = engine.session.get_session_options()
+    print(options.enable_mem_pattern, options.get_session_config_entry("session.use_env_allocators"),
+          float(engine.run(numpy.ones((1, 1, 4, 4), numpy.float32))["y"].sum()))
+if sys.argv[1] != "registered before":
+    print(registered)
+"""  # noqa: E501
+
+
+def test_all_sessions_share_memory_that_grows_by_what_is_asked_for() -> None:
+    """One allocator for the process, registered once, and no block laid out for every shape seen."""
+    done = run_python(_MEMORY, "fresh")
+    assert done.stdout.splitlines() == ["False 1 32.0", "False 1 32.0", "[('Cpu', 1)]"], done.stderr
+
+
+def test_an_allocator_that_the_process_has_already_serves() -> None:
+    done = run_python(_MEMORY, "registered before")
+    assert done.stdout.splitlines() == ["False 1 32.0", "False 1 32.0"], done.stderr
