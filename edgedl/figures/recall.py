@@ -89,13 +89,13 @@ def gradients_after_training(networks: Sequence[Network], recalls: Sequence[int]
     low = max(min(float(curve.min()) for curve in curves), LEAST)
     high = max(float(curve.max()) for curve in curves)
     for one, axes in zip(networks, panels, strict=False):
-        _sensitivity(axes, one.before, GREY, "before training, h", "--")
-        _sensitivity(axes, one.after, COLOURS[one.kind], "after, h")
+        floor = np.full(len(recalls), low / 20)
+        axes.plot(recalls, floor, "^", color="black", markersize=4, label="asked", clip_on=False)
+        _sensitivity(axes, one.before, GREY, "h, before training", "--")
+        _sensitivity(axes, one.after, COLOURS[one.kind], "h, after")
         if one.cell is not None:
-            _sensitivity(axes, one.cell, CELL, "after, c")
-        axes.plot(
-            recalls, np.full(len(recalls), low / 20), "^", color="black", markersize=4, label="asked", clip_on=False
-        )
+            _sensitivity(axes, one.cell, CELL, "c, after")
+        axes.legend(frameon=False, fontsize="small", loc="lower left")
         axes.set(yscale="log", ylim=(low / 30, high * 10), xlim=(0, one.before.shape[1] + 1))
         axes.set(
             xlabel="t (steps)", ylabel="|∂h$_t$/∂x$_1$|" if one.cell is None else "|∂h$_t$/∂x$_1$|, |∂c$_t$/∂x$_1$|"
@@ -134,7 +134,7 @@ def blocks_figure(blocks: Blocks, title: str = "") -> Figure:
     image = _heat(left, blocks.left[:, order].T, "|∂c$_t$/∂x$_1$|", cmap="Greys", vmin=0, vmax=most)
     figure.colorbar(image, ax=left, label="left of x$_1$")
     left.set_xlabel("t (steps)")
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     if title:
         figure.suptitle(title, fontsize="medium")
     return figure
@@ -145,7 +145,6 @@ def _sensitivity(axes: Axes, quartiles: Array, colour: str, label: str, line: st
     low, middle, high = np.maximum(quartiles, LEAST)
     axes.fill_between(t, low, high, color=colour, alpha=0.25, linewidth=0)
     axes.plot(t, middle, color=colour, label=label, linestyle=line, linewidth=1.3)
-    axes.legend(frameon=False, fontsize="small", loc="lower left")
 
 
 def _errors(axes: Axes, networks: Sequence[Network]) -> None:
