@@ -48,7 +48,7 @@ class Budget:
 
 
 BUDGETS: Mapping[str, Budget] = {
-    "adding": Budget(units=32, epochs=30),
+    "adding": Budget(units=32, epochs=20),
     "copy": Budget(units=48, epochs=60),
     "order": Budget(units=32, epochs=12),
     "digits": Budget(units=48, epochs=40, batches=20),
