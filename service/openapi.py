@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from service.arrays import MOST_BYTES
 from service.media_types import raw_types
+from service.schemas import RESULTS, SCHEMAS, TEXT_OPTIONS
 from service.served import Served, Settings
 from service.streams import StreamLimits
-from service.text import EVENT_STREAM, MOST_LENGTH, MOST_PROMPT, MOST_TEXTS
+from service.text import EVENT_STREAM, MOST_PROMPT, MOST_TEXTS
 
 _TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
 _PROBLEMS = {
@@ -21,80 +23,6 @@ _PROBLEMS = {
     "422": "The file cannot be decoded, or does not suit the bundle.",
     "500": "The server failed; its log has the reason under `request_id`.",
     "503": "The bundle cannot answer at present; `Retry-After` says when to try again.",
-}
-_NUMBERS = {"type": "array", "items": {"type": "number"}}
-_FACE = {
-    "type": "object",
-    "required": ["box", "score", "age", "low", "high", "keypoints"],
-    "properties": {
-        "box": _NUMBERS
-        | {"minItems": 4, "maxItems": 4, "description": "x1, y1, x2, y2 in pixels of the upright image"},
-        "score": {"type": "number", "minimum": 0, "maximum": 1},
-        "age": {"type": "number", "description": "expected age in years"},
-        "low": {"type": "number", "description": "10th percentile of the age, in years"},
-        "high": {"type": "number", "description": "90th percentile of the age, in years"},
-        "keypoints": {"type": "array", "items": _NUMBERS, "description": "x, y in pixels: eyes, nose, mouth, ears"},
-        "probabilities": _NUMBERS | {"description": "with ?distribution=1: one per entry of the bundle's `years`"},
-    },
-}
-_SENTENCE = {
-    "caption": {"type": "string"},
-    "score": {"type": "number", "maximum": 0, "description": "log-probability over the sentence's length"},
-}
-_CAPTION = {
-    "type": "object",
-    "required": ["caption", "score", "frames", "alternatives"],
-    "properties": _SENTENCE
-    | {
-        "frames": {
-            "type": "array",
-            "description": "the frames that were looked at",
-            "items": {
-                "type": "object",
-                "required": ["index", "seconds"],
-                "properties": {
-                    "index": {"type": "integer", "minimum": 0, "description": "number of the frame in the clip"},
-                    "seconds": {"type": ["number", "null"], "description": "null where the clip has no times"},
-                    "thumbnail": {"type": "string", "description": "with ?thumbnails=1: a JPEG as a data URL"},
-                },
-            },
-        },
-        "alternatives": {
-            "type": "array",
-            "description": "the other hypotheses of the search, the best first",
-            "items": {"type": "object", "required": ["caption", "score"], "properties": _SENTENCE},
-        },
-        "note": {"type": "string", "description": "what should be known of the clip, e.g. that it breaks off"},
-    },
-}
-_SCHEMAS = {"age": {"Face": _FACE}, "caption": {"Caption": _CAPTION}}
-# What a result of each task holds; a task that is not here is described as an object.
-_RESULTS: dict[str, dict[str, Any]] = {
-    "age": {
-        "type": "object",
-        "required": ["faces"],
-        "properties": {"faces": {"type": "array", "items": {"$ref": "#/components/schemas/Face"}}},
-    },
-    "caption": {"$ref": "#/components/schemas/Caption"},
-}
-_TEXT_OPTIONS = {
-    "length": {"type": "integer", "minimum": 1, "maximum": MOST_LENGTH, "description": "characters to write"},
-    "temperature": {"type": "number", "minimum": 0, "maximum": 100, "description": "0: always the likeliest"},
-    "top_k": {"type": "integer", "minimum": 0, "description": "draw from so many of the likeliest; 0: from all"},
-    "seed": {"type": "integer", "minimum": 0, "description": "of the draws"},
-}
-_RESULTS["chars"] = {
-    "type": "object",
-    "required": ["text", "unknown", *_TEXT_OPTIONS],
-    "properties": _TEXT_OPTIONS
-    | {
-        "text": {"type": "string", "description": "what follows the prompt"},
-        "unknown": {
-            "type": "array",
-            "items": {"type": "string"},
-            "description": "characters of the prompt that the model does not know",
-        },
-    },
 }
 _PROBLEM = {
     "type": "object",
@@ -137,9 +65,11 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
         paths[f"/v1/{name}"] = {"post": _predict(one, settings)}
         if one.streams is not None:
             paths |= _streams(name, one.streams.limits)
+        if one.draws:
+            paths |= _drawings(one)
     schemas: dict[str, Any] = {"Problem": _PROBLEM}
     for one in served.values():
-        schemas |= _SCHEMAS.get(one.pipeline.bundle.manifest.task, {})
+        schemas |= SCHEMAS.get(one.pipeline.bundle.manifest.task, {})
     return {
         "openapi": "3.1.0",
         "info": {
@@ -232,6 +162,31 @@ def _streams(name: str, limits: StreamLimits) -> dict[str, Any]:
     }
 
 
+def _drawings(one: Served) -> dict[str, Any]:
+    """The route of a bundle that can draw."""
+    whole = {"type": "integer", "minimum": 0}
+    body = {
+        "type": "object",
+        "required": ["label"],
+        "additionalProperties": False,
+        "properties": {"label": whole, "seed": whole | {"default": 0, "description": "another one, another drawing"}},
+    }
+    problems = {status: _problems()[status] for status in ("400", "404", "408", "413", "415", "422", "500", "503")}
+    return {
+        f"/v1/{one.name}/drawings": {
+            "post": {
+                "summary": "Draws what it reads: the result has the drawing, and what is read in it.",
+                "operationId": f"draw_{one.name}",
+                "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+                "responses": {
+                    "200": {"description": "One result.", "content": {"application/json": {"schema": _answer(one)}}}
+                }
+                | problems,
+            }
+        }
+    }
+
+
 def _content(description: str, media_type: str) -> dict[str, Any]:
     return {"description": description, "content": {media_type: {}}}
 
@@ -239,6 +194,8 @@ def _content(description: str, media_type: str) -> dict[str, Any]:
 def _predict(one: Served, settings: Settings) -> dict[str, Any]:
     if one.takes_text:
         return _go_on(one)
+    if one.takes_arrays:
+        return _arrays(one)
     manifest = one.pipeline.bundle.manifest
     base64 = {"type": "string", "contentEncoding": "base64"}
     # One of two forms, each closed: the body is either a single image or a list of them.
@@ -299,7 +256,7 @@ def _answer(one: Served) -> dict[str, Any]:
         "properties": {
             "name": {"const": manifest.name},
             "version": {"type": "string"},
-            "results": {"type": "array", "items": _RESULTS.get(manifest.task, {"type": "object"})},
+            "results": {"type": "array", "items": RESULTS.get(manifest.task, {"type": "object"})},
         },
     }
 
@@ -309,11 +266,39 @@ def _problems() -> dict[str, Any]:
     return {status: {"description": text, "content": problem} for status, text in _PROBLEMS.items()}
 
 
+def _arrays(one: Served) -> dict[str, Any]:
+    """Of a bundle whose task is only a graph."""
+    manifest = one.pipeline.bundle.manifest
+    lists = {
+        tensor.name: {"description": f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}], as nested lists"}
+        for tensor in one.array_inputs
+    }
+    inputs = {"type": "object", "additionalProperties": False, "properties": lists}
+    body = {"type": "object", "required": ["inputs"], "additionalProperties": False, "properties": {"inputs": inputs}}
+    return {
+        "summary": manifest.description or f"Answers of the bundle {manifest.name}.",
+        "description": f"Arrays by name as JSON, at most {MOST_BYTES:,} bytes, or the first input as .npy. A "
+        "state that is left out begins with zeros.",
+        "operationId": f"predict_{manifest.name}",
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": body}, "application/x-npy": {}},
+        },
+        "responses": {
+            "200": {
+                "description": "One result: the outputs by name.",
+                "content": {"application/json": {"schema": _answer(one)}},
+            }
+        }
+        | _problems(),
+    }
+
+
 def _go_on(one: Served) -> dict[str, Any]:
     """Of a bundle that goes on with text."""
     manifest = one.pipeline.bundle.manifest
     prompt = {"type": "string", "maxLength": MOST_PROMPT, "description": "what stands before; empty: a text begins"}
-    body = {"type": "object", "additionalProperties": False, "properties": {"prompt": prompt, **_TEXT_OPTIONS}}
+    body = {"type": "object", "additionalProperties": False, "properties": {"prompt": prompt, **TEXT_OPTIONS}}
     return {
         "summary": manifest.description or f"Goes on with text; bundle {manifest.name}.",
         "description": f"At most {MOST_TEXTS} texts are written at a time. With `Accept: {EVENT_STREAM}` the "

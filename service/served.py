@@ -72,6 +72,8 @@ class Served:
         self.warm_up_ms: float | None = None
         self.options = _options(pipeline)
         self.takes_arrays = isinstance(pipeline, TensorPipeline)
+        self.array_inputs = pipeline.engine.spec.inputs if isinstance(pipeline, TensorPipeline) else ()
+        self.draws: bool = getattr(pipeline, "can_draw", False)
         self.takes_clips: bool = getattr(pipeline, "takes_clips", False)
         self.streams = (
             Streams(pipeline.lines, limits) if getattr(pipeline, "has_steps", False) else None  # type: ignore[attr-defined]
@@ -107,6 +109,13 @@ class Served:
             finally:
                 self._trying.release()
         return self.failure is None
+
+    @property
+    def accepts(self) -> tuple[str, ...]:
+        """The media types of a body that is not wrapped in a form or in JSON of its own."""
+        if self.takes_text:
+            return ("application/json",)
+        return ("application/json", "application/x-npy") if self.takes_arrays else raw_types(clips=self.takes_clips)
 
     def decode(self, files: Sequence[bytes], settings: Settings) -> NDArray[Any] | Frames:
         """What the pipeline takes.
@@ -190,14 +199,16 @@ class Served:
             "description": manifest.description,
             "url": f"/v1/{manifest.name}",
             "streams": None if self.streams is None else f"/v1/{manifest.name}/streams",
+            "drawings": f"/v1/{manifest.name}/drawings" if self.draws else None,
             "ready": self.failure is None,
             "options": self.options,
-            "accepts": ("application/json",) if self.takes_text else raw_types(clips=self.takes_clips),
+            "accepts": self.accepts,
             "pipeline": dict(manifest.pipeline),
             "models": {
                 name: {
                     "inputs": [asdict(tensor) for tensor in model.inputs],
                     "outputs": [asdict(tensor) for tensor in model.outputs],
+                    "state": [asdict(carried) for carried in model.state],
                 }
                 | _engine(self.pipeline, name, tuple(model.variants))
                 for name, model in manifest.models.items()

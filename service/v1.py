@@ -10,7 +10,9 @@ import orjson
 from flask import Blueprint, Response, request
 
 from runtime.errors import InputError
+from service.arrays import json_arrays
 from service.deadlines import Deadlines
+from service.drawings import wanted_drawing
 from service.inputs import read_body, read_files, read_options, unsupported
 from service.metrics import Metrics
 from service.problems import Problem, from_edgedl
@@ -18,13 +20,23 @@ from service.served import Served, Settings
 from service.streams import Streams
 from service.text import Texts
 
-STEP_TYPES = ("application/json", "text/plain")
+JSON = "application/json"
+STEP_TYPES = (JSON, "text/plain")
 
 
 def json_response(document: Any, status: int = 200) -> Response:
     """A JSON answer; numpy values are written as they are."""
     body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
     return Response(body, status=status, content_type="application/json")
+
+
+def answered(one: Served, results: Sequence[Any], predicting: float, decoding: float | None = None) -> Response:
+    """The results of a bundle, and how many seconds went into them."""
+    manifest = one.pipeline.bundle.manifest
+    response = json_response({"name": manifest.name, "version": manifest.version, "results": results})
+    parts = {"predict": predicting} if decoding is None else {"decode": decoding, "predict": predicting}
+    response.headers["Server-Timing"] = ", ".join(f"{name};dur={part * 1e3:.2f}" for name, part in parts.items())
+    return response
 
 
 def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics) -> Blueprint:
@@ -65,6 +77,14 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
         if one.takes_text:
             return texts.answer(one, request, settings, deadlines)
         options = read_options(request.args.to_dict(flat=False), one.options)
+        if one.takes_arrays and request.mimetype == JSON:
+            body = read_body(request, settings, deadlines)
+            start = time.perf_counter()
+            arrays = json_arrays(body, one.array_inputs)
+            decoding = time.perf_counter() - start
+            result = one.predict(arrays, options)
+            metrics.count_result(name, result)
+            return answered(one, [result], time.perf_counter() - start - decoding, decoding)
         files = read_files(request, settings, deadlines, clips=one.takes_clips)
         # Several images are several questions, but to a bundle that takes clips the frames of one.
         sources: Sequence[Sequence[bytes]] = [files] if one.takes_clips else [[data] for data in files]
@@ -82,10 +102,18 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
             decoding += decoded - start
             predicting += time.perf_counter() - decoded
             metrics.count_result(name, results[-1])
-        manifest = one.pipeline.bundle.manifest
-        response = json_response({"name": manifest.name, "version": manifest.version, "results": results})
-        response.headers["Server-Timing"] = f"decode;dur={decoding * 1e3:.2f}, predict;dur={predicting * 1e3:.2f}"
-        return response
+        return answered(one, results, predicting, decoding)
+
+    @routes.post("/v1/<name>/drawings")
+    def drawing(name: str) -> Response:
+        one = bundle(name)
+        if not one.draws:
+            raise Problem(404, f"The bundle {name!r} draws nothing; POST /v1/{name} asks it.")
+        if request.mimetype != JSON:
+            raise unsupported(request.mimetype, (JSON,))
+        wanted = wanted_drawing(read_body(request, settings, deadlines))
+        start = time.perf_counter()
+        return answered(one, [one.predict(wanted, {})], time.perf_counter() - start)
 
     @routes.post("/v1/<name>/streams")
     def open_stream(name: str) -> Response:

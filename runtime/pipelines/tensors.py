@@ -21,7 +21,10 @@ _ZIP = b"PK"
 
 
 class TensorPipeline:
-    """Runs a bundle's only model on a .npy file (one input) or a .npz file (inputs by name)."""
+    """Runs a bundle's only model on arrays: a .npy file (one input) or a .npz file (inputs by name).
+
+    Of a model that carries a state whole sequences are asked for: a state that is not given begins with zeros.
+    """
 
     def __init__(
         self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
@@ -35,15 +38,19 @@ class TensorPipeline:
         self.engines = open_engines(bundle, device=device, threads=threads, variant=variant)
         (self.engine,) = self.engines.values()
 
-    def predict(self, source: Source, **options: Any) -> dict[str, Any]:
+    def predict(self, source: Source | Mapping[str, NDArray[Any]], **options: Any) -> dict[str, Any]:
         """Answers arrays with arrays: {"outputs": {name: nested lists}}.
+
+        Args:
+            source: a .npy or .npz file or its bytes, an array for the first input, or arrays by the inputs' names.
+            **options: none; they are named in the error.
 
         Raises:
             InputError: the source is not a .npy or .npz, or does not fit the model's inputs.
         """
         if options:
             raise InputError(f"task {self.bundle.manifest.task!r} has no option {', '.join(options)}")
-        answers = self.engine.run(self._inputs(source))
+        answers = self._run(self._inputs(source))
         return {"outputs": {name: value.tolist() for name, value in answers.items()}}
 
     @property
@@ -89,8 +96,22 @@ class TensorPipeline:
     ) -> None:
         self.close()
 
-    def _inputs(self, source: Source) -> dict[str, NDArray[Any]]:
-        names = [spec.name for spec in self.engine.spec.inputs]
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """As the engine does; a state that is missing begins as declared."""
+        carried = {spec.input: spec.output for spec in self.engine.spec.state}
+        given = {name: array for name, array in inputs.items() if name in carried}
+        if len(given) == len(carried):
+            return self.engine.run(inputs)
+        stream = self.engine.stream(given)
+        answers = stream.step({name: array for name, array in inputs.items() if name not in carried})
+        return answers | {carried[name]: array for name, array in stream.state.items()}
+
+    def _inputs(self, source: Source | Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        carried = {spec.input for spec in self.engine.spec.state}
+        # What is not carried comes first: a single array is never the state.
+        names = sorted((spec.name for spec in self.engine.spec.inputs), key=carried.__contains__)
+        if isinstance(source, Mapping):
+            return source
         if isinstance(source, np.ndarray):
             return {names[0]: source}
         try:

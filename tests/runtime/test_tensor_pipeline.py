@@ -13,7 +13,7 @@ from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.pipelines import load
 from runtime.pipelines.tensors import TensorPipeline
-from tests.bundles import SCALE, write_scale_bundle
+from tests.bundles import SCALE, write_scale_bundle, write_sums_bundle
 
 X = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 
@@ -34,7 +34,7 @@ def test_every_form_of_the_input_gives_the_same(pipeline, tmp_path):
     npy, npz = stored(np.save, X), stored(np.savez, x=X)
     (tmp_path / "x.npy").write_bytes(npy)
     (tmp_path / "x.npz").write_bytes(npz)
-    for source in (X, npy, npz, tmp_path / "x.npy", str(tmp_path / "x.npz")):
+    for source in (X, npy, npz, {"x": X}, tmp_path / "x.npy", str(tmp_path / "x.npz")):
         assert pipeline.predict(source) == {"outputs": {"y": (X * SCALE).tolist()}}
 
 
@@ -77,6 +77,37 @@ def test_an_npz_that_unpacks_to_more_than_is_read_is_refused(pipeline, monkeypat
 def test_a_missing_file_is_named(pipeline, tmp_path):
     with pytest.raises(InputError, match=r"none\.npy is not a"):
         pipeline.predict(tmp_path / "none.npy")
+
+
+@pytest.fixture
+def sums(tmp_path):
+    with load(write_sums_bundle(tmp_path / "sums.edge").path, threads=1) as opened:
+        yield opened
+
+
+def test_a_whole_sequence_needs_no_state(sums):
+    """x [2, 3, 2], summed along time; the state is one more summand, and zeros if it is not given."""
+    x = np.arange(12, dtype=np.float32).reshape(2, 3, 2)
+    expected = {"y": np.cumsum(x, axis=1).tolist(), "sn": x.sum(axis=1).tolist()}
+    for source in (x, {"x": x}, stored(np.save, x), stored(np.savez, x=x)):
+        assert sums.predict(source) == {"outputs": expected}
+    begun = sums.predict({"x": x, "s0": np.full((2, 2), 100, np.float32)})["outputs"]
+    assert begun == {name: (np.array(value) + 100).tolist() for name, value in expected.items()}
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"s0": np.zeros((2, 2), np.float32)}, "input 'x' is missing"),
+        ({"x": np.zeros((2, 3), np.float32)}, r"got the shape \[2, 3\]"),
+        ({"x": np.zeros((2, 3, 2), np.float32), "z": X}, "unknown input 'z'"),
+        ({"x": np.zeros((2, 3, 2), np.float32), "s0": np.zeros((3, 2), np.float32)}, "elsewhere in the same call"),
+    ],
+    ids=["only the state", "rank", "stranger", "rows of the state"],
+)
+def test_a_sequence_that_does_not_fit_is_an_input_error(sums, source, said):
+    with pytest.raises(InputError, match=said):
+        sums.predict(source)
 
 
 def test_options_are_refused(pipeline):

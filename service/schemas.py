@@ -1,0 +1,105 @@
+"""What the results of each task look like, as JSON Schema; for ``GET /openapi.json``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.text import MOST_LENGTH
+
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
+_FACE = {
+    "type": "object",
+    "required": ["box", "score", "age", "low", "high", "keypoints"],
+    "properties": {
+        "box": _NUMBERS
+        | {"minItems": 4, "maxItems": 4, "description": "x1, y1, x2, y2 in pixels of the upright image"},
+        "score": {"type": "number", "minimum": 0, "maximum": 1},
+        "age": {"type": "number", "description": "expected age in years"},
+        "low": {"type": "number", "description": "10th percentile of the age, in years"},
+        "high": {"type": "number", "description": "90th percentile of the age, in years"},
+        "keypoints": {"type": "array", "items": _NUMBERS, "description": "x, y in pixels: eyes, nose, mouth, ears"},
+        "probabilities": _NUMBERS | {"description": "with ?distribution=1: one per entry of the bundle's `years`"},
+    },
+}
+_SENTENCE = {
+    "caption": {"type": "string"},
+    "score": {"type": "number", "maximum": 0, "description": "log-probability over the sentence's length"},
+}
+_CAPTION = {
+    "type": "object",
+    "required": ["caption", "score", "frames", "alternatives"],
+    "properties": _SENTENCE
+    | {
+        "frames": {
+            "type": "array",
+            "description": "the frames that were looked at",
+            "items": {
+                "type": "object",
+                "required": ["index", "seconds"],
+                "properties": {
+                    "index": {"type": "integer", "minimum": 0, "description": "number of the frame in the clip"},
+                    "seconds": {"type": ["number", "null"], "description": "null where the clip has no times"},
+                    "thumbnail": {"type": "string", "description": "with ?thumbnails=1: a JPEG as a data URL"},
+                },
+            },
+        },
+        "alternatives": {
+            "type": "array",
+            "description": "the other hypotheses of the search, the best first",
+            "items": {"type": "object", "required": ["caption", "score"], "properties": _SENTENCE},
+        },
+        "note": {"type": "string", "description": "what should be known of the clip, e.g. that it breaks off"},
+    },
+}
+SCHEMAS = {"age": {"Face": _FACE}, "caption": {"Caption": _CAPTION}}
+"""Schemas that others refer to, by the task that brings them."""
+
+RESULTS: dict[str, dict[str, Any]] = {
+    "age": {
+        "type": "object",
+        "required": ["faces"],
+        "properties": {"faces": {"type": "array", "items": {"$ref": "#/components/schemas/Face"}}},
+    },
+    "caption": {"$ref": "#/components/schemas/Caption"},
+}
+"""Of each task; one that is not here is described as an object."""
+_SHARE = {"type": "number", "minimum": 0, "maximum": 1}
+RESULTS["digits"] = {
+    "type": "object",
+    "required": ["digit", "probability", "probabilities"],
+    "properties": {
+        "digit": {"type": "integer", "minimum": 0, "maximum": 9},
+        "probability": _SHARE | {"description": "of that digit"},
+        "probabilities": {"type": "array", "items": _SHARE, "minItems": 10, "maxItems": 10},
+        "drawn": {
+            "type": "object",
+            "description": "of a drawing: what was asked for, and 8 rows of 8 shares of ink",
+            "required": ["label", "seed", "ink"],
+            "properties": {
+                "label": {"type": "integer"},
+                "seed": {"type": "integer"},
+                "ink": {"type": "array", "items": {"type": "array", "items": _SHARE}},
+            },
+        },
+    },
+}
+TEXT_OPTIONS = {
+    "length": {"type": "integer", "minimum": 1, "maximum": MOST_LENGTH, "description": "characters to write"},
+    "temperature": {"type": "number", "minimum": 0, "maximum": 100, "description": "0: always the likeliest"},
+    "top_k": {"type": "integer", "minimum": 0, "description": "draw from so many of the likeliest; 0: from all"},
+    "seed": {"type": "integer", "minimum": 0, "description": "of the draws"},
+}
+"""What a text is asked for with, and says it was written with."""
+RESULTS["chars"] = {
+    "type": "object",
+    "required": ["text", "unknown", *TEXT_OPTIONS],
+    "properties": TEXT_OPTIONS
+    | {
+        "text": {"type": "string", "description": "what follows the prompt"},
+        "unknown": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "characters of the prompt that the model does not know",
+        },
+    },
+}
