@@ -95,3 +95,24 @@ export async function predict(bundle, options, body, signal) {
     server: parts.length ? parts.reduce((sum, part) => sum + part, 0) : null,
   };
 }
+
+/**
+ * Ask a bundle that can draw for a drawing.
+ * @returns {Promise<object>} what is read in it, and `drawn: {label, seed, ink}` with 8 rows of 8 shares
+ */
+export async function drawDigit(bundle, label, seed) {
+  const { document } = await ask(address(bundle, "drawings"), jsonRequest({ label, seed }), "wish");
+  return document.results[0];
+}
+
+/**
+ * Ask a bundle whose task is only a graph.
+ * @param {object} bundle
+ * @param {object} inputs nested lists by name
+ * @returns {Promise<{outputs: object, milliseconds: number}>}
+ */
+export async function askArrays(bundle, inputs) {
+  const start = performance.now();
+  const { document } = await ask(address(bundle), jsonRequest({ inputs }), "input");
+  return { outputs: document.results[0].outputs, milliseconds: performance.now() - start };
+}
