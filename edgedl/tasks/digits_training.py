@@ -67,12 +67,12 @@ def train_digits(args: Namespace, run_path: Path) -> dict[str, Any]:
         raise InputError("digits are learnt from the embedded ones; --data is not read")
     run = Run.open(run_path) if args.resume else None
     model = args.model or (run.config["model"] if run else "cnn")
-    machines = _pretrain_options(args, model)
+    if run is not None and run.config["model"] != model:
+        raise InputError(f"{run_path} was begun as {run.config['model']}, not as {model}; resume it without --model")
+    machines = _pretrain_options(args, model, run)
     options = train_options(args, recipe(model))
     parts = {name: embedded_digits(name) for name in ("train", "val")}
     config = dict(run.config) if run else _config(args, model, machines, options, parts)
-    if config["model"] != model:
-        raise InputError(f"{run_path} was begun as {config['model']}, not as {model}; resume it without --model")
     start = time.monotonic()
     torch.manual_seed(options.seed)
     classifier = classifier_of(config)
@@ -148,7 +148,12 @@ def pretrain_machines(
     return history
 
 
-def _pretrain_options(args: Namespace, model: str) -> PretrainOptions:
+def _pretrain_options(args: Namespace, model: str, begun: Run | None) -> PretrainOptions:
+    """As the command line says; of a run that is resumed, as it was begun.
+
+    Raises:
+        InputError: options that do not fit the model or the run.
+    """
     given = {
         "--hidden": args.hidden,
         "--pretrain-epochs": args.pretrain_epochs,
@@ -162,12 +167,20 @@ def _pretrain_options(args: Namespace, model: str) -> PretrainOptions:
     if args.hidden is not None and min(args.hidden) < 1:
         raise InputError(f"--hidden counts units, at least 1 in each layer; found {' '.join(map(str, args.hidden))}")
     default = PretrainOptions()
+    if begun is not None and model == "dbn":
+        config, names = begun.config, ("epochs", "lr", "steps", "persistent")
+        was = dict(zip(given, [config["hidden"], *(config["pretraining"][name] for name in names)], strict=True))
+        for option in used:
+            if given[option] != was[option]:
+                raise InputError(f"{begun.path} was begun with {option} {was[option]}; resume it without {option}")
+        default = PretrainOptions(**config["pretraining"], sampled=config["pretraining"]["persistent"])
+    persistent = args.persistent or default.persistent
     return PretrainOptions(
         epochs=default.epochs if args.pretrain_epochs is None else args.pretrain_epochs,
         lr=default.lr if args.pretrain_lr is None else args.pretrain_lr,
         steps=default.steps if args.cd_steps is None else args.cd_steps,
-        persistent=args.persistent,
-        sampled=args.persistent,
+        persistent=persistent,
+        sampled=persistent,
     )
 
 

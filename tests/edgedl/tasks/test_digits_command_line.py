@@ -280,3 +280,71 @@ def test_other_verbs_refuse_what_is_not_for_digits(bundles, runs, call):
     assert "digits have the pictures of a run only" in call("plot", runs["softmax"], "--clip", "x.mp4")[2]
     with load(bundles["softmax"], threads=1) as pipeline, pytest.raises(InputError, match="no option distribution"):
         pipeline.predict(np.zeros((8, 8, 3), np.uint8), distribution=True)
+
+
+TINY = ("train", "digits", "--model", "dbn", "--hidden", "12", "10", "--pretrain-epochs", "2", "--persistent")
+GO_ON = ("train", "digits", "--schedule", "constant", "--epochs", "2", "--resume")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    assert main([*TINY, "--schedule", "constant", "--epochs", "2", "-o", str(run)]) == 0
+    return run
+
+
+def ends_alike(run: Path, other: Path) -> None:
+    first, second = Run.open(run), Run.open(other)
+    weights, others = (torch.load(one.last, weights_only=True)["state_dict"] for one in (first, second))
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        assert torch.equal(weight, others[name]), name
+    assert (run / "pretraining.csv").read_bytes() == (other / "pretraining.csv").read_bytes()
+    losses = [[row["train_loss"] for row in one.history()] for one in (first, second)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 2
+
+
+def test_a_resumed_training_is_the_uninterrupted_one_and_its_machines_are_left_alone(
+    uninterrupted, call, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    assert call(*TINY, "--schedule", "constant", "--epochs", "1", "-o", run)[0] == 0
+    monkeypatch.setattr("edgedl.tasks.digits_training.pretrain_machines", None)  # whoever calls it fails
+    status, out, err = call(*GO_ON, "-o", run, "--json")
+    assert status == 0, err
+    assert (json.loads(out)["model"], json.loads(out)["epochs"]) == ("dbn", 2)
+    ends_alike(run, uninterrupted)
+
+
+def test_a_training_that_is_interrupted_in_its_machines_trains_them_as_it_began(
+    uninterrupted, call, tmp_path, monkeypatch
+):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("edgedl.tasks.digits_training.pretrain_machines", interrupted)
+        assert call(*TINY, "-o", run)[0] == 130
+    status, _, err = call(*GO_ON, "-o", run)
+    assert status == 0, err
+    ends_alike(run, uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--model", "cnn"), "was begun as dbn, not as cnn"),
+        (("--hidden", "12", "9"), "was begun with --hidden [12, 10]; resume it without --hidden"),
+        (("--pretrain-epochs", "3"), "was begun with --pretrain-epochs 2"),
+        (("--cd-steps", "2"), "was begun with --cd-steps 1"),
+    ],
+    ids=["model", "hidden", "epochs", "steps"],
+)
+def test_a_run_is_resumed_with_what_it_was_begun_with(uninterrupted, call, options, why):
+    before = (uninterrupted / "metrics.csv").read_bytes()
+    status, out, err = call("train", "digits", *options, "--resume", "-o", uninterrupted)
+    assert (status, out) == (2, "")
+    assert why in err
+    assert (uninterrupted / "metrics.csv").read_bytes() == before
