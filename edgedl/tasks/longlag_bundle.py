@@ -47,6 +47,13 @@ OUTPUTS = {
     ),
 }
 
+_TOLD = {
+    "adding": "The sum of two marked values",
+    "copy": "The first ten symbols, repeated",
+    "order": "In which order two X or Y came",
+    "digits": "Which digit the pixels show",
+}
+
 
 def graph_inputs(problem: str) -> tuple[Input, ...]:
     """What a graph takes: the raw sequences, and how long each is unless every step is answered."""
@@ -121,14 +128,6 @@ def longlag_bundle(
         untrained=untrained,
         opset=opset,
     )
-
-
-_TOLD = {
-    "adding": "The sum of two marked values",
-    "copy": "The first ten symbols, repeated",
-    "order": "In which order two X or Y came",
-    "digits": "Which digit the pixels show",
-}
 
 
 def _part(problem: str, length: int, rows: int, steps: int, number: int) -> LagSequences:

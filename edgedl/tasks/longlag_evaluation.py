@@ -21,7 +21,7 @@ def evaluate_longlag(pipeline: TensorPipeline, split: str, sequences: int = SEQU
     Args:
         pipeline: the bundle.
         split: ``test``, or ``val`` and ``train`` for others.
-        sequences: how many; of digits as many as the part has, and no more.
+        sequences: how many; of digits no more than the part has, but for ``train``, which is drawn as in training.
 
     Returns:
         {"n", "dataset", "split", "metrics", "length"}. The metric ``wrong`` counts sequences by the rule of

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from edgedl.data.digits import embedded_digits
 from edgedl.data.longlag import PROBLEMS, check_length, draw_sequences
 from edgedl.nn.longlag import NETWORKS, LagNetwork, units_within, weight_count
 from edgedl.training.arguments import train_options
@@ -50,7 +51,7 @@ class Budget:
 BUDGETS: Mapping[str, Budget] = {
     "adding": Budget(units=32, epochs=20),
     "copy": Budget(units=48, epochs=60),
-    "order": Budget(units=32, epochs=12),
+    "order": Budget(units=32, epochs=20),
     "digits": Budget(units=48, epochs=40, batches=20),
 }
 
@@ -234,6 +235,7 @@ def _config(args: Namespace, problem: str, network: str, options: TrainOptions) 
     budget = BUDGETS[problem]
     hidden = args.hidden or units_within(problem, network, weight_count(problem, "lstm", budget.units))
     drawn = options.epochs * budget.batches * options.batch_size
+    count = len(embedded_digits("train")) if problem == "digits" else drawn
     return {
         "task": "longlag",
         "problem": problem,
@@ -242,7 +244,7 @@ def _config(args: Namespace, problem: str, network: str, options: TrainOptions) 
         "hidden": hidden,
         "weights": [],
         "license": "Apache-2.0",
-        "data": {"name": f"longlag-{problem}", "n": drawn, "skipped": {}, "notes": []},
+        "data": {"name": f"longlag-{problem}", "n": count, "skipped": {}, "notes": []},
         "seed": options.seed,
         "lr": options.lr,
         "epochs": options.epochs,
