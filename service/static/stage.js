@@ -121,7 +121,7 @@ export class Stage {
   layOut() {
     const room = this.stage.clientWidth;
     if (!room || this.frame.offsetParent === null) return;
-    const tallest = Math.max(260, innerHeight * (innerWidth > 900 ? 0.74 : 0.62));
+    const tallest = Math.max(260, innerHeight * (innerWidth > 900 ? 0.72 : 0.62));
     const scale = Math.min(room / this.width, tallest / this.height);
     const width = Math.round(this.width * scale);
     const height = Math.round(this.height * scale);

@@ -27,10 +27,11 @@ export class Timeline {
     this.steps = []; // {u1, u2, answer, target, begins}, the last ones
     this.first = 0; // the number of the oldest of them
     this.drawing = svg("svg", { class: "chart timeline", role: "img", height: HEIGHT });
-    this.element = element("div", { class: "plot" }, this.drawing);
+    this.box = element("div", {}, this.drawing);
+    this.element = element("div", { class: "plot" }, this.box);
     // Whoever asked for less motion gets pages that fill up, not a paper that moves under the pen.
     this.calm = matchMedia("(prefers-reduced-motion: reduce)");
-    new ResizeObserver(() => this.draw()).observe(this.element);
+    new ResizeObserver(() => this.draw()).observe(this.box);
   }
 
   /** @param {{u1: number, u2: number, answer: number, target: number|null, begins: boolean}} step `begins` a stream */
@@ -51,8 +52,8 @@ export class Timeline {
   }
 
   draw() {
-    const width = this.element.clientWidth;
-    if (!width) return;
+    const width = this.box.clientWidth;
+    if (width <= MARGIN.left + MARGIN.right) return; // it is not seen
     const { window: span } = this;
     const from = this.calm.matches ? Math.floor(Math.max(0, this.count - 1) / span) * span : Math.max(0, this.count - span);
     const shown = this.steps.slice(Math.max(0, from - this.first));

@@ -8,15 +8,19 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
 import pytest
+from flask import Flask
 from werkzeug.serving import make_server
 
 from service.app import create_app
 from tests.captions import write_caption_bundle
+from tests.digits import write_digits_bundle
 from tests.service.fake_pipeline import FakePipeline, encoded
+from tests.timers import write_timer_bundle
 from tests.videos import write_video
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
@@ -25,26 +29,34 @@ COMMANDS = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 
 
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, create_app([FakePipeline()]), threaded=True)
+@contextmanager
+def serving(app: Flask) -> Iterator[str]:
+    server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with serving(create_app([FakePipeline()])) as url:
+        yield url
 
 
 @pytest.fixture
 def clips_url(tmp_path: Path) -> Iterator[str]:
-    server = make_server("127.0.0.1", 0, create_app([write_caption_bundle(tmp_path / "caption.edge")]), threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(create_app([write_caption_bundle(tmp_path / "caption.edge")])) as url:
+        yield url
+
+
+@pytest.fixture
+def graphs_url(tmp_path: Path) -> Iterator[str]:
+    bundles = [write_timer_bundle(tmp_path / "timer.edge"), write_digits_bundle(tmp_path / "digits.edge")]
+    with serving(create_app(bundles, threads=1)) as url:
+        yield url
 
 
 def run(command: str, url: str, folder: Path) -> str:
@@ -72,6 +84,18 @@ def test_commands_that_ask_about_a_clip(command: str, clips_url: str, tmp_path: 
     thumbnails = {"thumbnail"} if "thumbnails=1" in command else set()
     assert result["frames"][0].keys() == {"index", "seconds"} | thumbnails
     assert len(result["frames"]) == (2 if "-F" in command else 4)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if ("/v1/timer" in c and "inputs" in c) or "/drawings" in c])
+def test_commands_that_send_arrays_and_wishes(command: str, graphs_url: str, tmp_path: Path) -> None:
+    answer = orjson.loads(run(command, graphs_url, tmp_path))
+    if "/drawings" in command:
+        assert (answer["results"][0]["drawn"]["label"], answer["results"][0]["drawn"]["seed"]) == (7, 3)
+    else:
+        (shown,) = [
+            orjson.loads(text) for text in re.findall(r"```json\n(\{\"name\": \"timer\".*?)```", PAGE, re.DOTALL)
+        ]
+        assert answer == shown
 
 
 def test_the_shown_problem_is_the_real_one(url: str, tmp_path: Path) -> None:

@@ -356,6 +356,9 @@ def test_it_fits_and_everything_pressable_has_a_name(page: Page, width: int) -> 
     page.find("#pulse").click()
     page.wait(page.steps)
     assert page.run("return document.documentElement.scrollWidth") <= width
+    plot, card = (page.find(part).rect for part in (".timeline", ".card.flush"))
+    assert card["x"] < plot["x"]
+    assert plot["x"] + plot["width"] < card["x"] + card["width"], "no part of it is cut off"
     for element in page.all("button, select, input, a, [role=img]"):
         if element.is_displayed():
             assert element.accessible_name, element.get_attribute("outerHTML")
