@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from edgedl.figures.caption import enlarged
@@ -69,16 +70,33 @@ def features_figure(sheet: FeatureSheet) -> Figure:
     The last row is the photo with the maps of its scores.
     """
     columns = 2 + len(sheet.rows)
-    figure = new_figure(2.35 * columns, 9.0)
+    figure = new_figure(2.35 * columns, 9.8)
     figure.suptitle(f"{sheet.name}: pixel → edge → {' → '.join(row.stage for row in sheet.rows)}", fontsize="large")
-    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.75, 1.0))[:, 0]
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(2.1, 1.0))[:, 0]
     axes = above.subplots(2, columns, squeeze=False)
-    _picture(axes[0, 0], sheet.photo, "pixel", "the photo")
-    _picture(axes[0, 1], filter_sheet(sheet.kernels), "edge", f"first filters ({len(sheet.kernels)})")
-    _picture(axes[1, 0], sheet.photo[_detail(sheet.photo)], "", "24 × 24 of its pixels")
-    _response(axes[1, 1], first_answer(sheet.photo, sheet.kernels), "a first filter on the photo")
+    size = sheet.kernels.shape[-1]
+    rows, columns_shown = _detail(sheet.photo)
+    _photo(axes[0, 0], sheet.photo, (0, 0), "the photo")
+    axes[0, 0].set_title("pixel", fontsize="x-large", color="black")
+    _sheet(
+        axes[0, 1],
+        filter_sheet(sheet.kernels),
+        "edge",
+        f"{len(sheet.kernels)} first filters\n{size} × {size} pixels each",
+    )
+    detail = sheet.photo[rows, columns_shown]
+    _photo(
+        axes[1, 0], detail, (rows.start, columns_shown.start), f"{detail.shape[1]} × {detail.shape[0]} of its pixels"
+    )
+    _response(axes[1, 1], first_answer(sheet.photo, sheet.kernels), "|a first filter| on the photo")
     for column, row in enumerate(sheet.rows, start=2):
-        _picture(axes[0, column], tiled(row.pictures), row.stage, f"what excites {len(row.pictures)} units")
+        count, height, width = row.pictures.shape[:3]
+        _sheet(
+            axes[0, column],
+            tiled(row.pictures),
+            row.stage,
+            f"what excites {count} units\n{width} × {height} pixels each",
+        )
         if row.answers is None:
             axes[1, column].set_axis_off()
             axes[1, column].text(0.5, 0.5, "\n".join(row.names), ha="center", va="center", fontsize="small")
@@ -131,22 +149,40 @@ def _detail(photo: NDArray[np.uint8]) -> tuple[slice, slice]:
     return slice(8 * int(row), 8 * int(row) + side), slice(8 * int(column), 8 * int(column) + side)
 
 
-def _picture(axes: Axes, picture: NDArray[np.uint8], title: str, below: str) -> None:
+def _sheet(axes: Axes, picture: NDArray[np.uint8], title: str, below: str) -> None:
+    """Many small pictures side by side: there is no place in them that an axis could tell."""
     axes.imshow(picture, interpolation="nearest")
-    if title:
-        axes.set_title(title, fontsize="x-large")
-    _bare(axes, below)
-
-
-def _response(axes: Axes, values: NDArray[np.floating], below: str) -> None:
-    axes.imshow(values, cmap="magma", interpolation="nearest")
-    _bare(axes, below)
-
-
-def _bare(axes: Axes, below: str) -> None:
+    axes.set_title(title, fontsize="x-large")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_xlabel(below, fontsize="small", color=GREY)
+
+
+def _photo(axes: Axes, picture: NDArray[np.uint8], corner: tuple[int, int], what: str) -> None:
+    """Pixels (h, w, 3) of the photo, from row and column `corner` on."""
+    (top, left), (height, width) = corner, picture.shape[:2]
+    extent = (left - 0.5, left + width - 0.5, top + height - 0.5, top - 0.5)
+    axes.imshow(picture, interpolation="nearest", extent=extent)
+    _placed(axes, "pixels", what)
+
+
+def _response(axes: Axes, values: NDArray[np.floating], what: str) -> None:
+    """What a unit answers at each of its places over the photo, with its scale."""
+    image = axes.imshow(values, cmap="magma", interpolation="nearest")
+    _placed(axes, "places", what)
+    bar = axes.figure.colorbar(image, ax=axes, location="bottom", shrink=0.8, aspect=24)
+    bar.set_label("answer of the unit", fontsize="x-small")
+    bar.locator = MaxNLocator(4)
+    bar.ax.tick_params(labelsize="x-small")
+
+
+def _placed(axes: Axes, unit: str, what: str) -> None:
+    axes.set_title(what, fontsize="small", color=GREY)
+    axes.set_xlabel(f"x ({unit})", fontsize="x-small")
+    axes.set_ylabel(f"y ({unit})", fontsize="x-small")
+    axes.tick_params(labelsize="x-small")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(4, integer=True))
 
 
 def _maps(places: NDArray[np.object_], sheet: FeatureSheet) -> None:

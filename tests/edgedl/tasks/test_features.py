@@ -83,6 +83,27 @@ def test_the_figure_names_its_columns_and_axes():
     assert {(axes.get_xlabel(), axes.get_ylabel()) for axes in maps} == {("x (pixels)", "y (pixels)")}
 
 
+def test_small_panels_tell_their_places_and_scales():
+    pixels = photo(40, 40)
+    sheet = features.look_at(reds(), pixels, steps=1)
+    figure = features_figure(sheet)
+    axes = {axes.get_title(): axes for axes in figure.axes}
+    for row in sheet.rows[:-1]:
+        unit = axes[f"{row.names[0]} on the photo"]
+        np.testing.assert_array_equal(unit.images[0].get_array(), row.answers[0])
+        assert (unit.get_xlabel(), unit.get_ylabel()) == ("x (places)", "y (places)")
+    scales = [bar for bar in figure.axes if bar.get_xlabel() == "answer of the unit"]
+    assert len(scales) == len(sheet.rows)  # of each depth but the last, and of a first filter
+    whole, *_ = [found for title, found in axes.items() if title == "pixel"]
+    detail = next(found for title, found in axes.items() if title.endswith("of its pixels"))
+    side = len(sheet.photo)
+    assert whole.images[0].get_extent() == [-0.5, side - 0.5, side - 0.5, -0.5]
+    left, right, bottom, top = (round(edge + 0.5) for edge in detail.images[0].get_extent())
+    np.testing.assert_array_equal(detail.images[0].get_array(), sheet.photo[top:bottom, left:right])
+    for shown in (whole, detail):
+        assert (shown.get_xlabel(), shown.get_ylabel()) == ("x (pixels)", "y (pixels)")
+
+
 @pytest.mark.parametrize("backbone", [CompactNetwork, ResNet10], ids=["compact", "resnet10"])
 def test_an_age_network_can_be_looked_at(backbone):
     torch.manual_seed(0)
