@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +99,7 @@ class GatedAnswers(nn.Module):
         Returns:
             Answers (B, T); input, forget and output gates (B, T, H), 0 shut to 1 open; the next state, (1, B, H) each.
         """
-        layer = self.recurrent
+        layer: Any = self.recurrent  # its weights are not declared
         outputs, (hn, cn) = layer(inputs, (hidden, cell))
         before = torch.cat([hidden.transpose(0, 1), outputs[:, :-1]], dim=1)  # (B, T, H)
         given = F.linear(inputs, layer.weight_ih_l0, layer.bias_ih_l0)
