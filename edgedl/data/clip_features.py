@@ -40,11 +40,8 @@ log = logging.getLogger(__name__)
 
 CACHE_FORMAT = 1
 
-VIEWS = ("plain", "mirrored", "cropped-1", "cropped-2")
-"""How a clip may be seen: as it is, with left and right exchanged, or as a part of it, see `seen_as`."""
-
-LEAST_CROP = 0.7
-"""Of each side of the frames that a cropped view shows."""
+VIEWS = ("plain", "mirrored")
+"""How a frame may be seen: as it is, or with left and right exchanged."""
 
 FRAMES_AT_ONCE = 8
 """In one call of the graph; bounds the memory. More would not be faster: 9.0 ms a frame at 1, 9.2 at 8, 10.0 at 32."""
@@ -96,32 +93,23 @@ class ClipFeatures:
         return np.diff(self.offsets)
 
     def take(
-        self,
-        rows: Sequence[int] | NDArray[np.int64],
-        chance: np.random.Generator | None = None,
-        hidden_places: float = 0.0,
+        self, rows: Sequence[int] | NDArray[np.int64], chance: np.random.Generator | None = None
     ) -> tuple[Features, Counts]:
         """Gathers clips as one batch, padded with zeros to the longest of them.
 
         Args:
             rows: B clips.
             chance: chooses a view for each clip; None takes the first view of all.
-            hidden_places: share of the grid that is left out, other places for each clip, drawn by `chance`.
 
         Returns:
-            (B, T, P, F) float16 and (B,) int64, the frames of each that count; P without the places left out.
+            (B, T, P, F) float16 and (B,) int64, the frames of each that count.
         """
         seen = tuple(self.views.values())
         chosen = np.zeros(len(rows), np.int64) if chance is None else chance.integers(len(seen), size=len(rows))
         counts = self.counts[rows]
-        places, features = seen[0].shape[1:]
-        kept = places if chance is None else max(1, round(places * (1 - hidden_places)))
-        batch = np.zeros((len(rows), int(counts.max(initial=0)), kept, features), np.float16)
+        batch = np.zeros((len(rows), int(counts.max(initial=0)), *seen[0].shape[1:]), np.float16)
         for index, (row, view) in enumerate(zip(rows, chosen, strict=True)):
-            clip = seen[view][self.offsets[row] : self.offsets[row + 1]]
-            if chance is not None and kept < places:
-                clip = clip[:, np.sort(chance.choice(places, kept, replace=False))]
-            batch[index, : counts[index]] = clip
+            batch[index, : counts[index]] = seen[view][self.offsets[row] : self.offsets[row + 1]]
         return batch, counts
 
     def pooled(self) -> ClipFeatures:
@@ -252,8 +240,8 @@ def _compute(
         frames = dataset.frames(index)
         if frames.ndim != 4 or frames.shape[0] == 0:
             raise InputError(f"clip {index} of {dataset.name}: expected frames [T, H, W, 3], got {list(frames.shape)}")
-        name = f"clip {index} of {dataset.name}"
-        return {view: _features(engine, seen_as(view, frames, index), name) for view in files}
+        seen = {view: frames[:, :, ::-1] if view == "mirrored" else frames for view in files}
+        return {view: _features(engine, array, f"clip {index} of {dataset.name}") for view, array in seen.items()}
 
     with ExitStack() as stack, ThreadPoolExecutor(threads or default_threads()) as pool:
         writers = {view: stack.enter_context(file.growing(done)) for view, file in files.items()}
@@ -262,24 +250,6 @@ def _compute(
             for view, writer in writers.items():
                 writer.append([clip[view] for clip in clips])
             progress(start + len(clips), total)
-
-
-def seen_as(view: str, frames: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-    """The frames (T, H, W, 3) of a clip in one of `VIEWS`.
-
-    A cropped view shows `LEAST_CROP` to all of each side, somewhere, every other clip as in a mirror. What it shows is
-    drawn from the clip's number and the view's, so that it is the same each time; all frames of a clip are cut alike.
-    """
-    if view == "plain":
-        return frames
-    if view == "mirrored":
-        return frames[:, :, ::-1]
-    chance = np.random.default_rng([VIEWS.index(view), index])
-    height, width = frames.shape[1:3]
-    rows, columns = (max(1, round(side * chance.uniform(LEAST_CROP, 1))) for side in (height, width))
-    top, left = chance.integers(height - rows + 1), chance.integers(width - columns + 1)
-    cut = frames[:, top : top + rows, left : left + columns]
-    return cut[:, :, ::-1] if chance.random() < 0.5 else cut
 
 
 def _features(engine: Engine, frames: NDArray[np.uint8], name: str) -> Features:

@@ -47,6 +47,7 @@ class CaptionTask:
             "--self-critical", type=int, metavar="N", help="the last N epochs learn from their own samples' CIDEr-D"
         )
         group.add_argument("--samples", type=int, metavar="N", help="captions sampled of a clip for that")
+        group.add_argument("--self-critical-dropout", type=float, metavar="SHARE", help="in those epochs")
         group.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
         group.add_argument("--clips", type=int, metavar="N", help="how many embedded clips to learn from")
         group.add_argument(

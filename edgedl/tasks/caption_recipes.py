@@ -70,7 +70,6 @@ def photo_recipe() -> Recipe:
             "embedding": 384,
             "spread": 0.08,
             "dropout": 0.4,
-            "hidden_places": 0.5,
             "beam": 3,
             "max_length": 20,
             "length_penalty": 0.7,

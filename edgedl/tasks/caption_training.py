@@ -6,7 +6,7 @@ import logging
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -297,8 +297,7 @@ def _inputs(
                 views=VIEWS if name == "train" and varied else VIEWS[:1],
                 pool=config["decoder"] != "attention" and not config["places"],
                 progress=Progress(f"features of {name}"),
-            ),
-            hidden_places=config["hidden_places"] if name == "train" and varied and not config["places"] else 0.0,
+            )
         )
         for name, part in parts.items()
     }
@@ -337,7 +336,7 @@ def _references(vocabulary: Vocabulary, texts: Sequence[str]) -> list[list[int |
 
 def _given(recipe: Recipe, args: Namespace, epochs: int) -> CaptionOptions:
     """The recipe's options with what was given on the command line."""
-    names = ("label_smoothing", "word_dropout", "scheduled_sampling", "self_critical", "samples")
+    names = tuple(field.name for field in fields(CaptionOptions))
     given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     given.setdefault("self_critical", share_of_epochs(recipe.captions.self_critical, recipe.options, epochs))
     return replace(recipe.captions, **given)

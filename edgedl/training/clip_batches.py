@@ -34,19 +34,17 @@ class FeatureInputs:
 
     Args:
         features: of some data set; training takes one of their views by chance.
-        hidden_places: share of the grid that training does not see, other places each time, so that no caption hangs
-            on a single one (Liu et al. 2023, "PatchDropout"). Decoders that know places apart want all of them.
     """
 
-    def __init__(self, features: ClipFeatures, *, hidden_places: float = 0.0) -> None:
-        self.features, self.hidden_places = features, hidden_places
+    def __init__(self, features: ClipFeatures) -> None:
+        self.features = features
 
     def __len__(self) -> int:
         return len(self.features)
 
     def take(self, clips: NDArray[np.int64], chance: np.random.Generator | None) -> dict[str, Tensor]:
         """See `ClipInputs`: ``features`` (B, T, P, F) float16."""
-        features, counts = self.features.take(clips, chance, self.hidden_places)
+        features, counts = self.features.take(clips, chance)
         return {"features": torch.from_numpy(features), "counts": torch.from_numpy(counts)}
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from edgedl.data import clip_features as module
 from edgedl.data.captions import open_captions
-from edgedl.data.clip_features import LEAST_CROP, VIEWS, ClipFeatures, clip_features, seen_as
+from edgedl.data.clip_features import ClipFeatures, clip_features
 from edgedl.data.feature_files import FeatureFile
 from edgedl.nn import frame_encoder
 from edgedl.nn.frame_encoder import FrameEncoder
@@ -115,34 +115,6 @@ def test_features_are_those_of_the_encoder(tmp_path, encoder, cached):
         equal_to_half_precision(features.views["plain"][rows], expected(clips, encoder, index))
         equal_to_half_precision(features.views["mirrored"][rows], expected(clips, encoder, index, mirrored=True))
     assert not np.array_equal(features.views["plain"], features.views["mirrored"])
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 10_000), st.sampled_from(VIEWS[2:]))
-@settings(max_examples=60, deadline=None)
-def test_a_cropped_view_is_a_part_of_the_frames(height, width, index, view):
-    """Each pixel says where it is, so that a part can be recognised; the same part of every frame, each time."""
-    frames = np.zeros((2, height, width, 3), np.uint8)
-    frames[..., 0], frames[..., 1] = np.arange(height)[:, None], np.arange(width)
-    frames[1, ..., 2] = 1
-    seen = seen_as(view, frames, index)
-    np.testing.assert_array_equal(seen, seen_as(view, frames, index))
-    np.testing.assert_array_equal(seen[0, ..., :2], seen[1, ..., :2])
-    rows, columns = seen[0, :, 0, 0].astype(int), seen[0, 0, :, 1].astype(int)
-    assert len(rows) >= LEAST_CROP * height - 1
-    assert len(columns) >= LEAST_CROP * width - 1
-    assert (np.diff(rows) == 1).all()
-    assert (np.diff(columns) == 1).all() or (np.diff(columns) == -1).all()
-    np.testing.assert_array_equal(seen[0], frames[0][rows][:, columns])
-
-
-def test_cropped_views_differ_from_clip_to_clip_and_from_each_other():
-    frames = np.random.default_rng(0).integers(0, 256, (1, 64, 48, 3)).astype(np.uint8)
-    seen = [seen_as(view, frames, index) for view in VIEWS for index in range(20)]
-    assert len({part.tobytes() for part in seen}) == 2 + 20 * (len(VIEWS) - 2)
-    columns = np.broadcast_to(np.arange(48, dtype=np.uint8)[:, None], (1, 64, 48, 3))
-    turned = [int(part[0, 0, 0, 0]) > int(part[0, 0, -1, 0])
-              for part in (seen_as(view, columns, i) for view in VIEWS[2:] for i in range(50))]  # fmt: skip
-    assert 30 <= sum(turned) <= 70, "half of them as in a mirror"
 
 
 def test_the_encoder_is_left_as_it_was(tmp_path):

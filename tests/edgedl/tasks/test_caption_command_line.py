@@ -384,6 +384,7 @@ def test_ages_have_no_clips(call: Call, tmp_path: Path) -> None:
         (["--word-dropout", "-1"], "word_dropout is a share from 0 to below 1"),
         (["--scheduled-sampling", "1"], "scheduled_sampling is a share from 0 to below 1"),
         (["--self-critical", "-1"], "self_critical counts epochs"),
+        (["--self-critical-dropout", "1"], "self_critical_dropout is a share"),
         (["--epochs", "0"], "epochs must be at least 1"),
         (["--encoder", "strided"], "--encoder"),
         (["--resume"], "is not a run"),

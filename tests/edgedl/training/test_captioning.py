@@ -383,6 +383,7 @@ def test_pixels_give_what_their_features_give(network, batch) -> None:
     ("options", "said"),
     [
         ({"label_smoothing": 1.0}, "label_smoothing is a share from 0 to below 1, not 1.0"),
+        ({"self_critical_dropout": -0.1}, "self_critical_dropout is a share from 0 to below 1, not -0.1"),
         ({"word_dropout": -0.1}, "word_dropout is a share"),
         ({"scheduled_sampling": 2.0}, "scheduled_sampling is a share"),
         ({"self_critical": -1}, "self_critical counts epochs"),

@@ -200,24 +200,6 @@ def test_features_are_padded_and_seen_both_ways_in_training_only(features):
     assert drawn == {1.0, -1.0}
 
 
-def test_training_sees_a_part_of_the_grid_other_places_each_time():
-    """Place p of frame t has 10·t + p: what is left is in order, of one clip's own, and the frames agree on it."""
-    grid = (10 * np.arange(3)[:, None] + np.arange(8)).astype(np.float16)[:, :, None]  # (3, 8, 1)
-    inputs = FeatureInputs(ClipFeatures({"plain": grid}, np.array([0, 1, 3])), hidden_places=0.5)
-    assert inputs.take(np.array([0, 1]), None)["features"].shape == (2, 2, 8, 1)
-    chance, shown = np.random.default_rng(0), set()
-    for _ in range(50):
-        features = inputs.take(np.array([1, 0]), chance)["features"].squeeze(3)
-        assert features.shape == (2, 2, 4)
-        first = features[0, 0] - 10
-        assert (first.diff() > 0).all()
-        torch.testing.assert_close(features[0, 1], first + 20)
-        assert (features[1, 1] == 0).all(), "a frame that is not there"
-        shown |= {tuple(first.tolist()), tuple(features[1, 0].tolist())}
-    assert len(shown) > 25
-    assert {place for places in shown for place in places} == set(range(8))
-
-
 @pytest.fixture
 def pixels() -> tuple[np.ndarray, np.ndarray]:
     """Three clips of 1, 10 and 6 frames of 2 × 2 pixels; the left half has the frame's number, the right 100 more."""
