@@ -68,13 +68,13 @@ def rolled(
     forward.__signature__ = inspect.signature(module.forward)  # type: ignore[attr-defined]
     before = vars(module).get("forward")
     try:
-        module.forward = forward  # type: ignore[method-assign]
+        module.forward = forward
         yield
     finally:
         if before is None:
             del module.forward
         else:
-            module.forward = before  # type: ignore[method-assign]
+            module.forward = before
 
 
 def _joined(module: nn.Module, example: Mapping[str, NDArray[Any]], inputs: Sequence[Input], axis: str) -> Program:
@@ -152,7 +152,7 @@ def _unified(programs: Sequence[Program], lengths: Sequence[int]) -> Program:
                 raise NotRolledError("other lengths wire the values in another way")
             continue
         partners[value] = across
-        shapes = {str(_pytree.tree_structure((one.args, dict(one.kwargs)))) for one in across}
+        shapes = {one.kind()[1] for one in across}
         if len({one.target for one in across}) > 1 or len(shapes) > 1:
             raise NotRolledError("other lengths make another program, more than its loops grows")
         leaves[value] = [_matched(leaf, lengths) for leaf in zip(*(one.leaves() for one in across), strict=True)]
@@ -161,7 +161,7 @@ def _unified(programs: Sequence[Program], lengths: Sequence[int]) -> Program:
     seen: dict[Value, Value] = {}
     for value in needed(first):
         filled = [seen[leaf[0]] if isinstance(leaf, tuple) else leaf for leaf in leaves[value]]
-        args, kwargs = _pytree.tree_unflatten(filled, _pytree.tree_structure((value.args, dict(value.kwargs))))
+        args, kwargs = value.arguments(filled)
         seen[value] = result.add(value.target, args, kwargs, value.fake)
     result.outputs = [seen[leaf] if isinstance(leaf, Value) else leaf for leaf in first.outputs]
     return result
@@ -170,7 +170,7 @@ def _unified(programs: Sequence[Program], lengths: Sequence[int]) -> Program:
 def _matched(across: Sequence[Any], lengths: Sequence[int]) -> Any:
     """Values of all programs as a tuple; a constant that they share; a number that grows with the length."""
     first = across[0]
-    if isinstance(first, Value):
+    if any(isinstance(leaf, Value) for leaf in across):
         if not all(isinstance(leaf, Value) for leaf in across):
             raise NotRolledError("other lengths make another program, more than its loops grows")
         return tuple(across)

@@ -381,21 +381,24 @@ def scan_steps(
     Returns:
         The state after the last step, and the outputs (T, …).
     """
-    state = tuple(state)
     if torch.compiler.is_compiling():
         from torch._higher_order_ops.scan import scan
 
+        # torch wants a state, no two parts of it to be one tensor, and all of it laid out as it is after a step.
+        begin = tuple(part.clone(memory_format=torch.contiguous_format) for part in state) or (given[0].new_zeros(1),)
+
         def body(carried: State, now: State) -> tuple[State, State]:
-            after, kept = step(now, carried)
+            after, kept = step(now, carried[: len(state)])
+            after = tuple(part.contiguous() for part in after) or (carried[0].clone(),)
             return after, tuple(part.clone() for part in kept)
 
-        last, outputs = scan(body, state, tuple(given), dim=0)
-        return *last, *outputs
-    collected = []
+        last, outputs = scan(body, begin, tuple(given), dim=0)
+        return *last[: len(state)], *outputs
+    after, collected = tuple(state), []
     for now in zip(*given, strict=True):
-        state, kept = step(now, state)
+        after, kept = step(now, after)
         collected.append(kept)
-    return *state, *(torch.stack(parts) for parts in zip(*collected, strict=True))
+    return *after, *(torch.stack(parts) for parts in zip(*collected, strict=True))
 
 
 def _cell_kind(cell: nn.RNNCellBase) -> str:

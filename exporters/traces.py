@@ -58,6 +58,21 @@ class Value:
         """The values among the arguments."""
         return (leaf for leaf in self.leaves() if isinstance(leaf, Value))
 
+    def arguments(self, leaves: Sequence[Any]) -> tuple[Sequence[Any], dict[str, Any]]:
+        """Other values and constants put together as the arguments are."""
+        return _pytree.tree_unflatten(leaves, _pytree.tree_structure((self.args, dict(self.kwargs))))  # type: ignore[no-any-return]
+
+    def kind(self) -> tuple[Any, ...]:
+        """The operator, how its arguments are put together, and the constants among them."""
+        leaves, structure = _pytree.tree_flatten((self.args, dict(self.kwargs)))
+        constants = ("" if isinstance(leaf, Value) else f"{type(leaf).__name__} {leaf}" for leaf in leaves)
+        return self.target, str(structure), tuple(constants)
+
+    def __str__(self) -> str:
+        if isinstance(self.target, Outside):
+            return f"{self.target.kind} {self.target.name}"
+        return str(getattr(self.target, "_opname", None) or getattr(self.target, "__name__", self.target))
+
 
 @dataclass(frozen=True, slots=True)
 class Outside:
@@ -141,8 +156,8 @@ def in_one_form(traced: torch.export.ExportedProgram) -> Program:
         if node.op == "placeholder":
             seen[node] = program.add(sources[node.name], fake=node.meta["val"])
         elif node.op == "get_attr":
-            module = getattr(traced.graph_module, node.target)
-            seen[node] = Body(module.code, module) if isinstance(module, torch.nn.Module) else module
+            part = getattr(traced.graph_module, node.target)
+            seen[node] = Body(str(part.code), part) if isinstance(part, torch.fx.GraphModule) else part
         elif node.op == "output":
             program.outputs = [seen.get(leaf, leaf) for leaf in node.args[0]]
         elif node.target not in _CHECKS:
@@ -166,6 +181,18 @@ def size_of(value: Value, dim: int) -> Any:
         return None
     size = value.fake.shape[dim]
     return size if isinstance(size, int) else None
+
+
+def same_kind(one: Any, other: Any) -> bool:
+    """Whether two values have one shape and dtype; sizes are compared as text, so that torch learns nothing of it."""
+    return (
+        isinstance(one, Value)
+        and isinstance(one.fake, torch.Tensor)
+        and isinstance(other, Value)
+        and isinstance(other.fake, torch.Tensor)
+        and str(tuple(one.fake.shape)) == str(tuple(other.fake.shape))
+        and one.fake.dtype == other.fake.dtype
+    )
 
 
 def _key(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -193,16 +220,18 @@ def _plainly(program: Program, target: Any, args: Sequence[Any], kwargs: Mapping
         return args[0]
     if target is aten.dropout.default and args[2] is False:
         return args[0]
-    if target is aten.copy.default and _same_kind(args[0], args[1]):
+    if target is aten.add.Tensor and type(args[1]) is int and args[1] == 0 and not kwargs:
+        return args[0]  # as sum() begins
+    if target is aten.copy.default and same_kind(args[0], args[1]):
         return args[1]
-    if target is aten.slice_scatter.default and _is_whole(args[0], args[2:]) and _same_kind(args[0], args[1]):
+    if target is aten.slice_scatter.default and _is_whole(args[0], args[2:]) and same_kind(args[0], args[1]):
         return args[1]
     if target is aten.select.int:
         return _element(program, *args)
     if target is aten.slice.Tensor:
         if _is_whole(args[0], args[1:]):
             return args[0]
-        dim, start, end, *step = (*args[1:], *(0, 0, ENDLESS)[len(args) - 1 :])
+        dim, start, end, *step = list(args[1:]) + [0, 0, ENDLESS][len(args) - 1 :]
         dim, size = _axis(args[0], dim), size_of(args[0], dim)
         if size is not None and step in ([], [1]) and isinstance(start, int) and isinstance(end, int):
             first, last = (min(max(at + size if at < 0 else at, 0), size) for at in (start or 0, end))
@@ -240,20 +269,10 @@ def _axis(x: Value, dim: int) -> int:
 
 def _is_whole(x: Value, rest: Sequence[Any]) -> bool:
     """Whether (dim, start, end, step) of a slice leave out nothing."""
-    dim, start, end, step = (*rest, *(0, None, None, 1)[len(rest) :])
+    dim, start, end, step = list(rest) + [0, None, None, 1][len(rest) :]
     size = x.fake.shape[dim]
     reaches = end is None or (isinstance(end, int) and (end >= ENDLESS or (isinstance(size, int) and end >= size)))
     return start in (None, 0) and step == 1 and reaches
-
-
-def _same_kind(one: Any, other: Any) -> bool:
-    """Whether two values have one shape and dtype; sizes are compared as text, so that torch learns nothing of it."""
-    return (
-        isinstance(other, Value)
-        and isinstance(other.fake, torch.Tensor)
-        and str(tuple(one.fake.shape)) == str(tuple(other.fake.shape))
-        and one.fake.dtype == other.fake.dtype
-    )
 
 
 def _filled(program: Program, value: Value) -> Value | None:
