@@ -381,3 +381,39 @@ def test_all_sessions_share_memory_that_grows_by_what_is_asked_for() -> None:
 def test_an_allocator_that_the_process_has_already_serves() -> None:
     done = run_python(_MEMORY, "registered before")
     assert done.stdout.splitlines() == ["False 1 32.0", "False 1 32.0"], done.stderr
+
+
+_LOADED = """
+import sys
+from pathlib import Path
+import numpy, onnx
+from onnx import helper, numpy_helper, TensorProto
+
+weights = [numpy_helper.from_array(numpy.random.default_rng(i).random((1024, 1024), numpy.float32), f"w{i}") for i in range(24)]
+nodes = [helper.make_node("MatMul", [f"x{i}", f"w{i}"], [f"x{i + 1}"]) for i in range(24)]
+value = lambda name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1024])
+graph = helper.make_graph(nodes, "wide", [value("x0")], [value("x24")], weights)
+Path(sys.argv[1]).write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString())
+"""  # noqa: E501
+
+_RESIDENT = """
+import re, sys
+from pathlib import Path
+from runtime.devices import PROBE_GRAPH
+from runtime.engine import Engine
+
+def resident():
+    return int(re.search(r"VmRSS:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+Engine(PROBE_GRAPH, name="probe")
+before = resident()
+engine = Engine(Path(sys.argv[1]).read_bytes(), threads=1, name="wide")
+print(resident() - before)
+"""
+
+
+def test_loading_leaves_little_more_than_the_weights(tmp_path: Path) -> None:
+    """96 MiB of weights; what reading and parsing took beside them is given back."""
+    done = run_python(_LOADED, str(tmp_path / "wide.onnx"))
+    assert not done.stderr
+    done = run_python(_RESIDENT, str(tmp_path / "wide.onnx"))
+    assert 90 < float(done.stdout) < 110, done.stderr
