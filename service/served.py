@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import InputError, MediaError
 from runtime.frames import Frames
+from runtime.manifest import TensorSpec
 from runtime.media import read_image
 from runtime.npy import load_npy
 from runtime.pipelines.tensors import TensorPipeline
@@ -72,7 +73,7 @@ class Served:
         self.warm_up_ms: float | None = None
         self.options = _options(pipeline)
         self.takes_arrays = isinstance(pipeline, TensorPipeline)
-        self.array_inputs = pipeline.engine.spec.inputs if isinstance(pipeline, TensorPipeline) else ()
+        self.array_inputs: tuple[TensorSpec, ...] = pipeline.engine.spec.inputs if self.takes_arrays else ()  # type: ignore[attr-defined]
         self.draws: bool = getattr(pipeline, "can_draw", False)
         self.takes_clips: bool = getattr(pipeline, "takes_clips", False)
         self.streams = (
