@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -84,8 +86,9 @@ def test_the_figure_names_its_columns_and_axes():
 
 
 def test_small_panels_tell_their_places_and_scales():
-    pixels = photo(40, 40)
-    sheet = features.look_at(reds(), pixels, steps=1)
+    lively = np.zeros((64, 64, 3), np.uint8)
+    lively[32:56, 8:32] = photo(24, 24)
+    sheet = replace(features.look_at(reds(), photo(16, 16), steps=1), photo=lively)
     figure = features_figure(sheet)
     axes = {axes.get_title(): axes for axes in figure.axes}
     for row in sheet.rows[:-1]:
@@ -99,6 +102,8 @@ def test_small_panels_tell_their_places_and_scales():
     side = len(sheet.photo)
     assert whole.images[0].get_extent() == [-0.5, side - 0.5, side - 0.5, -0.5]
     left, right, bottom, top = (round(edge + 0.5) for edge in detail.images[0].get_extent())
+    assert (left, right - left, bottom - top) == (8, 24, 24)
+    assert top > left
     np.testing.assert_array_equal(detail.images[0].get_array(), sheet.photo[top:bottom, left:right])
     for shown in (whole, detail):
         assert (shown.get_xlabel(), shown.get_ylabel()) == ("x (pixels)", "y (pixels)")
