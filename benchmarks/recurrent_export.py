@@ -1,6 +1,6 @@
 """Exported recurrent layers against torch eager, and streams against one call: every combination that is promised.
 
-    python benchmarks/recurrent_export.py [--part 8] [--rounds 15] [--write]
+    python benchmarks/recurrent_export.py [--only loop] [--part 8] [--rounds 15] [--write]
 
 ``matrix``: each combination of `tests.exporters.recurrent_networks` is exported, all in one process, held against torch
 in float64 at batch 1, 2, 7 and 1, 2, 33, 200 steps, and timed at batch 1 and 8 with 33 steps on one thread. Both sides
@@ -10,7 +10,7 @@ times what torch in float32 differs from torch in float64.
 ``streaming``: 10,000 steps one at a time through `Engine.stream` against one call, and what a step costs more than a
 bare ``session.run``.
 
---part takes every so-many-th combination only.
+--only takes the combinations whose kind begins so, --part every so-many-th combination.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ SLOWEST, MEDIAN, OVERHEAD_US = 1.05, 1.4, 30.0
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="KIND", help="combinations whose kind begins so, e.g. loop-gru")
     parser.add_argument("--part", type=int, default=1, metavar="N", help="every N-th combination")
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="timed turns of each side")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
@@ -57,7 +58,10 @@ def main() -> int:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     rows = [
-        measured(options, arguments.rounds) for options in itertools.islice(combinations(), 0, None, arguments.part)
+        measured(options, arguments.rounds)
+        for options in itertools.islice(
+            (found for found in combinations() if found.kind.startswith(arguments.only)), 0, None, arguments.part
+        )
     ]
     ratios = sorted(ratio for row in rows for ratio in row["ratios"].values())
     streams = [streamed(kind) for kind in ("rnn-tanh", "lstm", "gru")]

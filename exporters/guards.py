@@ -1,8 +1,9 @@
 """What has to hold before a module is exported and of the graph that comes out; each guard stands for a real fault.
 
 Before: evaluation mode; float32 weights; cases that fit the declaration, share no memory and vary every named size.
-After: the inputs and opset that were asked for, every input used, no functions, custom operators or denormal weights,
-no loop unrolled, a graph that the ONNX checker accepts. The axes are held in `exporters.convert.rename_axes`.
+After: the inputs and opset that were asked for, every input used for its values, no functions, custom operators or
+denormal weights, no loop unrolled, a graph that the ONNX checker accepts. The axes are held in
+`exporters.convert.rename_axes`.
 """
 
 from __future__ import annotations
@@ -134,6 +135,12 @@ def check_graph(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequen
     unused = [tensor.name for tensor in inputs if tensor.name not in used]
     if unused:
         raise GuardError(f"no node reads {', '.join(unused)}: forward ignores it; drop the input or use it")
+    telling = _telling(model.graph)
+    shapes = [tensor.name for tensor in inputs if tensor.name not in telling]
+    if shapes:
+        raise GuardError(
+            f"only the shape of {', '.join(shapes)} is read: its values change no answer; drop the input or use it"
+        )
     check_unrolled(model)
     if flush_graph(onnx.ModelProto.FromString(model.SerializeToString())):
         raise GuardError("denormal weights are left in the graph")
@@ -168,6 +175,16 @@ def _consumed(graph: onnx.GraphProto) -> set[str]:
     return {name for part in graphs(graph) for node in part.node for name in node.input} | {
         value.name for node in graph.node for body in bodies(node) for part in graphs(body) for value in part.output
     }
+
+
+def _telling(graph: onnx.GraphProto) -> set[str]:
+    """Every name whose values some output depends on; of what only ``Shape`` or ``Size`` reads, values tell nothing."""
+    telling = {value.name for value in graph.output}
+    for node in reversed(graph.node):  # in the order of computation
+        if node.op_type not in ("Shape", "Size") and not telling.isdisjoint(node.output):
+            telling.update(node.input, *(_consumed(body) for body in bodies(node)))
+            telling.update(value.name for body in bodies(node) for value in body.output)
+    return telling
 
 
 def _some(names: Sequence[str], count: int = 4) -> str:

@@ -14,6 +14,7 @@ torch                  graph
 `peephole_lstm`        ``LSTM`` with its input ``P``, reordered from i, f, o to i, o, f
 packed sequences       ``sequence_lens`` of the operator; of a ``Scan``, see `_both_ways`
 `over_time`            ``Scan``, or what the layer of that cell becomes
+Python loops           the same, see `exporters.loops`
 =====================  ===================================================================================
 
 Both directions of a layer are one operator. Final states are at the true end of each row, as packing gives them.
@@ -71,7 +72,7 @@ def lowered(module: nn.Module) -> Iterator[None]:
 def over_time(step: Step | nn.Module, inputs: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
     """Runs a step, or a cell, over time: a Python loop in torch, one operator in the exported graph.
 
-    A Python loop of one's own is written out at export, to the length of the example. This one is not::
+    A Python loop of one's own is rolled up at export if its steps are alike (`exporters.loops`). This one always is::
 
         outputs, (hidden, cell) = over_time(self.cell, inputs, (hidden, cell))
 

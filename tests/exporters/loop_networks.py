@@ -288,7 +288,7 @@ REFUSED: dict[Run, str] = {
     without_the_first: "other lengths make another program",
     every_other: "other lengths make another program",
     counting: "a number in mul differs from step to step",
-    one_before: "",
+    one_before: "other lengths make another program",
     two_before: "add reaches a step that is not the one before",
     growing: "stack takes other arguments at some steps",
     reading_nothing: "other lengths make another program",

@@ -31,6 +31,8 @@ CELLS = {
     "cell-gru": (nn.GRUCell, {}),
     "cell-lstm": (nn.LSTMCell, {}),
 }
+LOOPS = {kind.replace("cell", "loop"): made for kind, made in CELLS.items()}
+"""The same cells, all in one Python loop."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,12 @@ class Combination:
     @property
     def operators(self) -> dict[str, int]:
         """What the graph must hold: one operator a layer."""
-        name = "LSTM" if self.kind in ("lstm", "cell-lstm") else "GRU" if "gru" in self.kind else "Scan"
+        name = "LSTM" if self.kind in ("lstm", "cell-lstm", "loop-lstm") else "GRU" if "gru" in self.kind else "Scan"
         return {"LSTM": 0, "GRU": 0, "Scan": 0, "RNN": 0, "Loop": 0} | {name: self.layers}
 
     def network(self) -> nn.Module:
         torch.manual_seed(0)
-        made = Cells(self) if self.kind in CELLS else Layers(self)
+        made = Cells(self) if self.kind in CELLS else InLoop(self) if self.kind in LOOPS else Layers(self)
         return made.eval().requires_grad_(False)
 
     def inputs(self) -> list[Input]:
@@ -157,12 +159,39 @@ class Cells(nn.Module):
         return (y, *(torch.stack(parts) for parts in zip(*finals, strict=True)))
 
 
+class InLoop(nn.Module):
+    """Cells one above the other in a Python loop."""
+
+    def __init__(self, options: Combination) -> None:
+        super().__init__()
+        self.options = options
+        kind, more = LOOPS[options.kind]
+        self.cells = nn.ModuleList(
+            kind(INPUTS if index == 0 else HIDDEN, HIDDEN, bias=options.bias, **more) for index in range(options.layers)
+        )
+
+    def forward(self, x: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> tuple[Tensor, ...]:
+        time = 1 if self.options.batch_first else 0
+        zeros = x.new_zeros(self.options.layers, x.shape[1 - time], HIDDEN)
+        given = [part for part in (a, b) if part is not None] or [zeros for _ in self.options.widths]
+        states: list[Any] = [tuple(part[index] for part in given) for index in range(self.options.layers)]
+        outputs = []
+        for step in x.unbind(time):
+            value = step
+            for index, cell in enumerate(self.cells):
+                after = cell(value, states[index] if len(given) == 2 else states[index][0])
+                states[index] = after if len(given) == 2 else (after,)
+                value = states[index][0]
+            outputs.append(value)
+        return (torch.stack(outputs, time), *(torch.stack(parts) for parts in zip(*states, strict=True)))
+
+
 def combinations() -> Iterator[Combination]:
     """All of them."""
     yes = (False, True)
     for kind, layers, bidirectional, bias, first, states, lengths in product(LAYERS, (1, 2), yes, yes, yes, yes, yes):
         yield Combination(kind, layers, bidirectional, bias, first, states, lengths)
-    for kind, layers, bias, first, states in product(CELLS, (1, 3), yes, yes, yes):
+    for kind, layers, bias, first, states in product((*CELLS, *LOOPS), (1, 3), yes, yes, yes):
         yield Combination(kind, layers, False, bias, first, states, False)
 
 

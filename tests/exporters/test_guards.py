@@ -72,6 +72,18 @@ def test_an_unused_input_is_refused() -> None:
     refused(Half().eval(), "no node reads mask", inputs=inputs)
 
 
+def test_an_input_that_is_used_for_its_shape_only_is_refused() -> None:
+    """A state that begins anew at every call: ``zeros_like(h0)`` where ``h0`` was meant."""
+
+    class Forgetful(nn.Module):
+        def forward(self, x: Tensor, h0: Tensor) -> Tensor:
+            return torch.zeros_like(h0) + x.mean()
+
+    inputs = [Input("x", "float32", ("N", 3)), Input("h0", "float32", ("B", 5))]
+    outputs = [Output("h", "float32", ("B", 5))]
+    refused(Forgetful().eval(), "only the shape of h0 is read", inputs=inputs, outputs=outputs)
+
+
 def test_an_axis_that_forward_freezes_is_named() -> None:
     class Frozen(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
