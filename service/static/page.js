@@ -28,6 +28,7 @@ function choose(bundle, limits) {
   const task = moduleFor(bundle);
   view?.close();
   view = null;
+  find("tool").replaceChildren();
   find("work").hidden = task.pictures;
   find("notice").textContent = task.notice ?? "Pictures go to this server only and are not kept.";
   if (task.pictures) {
@@ -37,7 +38,6 @@ function choose(bundle, limits) {
   pictures.leave();
   find("work-title").textContent = task.title;
   find("work-lead").textContent = task.lead;
-  find("tool").replaceChildren();
   find("answer").replaceChildren();
   find("place").classList.add("open");
   if (!kept.has(bundle.name)) kept.set(bundle.name, {});

@@ -102,7 +102,7 @@ export class Timeline {
     const y = MARGIN.top + LANES.answer.top - 8;
     const group = svg("g", {});
     if (!this.target) return group;
-    group.append(svg("rect", { class: "target", x: end - 58, y: y - 9, width: 14, height: 9 }));
+    group.append(svg("rect", { class: "wanted", x: end - 58, y: y - 9, width: 14, height: 9 }));
     group.append(svg("text", { x: end, y, "text-anchor": "end" }, "target"));
     return group;
   }
@@ -145,7 +145,7 @@ export class Timeline {
     });
     return stretches.map(({ start, end, target }) => {
       const [left, right, top] = [x(from + start), x(from + end), this.#y("answer", target)];
-      return svg("rect", { class: "target", x: left.toFixed(1), y: top, width: (right - left).toFixed(1), height: this.#y("answer", 0) - top });
+      return svg("rect", { class: "wanted", x: left.toFixed(1), y: top, width: (right - left).toFixed(1), height: this.#y("answer", 0) - top });
     });
   }
 

@@ -140,7 +140,7 @@ def test_a_pulse_has_the_length_that_was_chosen(page: Page) -> None:
     assert lengths == [3, 7]
     assert drawn[:3] == [True] * 3
     width = float(page.find(".timeline .threshold").get_attribute("x2")) - 46
-    targets = [float(block.get_attribute("width")) / width * 120 for block in page.all(".timeline > rect.target")]
+    targets = [float(block.get_attribute("width")) / width * 120 for block in page.all(".timeline > rect.wanted")]
     assert targets == pytest.approx([3, 7], abs=0.05), "in steps"
     assert len(page.all(".timeline circle.u1")) == 2
     assert page.find("#spoken").get_attribute("textContent") == "A pulse of 7 steps was exact."
@@ -207,9 +207,9 @@ def test_the_pace_is_kept_and_requests_never_overlap(page: Page, delay: int) -> 
     begun, ended = [one["begun"] for one in sent], [one["ended"] for one in sent]
     assert max(begun) <= paused, "then nothing is asked any more"
     assert all(before <= after for before, after in zip(ended, begun[1:], strict=False)), "one after the other"
-    # The first one opens the stream; the second follows at once.
-    spaces = [after - before for before, after in pairwise(begun[1:])]
-    assert len(spaces) >= 2
+    # The first one opens the stream and the second follows at once; the pace counts from the first.
+    spaces = [after - before for before, after in pairwise(begun[2:])]
+    assert spaces
     assert min(spaces) >= max(100, delay) - 5
     assert delay or statistics.median(spaces) < 300, "and not much slower than asked for"
 
@@ -314,6 +314,7 @@ def test_the_camera_stops_for_a_timer(page: Page) -> None:
     page.choose("timer")
     page.wait(lambda: page.find("#work").is_displayed())
     assert page.run("return document.getElementById('video').srcObject") is None
+    assert page.all(".target") == []
     page.choose("age")
     assert page.find("#empty").is_displayed()
 
