@@ -159,3 +159,36 @@ class Batches:
         rows, chance = rows_of_epoch(len(self.samples), self.seed, self.epoch, train=self.train)
         for index in range(len(self)):
             yield self.samples.take(rows[index * self.batch_size : (index + 1) * self.batch_size], chance)
+
+
+class DrawnBatches:
+    """Training batches that no epoch has seen before, from sequences that are drawn as they are needed.
+
+    What is drawn depends on seed, epoch and process only, so that networks that are compared see the very same.
+
+    Args:
+        batch_size: B.
+        count: batches of an epoch.
+        seed: of the sequences.
+    """
+
+    def __init__(self, batch_size: int, count: int, seed: int) -> None:
+        self.batch_size, self.count, self.seed, self.epoch = batch_size, count, seed, 0
+
+    def draw(self, rows: int, seed: int) -> Mapping[str, Array]:
+        """So many sequences as columns, each (rows, …)."""
+        raise NotImplementedError
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch; takes effect with the next ``iter``."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        rank, _ = rank_and_world()
+        columns = self.draw(self.count * self.batch_size, derived_seed(self.seed, self.epoch, rank))
+        for index in range(self.count):
+            rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+            yield {name: torch.from_numpy(column[rows]) for name, column in columns.items()}

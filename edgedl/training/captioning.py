@@ -265,7 +265,7 @@ def sampled(network: CaptionNetwork, memory: Memory, rows: int, max_length: int)
         kept = lines.leave(alive)
         if kept is not None:
             alive, tokens = alive[kept], tokens[kept]
-    return torch.stack(drawn, dim=1).unflatten(0, (clips, rows)), torch.stack(nats, dim=1).unflatten(0, (clips, rows))
+    return torch.stack(drawn, dim=1).reshape(clips, rows, -1), torch.stack(nats, dim=1).reshape(clips, rows, -1)
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,14 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgedl.data.longlag import PROBLEMS, draw_sequences, right_rows
-from edgedl.training.batches import derived_seed, rank_and_world
+from edgedl.training.batches import Array, DrawnBatches
 
 
-class LagBatches:
-    """Training batches ``{"inputs", "lengths", "targets"}`` that no epoch has seen before; of digits, others each time.
-
-    A source for `edgedl.training.fit`: what it draws depends on seed, epoch and process only, so that networks that are
-    compared see the very same sequences.
+class LagBatches(DrawnBatches):
+    """Fresh batches ``{"inputs", "lengths", "targets"}``; of digits, others each time.
 
     Args:
         problem: which one.
@@ -29,28 +26,13 @@ class LagBatches:
     """
 
     def __init__(self, problem: str, length: int, batch_size: int, count: int, seed: int) -> None:
-        self.problem = problem
-        self.length = length
-        self.batch_size = batch_size
-        self.count = count
-        self.seed = seed
-        self.epoch = 0
+        super().__init__(batch_size, count, seed)
+        self.problem, self.length = problem, length
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch; takes effect with the next ``iter``."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        rank, _ = rank_and_world()
-        seed = derived_seed(self.seed, self.epoch, rank)
-        part = draw_sequences(self.problem, self.count * self.batch_size, length=self.length, seed=seed)
-        columns = {"inputs": part.inputs, "lengths": part.lengths, "targets": part.targets}
-        for start in range(0, len(part), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            yield {name: torch.from_numpy(column[rows]) for name, column in columns.items()}
+    def draw(self, rows: int, seed: int) -> Mapping[str, Array]:
+        """See `DrawnBatches.draw`."""
+        part = draw_sequences(self.problem, rows, length=self.length, seed=seed)
+        return {"inputs": part.inputs, "lengths": part.lengths, "targets": part.targets}
 
 
 @dataclass(frozen=True, slots=True)

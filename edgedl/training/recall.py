@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from edgedl.data.store_recall import draw_sequences
-from edgedl.training.batches import derived_seed, rank_and_world
+from edgedl.training.batches import Array, DrawnBatches
 
 
-class RecallBatches:
-    """Training batches ``{"inputs": (B, T, 3), "targets": (B, T)}`` that no epoch has seen before.
-
-    A source for `edgedl.training.fit`: what it draws depends on seed, epoch and process only.
+class RecallBatches(DrawnBatches):
+    """Fresh batches ``{"inputs": (B, T, 3), "targets": (B, T)}``.
 
     Args:
         steps: T.
@@ -26,26 +23,13 @@ class RecallBatches:
     """
 
     def __init__(self, steps: int, batch_size: int, count: int, seed: int) -> None:
+        super().__init__(batch_size, count, seed)
         self.steps = steps
-        self.batch_size = batch_size
-        self.count = count
-        self.seed = seed
-        self.epoch = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch; takes effect with the next ``iter``."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        rank, _ = rank_and_world()
-        seed = derived_seed(self.seed, self.epoch, rank)
-        part = draw_sequences(self.count * self.batch_size, steps=self.steps, seed=seed)
-        for start in range(0, len(part), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            yield {"inputs": torch.from_numpy(part.inputs[rows]), "targets": torch.from_numpy(part.targets[rows])}
+    def draw(self, rows: int, seed: int) -> Mapping[str, Array]:
+        """See `DrawnBatches.draw`."""
+        part = draw_sequences(rows, steps=self.steps, seed=seed)
+        return {"inputs": part.inputs, "targets": part.targets}
 
 
 @dataclass(frozen=True, slots=True)

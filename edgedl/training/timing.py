@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,14 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.data.timer import draw_sequences, exact_pulses, find_pulses
-from edgedl.training.batches import derived_seed, rank_and_world
+from edgedl.training.batches import Array, DrawnBatches
 from edgedl.training.through_time import through_time
 
 
-class TimerBatches:
-    """Training batches ``{"inputs": (B, T, 2), "targets": (B, T)}`` that no epoch has seen before.
-
-    A source for `edgedl.training.fit`: what it draws depends on seed, epoch and process only.
+class TimerBatches(DrawnBatches):
+    """Fresh batches ``{"inputs": (B, T, 2), "targets": (B, T)}``.
 
     Args:
         scale: steps that u2 = 1 stands for.
@@ -28,31 +26,13 @@ class TimerBatches:
     """
 
     def __init__(self, scale: int, steps: int, batch_size: int, count: int, seed: int) -> None:
-        self.scale = scale
-        self.steps = steps
-        self.batch_size = batch_size
-        self.count = count
-        self.seed = seed
-        self.epoch = 0
+        super().__init__(batch_size, count, seed)
+        self.scale, self.steps = scale, steps
 
-    def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch; takes effect with the next ``iter``."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        rank, _ = rank_and_world()
-        part = draw_sequences(
-            self.count * self.batch_size,
-            scale=self.scale,
-            steps=self.steps,
-            seed=derived_seed(self.seed, self.epoch, rank),
-        )
-        for start in range(0, len(part), self.batch_size):
-            rows = slice(start, start + self.batch_size)
-            yield {"inputs": torch.from_numpy(part.inputs[rows]), "targets": torch.from_numpy(part.targets[rows])}
+    def draw(self, rows: int, seed: int) -> Mapping[str, Array]:
+        """See `DrawnBatches.draw`."""
+        part = draw_sequences(rows, scale=self.scale, steps=self.steps, seed=seed)
+        return {"inputs": part.inputs, "targets": part.targets}
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,16 +31,6 @@ SMALL = ("--faces", "120", "--size", "32", "--batch-size", "32")
 Call = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def call(capsys) -> Call:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def folder(age_bundle, tmp_path_factory) -> Iterator[Path]:
     """Where the module works; crops are cached there, fetched weights and the detector where they always are."""

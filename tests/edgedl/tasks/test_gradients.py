@@ -35,16 +35,6 @@ Call = Callable[..., tuple[int, str, str]]
 QUICK = ("--hidden", "8", "--steps", "20", "--epochs", "4", "--batch-size", "16", "--lr", "0.03")
 
 
-@pytest.fixture
-def call(capsys) -> Call:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("gradients")

@@ -33,16 +33,6 @@ QUICK = ("--problem", "order", "--length", "20", "--hidden", "12", "--epochs", "
 TINY = ("--hidden", "4", "--epochs", "1", "--batch-size", "4")
 
 
-@pytest.fixture
-def call(capsys) -> Call:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("longlag")

@@ -23,16 +23,6 @@ pytestmark = pytest.mark.xdist_group("sgd")
 Call = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def call(capsys) -> Call:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        status = main([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("sgd")
