@@ -180,14 +180,14 @@ def right_rows(problem: str, answers: Array, targets: Array) -> NDArray[np.bool_
     """
     right: NDArray[np.bool_]
     if problem == "adding":
-        right = np.abs(answers.astype(np.float64) - targets) < ADDING_TOLERANCE
+        right = np.less(np.abs(answers.astype(np.float64) - targets), ADDING_TOLERANCE)
     elif problem == "order":
         wanted = np.eye(answers.shape[-1])[targets]
-        right = (np.abs(answers.astype(np.float64) - wanted) < ORDER_TOLERANCE).all(axis=-1)
+        right = np.less(np.abs(answers.astype(np.float64) - wanted).max(axis=-1), ORDER_TOLERANCE)
     elif problem == "copy":
         right = (answers[:, -COPIED:].argmax(axis=-1) == targets[:, -COPIED:]).all(axis=-1)
     else:
-        right = answers.argmax(axis=-1) == targets
+        right = np.equal(answers.argmax(axis=-1), targets)
     return right
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ from edgedl.data.longlag import PROBLEMS
 from runtime.errors import InputError
 
 NETWORKS = ("elman", "lstm", "gru")
-_LAYERS: dict[str, type[nn.RNNBase]] = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+_LAYERS: dict[str, Callable[..., nn.RNNBase]] = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 _GATES = {"elman": 1, "gru": 3, "lstm": 4}
 _LEVELS = 255
 
@@ -104,11 +106,13 @@ def chrono_initialise(layer: nn.RNNBase, span: int) -> None:
         return
     hidden = layer.hidden_size
     keep = slice(hidden, 2 * hidden)  # the forget gate of an LSTM, the update gate of a GRU
+    biases = dict(layer.named_parameters())
+    given, own = biases["bias_ih_l0"], biases["bias_hh_l0"]
     with torch.no_grad():
         bias = torch.empty(hidden).uniform_(1, max(span - 1, 1)).log()
-        layer.bias_ih_l0[keep], layer.bias_hh_l0[keep] = bias, 0
+        given[keep], own[keep] = bias, 0
         if isinstance(layer, nn.LSTM):
-            layer.bias_ih_l0[:hidden], layer.bias_hh_l0[:hidden] = -bias, 0
+            given[:hidden], own[:hidden] = -bias, 0
 
 
 def weight_count(problem: str, network: str, hidden: int) -> int:

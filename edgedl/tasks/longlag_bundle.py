@@ -79,13 +79,10 @@ def longlag_cases(problem: str, length: int) -> list[Case]:
             Case(f"{rows} rows, {steps} steps", as_inputs(problem, _part(problem, length, rows, steps, number)))
         )
     first = INPUTS[problem]
-    edges = {"low": np.zeros, "high": np.ones}
-    for name, make in edges.items():
-        shape = (2, 40, *first.shape[2:])
-        array = make(shape, first.dtype)
-        if name == "high" and first.dtype != "float32":
-            array = array * np.array(255 if first.limits is None else first.limits[1], first.dtype)
-        lengths = np.full(2, 40)
+    features = [int(size) for size in first.shape[2:]]
+    highest = {"uint8": 255, "float32": 1}.get(first.dtype, (first.limits or (0, 0))[1])
+    for name, value in (("low", 0), ("high", highest)):
+        array, lengths = np.full((2, 40, *features), value, first.dtype), np.full(2, 40)
         cases.append(Case(name, as_inputs(problem, LagSequences(array, lengths, lengths))))
     return cases
 

@@ -79,7 +79,8 @@ def reach(network: LagNetwork, drawn: LagSequences) -> Tensor:
     (gradient,) = torch.autograd.grad(answers.sum(), encoded)  # (B, T, F)
     steps = torch.arange(int(lengths.min()))
     rows = torch.arange(len(lengths)).unsqueeze(1)
-    return gradient.norm(dim=-1)[rows, lengths.unsqueeze(1) - 1 - steps].mean(dim=0)
+    reached: Tensor = gradient.norm(dim=-1)[rows, lengths.unsqueeze(1) - 1 - steps].mean(dim=0)
+    return reached
 
 
 def _as_double(drawn: LagSequences) -> Tensor:

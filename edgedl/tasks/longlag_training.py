@@ -30,7 +30,7 @@ FOLDER = "networks"
 VALIDATION = 1000
 """Sequences that choose the best epoch."""
 RATES: Mapping[str, float] = {"elman": 1e-3, "lstm": 1e-2, "gru": 1e-2}
-"""Peak learning rates. An Elman network is no better at any other, see docs/longlag.md."""
+"""Peak learning rates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +50,9 @@ class Budget:
 
 BUDGETS: Mapping[str, Budget] = {
     "adding": Budget(units=32, epochs=20),
-    "copy": Budget(units=48, epochs=60),
+    "copy": Budget(units=48, epochs=40),
     "order": Budget(units=32, epochs=20),
-    "digits": Budget(units=48, epochs=40, batches=20),
+    "digits": Budget(units=48, epochs=80, batches=20),
 }
 
 
