@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporters import decoding, image, loops, recurrent
+from exporters import decoding, image, loops, recurrent, recurrent_operators
 from exporters.errors import GuardError
 from exporters.folding import fold_weights
 from exporters.graphs import all_nodes, bodies, graphs
@@ -180,7 +180,7 @@ def _frozen(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDA
 
 
 def _translations() -> dict[Any, Any]:
-    return image.onnx_translations() | decoding.onnx_translations() | recurrent.onnx_translations()
+    return image.onnx_translations() | decoding.onnx_translations() | recurrent_operators.onnx_translations()
 
 
 def _axes(declared: Input | Output, value: onnx.ValueInfoProto) -> Iterator[tuple[int | str, int | str]]:

@@ -31,7 +31,6 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import rnn
@@ -41,12 +40,6 @@ from exporters.recurrent_operators import State, from_inputs, lengths_of, peepho
 
 Step = Callable[[Tensor, State], tuple[Tensor, State]]
 """(input of a step (B, …), state) -> (output of the step (B, …), next state)."""
-
-ONNX_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
-"""Where each gate of the ONNX operator lies in torch's order."""
-
-PEEPHOLES = (0, 2, 1)
-"""Where each row of ONNX's P lies in i, f, o."""
 
 _LAYERS = (nn.RNN, nn.GRU, nn.LSTM)
 
@@ -125,57 +118,6 @@ def peephole_lstm(
         outputs, *last = torch.ops.edgedl.lstm_layer(inputs, None, begun, list(weights), 1, peepholes)
         return outputs, tuple(part.squeeze(0) for part in last)
     return over_time(partial(peephole_step, weights, peepholes), from_inputs(inputs, weights), state)
-
-
-def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The ``custom_translation_table`` of `torch.onnx.export` for the operators of this module."""
-    import onnx
-    import onnxscript
-
-    op: Any = onnxscript.opset18  # its own type hints only fit values, not the graph values seen while tracing
-
-    def ints(*values: int) -> Any:
-        return op.Constant(value=onnx.numpy_helper.from_array(np.array(values, np.int64)))
-
-    def ordered(weight: Any, operator: str) -> Any:
-        rows = int(weight.shape[0])
-        gates = ONNX_GATES[operator]
-        return op.Gather(weight, ints(*np.arange(rows).reshape(len(gates), -1)[list(gates)].ravel().tolist()), axis=0)
-
-    def stacked(parts: Sequence[Any]) -> Any:
-        rows = [op.Unsqueeze(part, ints(0)) for part in parts]
-        return rows[0] if len(rows) == 1 else op.Concat(*rows, axis=0)
-
-    def layer(operator: str, x: Any, lengths: Any, state: Any, weights: Any, directions: int, **more: Any) -> list[Any]:
-        each = [weights[k :: len(weights) // directions] for k in range(len(weights) // directions)]
-        input_weights, hidden_weights, *biases = [[ordered(w, operator) for w in part] for part in each]
-        bias = stacked([op.Concat(*pair, axis=0) for pair in zip(*biases, strict=True)]) if biases else None
-        outputs, *final = getattr(op, operator)(
-            x,
-            stacked(input_weights),
-            stacked(hidden_weights),
-            bias,
-            None if lengths is None else op.Cast(lengths, to=onnx.TensorProto.INT32),
-            *(state or ()),
-            direction="bidirectional" if directions == 2 else "forward",
-            hidden_size=int(weights[1].shape[1]),
-            **more,
-        )  # (T, D, B, H), final states (D, B, H)
-        if directions == 1:
-            return [op.Squeeze(outputs, ints(1)), *final]
-        return [op.Reshape(op.Transpose(outputs, perm=[0, 2, 1, 3]), ints(0, 0, -1)), *final]
-
-    def lstm(x: Any, lengths: Any, state: Any, weights: Any, directions: int, peepholes: Any = None) -> list[Any]:
-        if peepholes is None:
-            return layer("LSTM", x, lengths, state, weights, directions)
-        seen = op.Reshape(op.Gather(peepholes, ints(*PEEPHOLES), axis=0), ints(1, -1))
-        return layer("LSTM", x, lengths, [*state, seen], weights, directions)
-
-    def gru(x: Any, lengths: Any, state: Any, weights: Any, directions: int) -> list[Any]:
-        return layer("GRU", x, lengths, state, weights, directions, linear_before_reset=1)
-
-    operators = torch.ops.edgedl
-    return {operators.lstm_layer.default: lstm, operators.gru_layer.default: gru}
 
 
 def _is_plain(layer: nn.Module) -> bool:

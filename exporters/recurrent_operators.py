@@ -1,7 +1,7 @@
 """The operators that recurrent layers are traced as, `torch.ops.edgedl.lstm_layer` and ``gru_layer``.
 
-`exporters.recurrent` writes them into the program and translates them to ONNX. Here is what they compute in torch, for
-the program that mutants run in, and what shapes come out. Shapes are named as there.
+`exporters.recurrent` writes them into the program. Here is what they compute in torch, for the program that mutants run
+in, what shapes come out, and what they become in ONNX. Shapes are named as there.
 """
 
 from __future__ import annotations
@@ -10,11 +10,18 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import rnn
 
 State = tuple[Tensor, ...]
+
+ONNX_GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}
+"""Where each gate of the ONNX operator lies in torch's order."""
+
+PEEPHOLES = (0, 2, 1)
+"""Where each row of ONNX's P lies in i, f, o."""
 
 
 def from_inputs(x: Tensor, weights: Sequence[Tensor]) -> Tensor:
@@ -122,3 +129,54 @@ def _(
 def _fake_layer(x: Tensor, weights: Sequence[Tensor], directions: int) -> tuple[Tensor, Tensor]:
     hidden = weights[1].shape[1]
     return x.new_empty(x.shape[0], x.shape[1], directions * hidden), x.new_empty(directions, x.shape[1], hidden)
+
+
+def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """The ``custom_translation_table`` of `torch.onnx.export` for the operators of this module."""
+    import onnx
+    import onnxscript
+
+    op: Any = onnxscript.opset18  # its own type hints only fit values, not the graph values seen while tracing
+
+    def ints(*values: int) -> Any:
+        return op.Constant(value=onnx.numpy_helper.from_array(np.array(values, np.int64)))
+
+    def ordered(weight: Any, operator: str) -> Any:
+        rows = int(weight.shape[0])
+        gates = ONNX_GATES[operator]
+        return op.Gather(weight, ints(*np.arange(rows).reshape(len(gates), -1)[list(gates)].ravel().tolist()), axis=0)
+
+    def stacked(parts: Sequence[Any]) -> Any:
+        rows = [op.Unsqueeze(part, ints(0)) for part in parts]
+        return rows[0] if len(rows) == 1 else op.Concat(*rows, axis=0)
+
+    def layer(operator: str, x: Any, lengths: Any, state: Any, weights: Any, directions: int, **more: Any) -> list[Any]:
+        each = [weights[k :: len(weights) // directions] for k in range(len(weights) // directions)]
+        input_weights, hidden_weights, *biases = [[ordered(w, operator) for w in part] for part in each]
+        bias = stacked([op.Concat(*pair, axis=0) for pair in zip(*biases, strict=True)]) if biases else None
+        outputs, *final = getattr(op, operator)(
+            x,
+            stacked(input_weights),
+            stacked(hidden_weights),
+            bias,
+            None if lengths is None else op.Cast(lengths, to=onnx.TensorProto.INT32),
+            *(state or ()),
+            direction="bidirectional" if directions == 2 else "forward",
+            hidden_size=int(weights[1].shape[1]),
+            **more,
+        )  # (T, D, B, H), final states (D, B, H)
+        if directions == 1:
+            return [op.Squeeze(outputs, ints(1)), *final]
+        return [op.Reshape(op.Transpose(outputs, perm=[0, 2, 1, 3]), ints(0, 0, -1)), *final]
+
+    def lstm(x: Any, lengths: Any, state: Any, weights: Any, directions: int, peepholes: Any = None) -> list[Any]:
+        if peepholes is None:
+            return layer("LSTM", x, lengths, state, weights, directions)
+        seen = op.Reshape(op.Gather(peepholes, ints(*PEEPHOLES), axis=0), ints(1, -1))
+        return layer("LSTM", x, lengths, [*state, seen], weights, directions)
+
+    def gru(x: Any, lengths: Any, state: Any, weights: Any, directions: int) -> list[Any]:
+        return layer("GRU", x, lengths, state, weights, directions, linear_before_reset=1)
+
+    operators = torch.ops.edgedl
+    return {operators.lstm_layer.default: lstm, operators.gru_layer.default: gru}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from exporters import recurrent
+from exporters import recurrent, recurrent_operators
 from exporters.convert import convert, rename_axes
 from exporters.errors import GuardError, ParityError
 from exporters.execute import LEVELS, open_graph
@@ -164,9 +164,10 @@ FAULTS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_gate_catches_a_wrong_operator(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = recurrent.onnx_translations()
+    right = recurrent_operators.onnx_translations()
     target = torch.ops.edgedl.gru_layer.default
-    monkeypatch.setattr(recurrent, "onnx_translations", lambda: right | {target: FAULTS[fault](right[target])})
+    wrong = right | {target: FAULTS[fault](right[target])}
+    monkeypatch.setattr(recurrent_operators, "onnx_translations", lambda: wrong)
     with pytest.raises((ParityError, GuardError)):
         export_model(Classifier().eval(), cases=cases(), **DECLARED)
 
@@ -177,7 +178,7 @@ def test_the_gate_catches_a_wrong_operator(fault: str, monkeypatch: pytest.Monke
 def test_the_gate_catches_gates_in_another_order(
     kind: str, order: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(recurrent.ONNX_GATES, kind.upper(), order)
+    monkeypatch.setitem(recurrent_operators.ONNX_GATES, kind.upper(), order)
     with pytest.raises(ParityError):
         export_model(Classifier(kind).eval(), cases=cases(), **DECLARED)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from edgedl.nn.peephole_lstm import PeepholeLSTM
-from exporters import recurrent
+from exporters import recurrent_operators
 from exporters.errors import ParityError
 from exporters.export import export_model
 from exporters.spec import Input, Output
@@ -98,6 +98,6 @@ def test_one_operator_passes_the_gate_and_sees_every_weight():
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)], ids=["i, f, o", "o, i, f"])
 def test_peepholes_in_another_order_are_caught(monkeypatch, order):
-    monkeypatch.setattr(recurrent, "PEEPHOLES", order)
+    monkeypatch.setattr(recurrent_operators, "PEEPHOLES", order)
     with pytest.raises(ParityError):
         export_model(network(), **DECLARED)
