@@ -215,7 +215,7 @@ def spoken(decoder: Decoder, memory: Memory, before: Tensor, there: Tensor, own:
     lines = _Lines.of(decoder, memory, before.shape[1])
     read: list[Tensor] = []
     places: list[Tensor] = []
-    hidden = torch.empty(len(lines.numbers), 0)
+    hidden = memory[0].new_empty(len(lines.numbers), 0)
     for index in range(length):
         alive = there[lines.numbers, index]
         if not bool(alive.any()):

@@ -301,8 +301,8 @@ def test_every_layer_of_the_age_graph_is_listed(age_bundle):
 def test_any_one_layer_rounded_to_float16_is_told(age_bundle, tmp_path, weight):
     report = verdict(age_bundle, "age", rounded(weight, to_float16), tmp_path)
     assert not report, f"{weight} went unnoticed:\n{report}"
-    # How much room there is depends on the noise of the processor: at least 1.5 with AVX-512, 1.27 with AVX2 alone.
-    assert worst(report) > 1.2
+    # How much room there is depends on the noise of the processor: with AVX2 alone the weakest layer has 1.27.
+    assert worst(report) > (1.5 if torch.cpu.get_capabilities().get("avx512_f") else 1.2)
 
 
 @pytest.mark.parametrize("name", FACES_MUTANTS)
