@@ -33,8 +33,9 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgedl.data import synthetic_faces  # noqa: E402
+from edgedl.nn.attention import AttendingDecoder, AttentionDecoder, SpatialDecoder  # noqa: E402
 from edgedl.nn.caption_network import CaptionNetwork  # noqa: E402
-from edgedl.nn.captioning import AttentionDecoder, Decoder, MeanPoolDecoder  # noqa: E402
+from edgedl.nn.captioning import Decoder, MeanPoolDecoder  # noqa: E402
 from edgedl.nn.efficientnet_lite import EfficientNetLite0  # noqa: E402
 from exporters.convert import convert, rename_axes  # noqa: E402
 from exporters.optimize import flush_graph, flush_module  # noqa: E402
@@ -48,6 +49,7 @@ BATCHES = (1, 8)
 LEAST_CLIP, LEAST_DECODING = 3.0, 1.1
 WORDS, HIDDEN, BEAM, MAX_LENGTH = 2500, 384, 3, 20
 EMITTED_NEVER = -1e4
+ATTENDING: dict[str, type[AttendingDecoder]] = {"spatial": SpatialDecoder, "attention": AttentionDecoder}
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -61,8 +63,8 @@ def random_network(decoder: str) -> CaptionNetwork:
     encoder.load_state_dict(load_efficientnet_lite0().state_dict())
     shape = {"embedding": HIDDEN, "hidden": HIDDEN, "cell": "lstm"}
     made: Decoder = (
-        AttentionDecoder(encoder.features, WORDS, places=49, **shape)
-        if decoder == "attention"
+        ATTENDING[decoder](encoder.features, WORDS, places=49, **shape)
+        if decoder in ATTENDING
         else MeanPoolDecoder(encoder.features, WORDS, **shape)
     )
     with torch.no_grad():
@@ -290,7 +292,7 @@ def decoding(network: CaptionNetwork, rounds: int, threads: int) -> dict[str, di
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", help="a trained run; without one, random weights")
-    parser.add_argument("--decoder", choices=("attention", "mean-pool"), default="attention", help="without --run")
+    parser.add_argument("--decoder", choices=(*ATTENDING, "mean-pool"), default="spatial", help="without --run")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")

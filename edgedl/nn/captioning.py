@@ -1,8 +1,7 @@
-"""Captioning networks: frames -> features -> words, after Venugopalan et al. 2015, and with attention.
+"""Captioning networks: frames -> features -> words, after Venugopalan et al. 2015.
 
 Venugopalan et al. 2015, "Translating videos to natural language using deep recurrent neural networks": a CNN on every
-frame, the mean over the frames, two LSTM layers. Anderson et al. 2018, "Bottom-up and top-down attention", section 3.2:
-one recurrent layer looks, the other speaks.
+frame, the mean over the frames, two LSTM layers. Decoders that look at places are in `edgedl.nn.attention`.
 
 Shapes: B clips of T frames, a grid of P places a frame, F features a place; R rows a clip (captions while learning,
 hypotheses while searching), L words, V words in the vocabulary, H hidden units.
@@ -10,7 +9,6 @@ hypotheses while searching), L words, V words in the vocabulary, H hidden units.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -22,9 +20,6 @@ from runtime.vocabulary import END
 
 Form = Literal["factored", "paper"]
 Memory = tuple[Tensor, ...]
-
-FAR_BELOW = -1e9
-"""Added to the attention score of a place that does not exist; -inf would make a row without places NaN."""
 
 
 def frames_that_count(counts: Tensor, frames: int, dtype: torch.dtype) -> Tensor:
@@ -125,6 +120,39 @@ class Decoder(nn.Module):
         """As `advance`, with the attention (B, R, T·P) of the step in the middle; of decoders that attend."""
         raise NotImplementedError
 
+    @property
+    def at_once(self) -> bool:
+        """Whether it has `captions` and `advance_some`."""
+        return False
+
+    def captions(self, before: Tensor, lengths: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """What `advance` reads out at all words of known captions, of decoders that need not go step by step.
+
+        Args:
+            before: (B, R, L), the word before each word.
+            lengths: (B, R) int64, how many words of each caption there are.
+            memory: of `remember`.
+
+        Returns:
+            (n, H) for the n words that are there, and where each stands in (B·R·L).
+        """
+        raise NotImplementedError
+
+    def advance_some(
+        self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...], rows: Tensor, of: int
+    ) -> tuple[Tensor, State]:
+        """As `advance`, for captions some of which are over, of decoders that have `captions`.
+
+        Args:
+            tokens: (n,), the previous words of those that are not.
+            state: of tensors (n, H).
+            memory: of `remember`, of all B clips.
+            tables: of `word_tables`.
+            rows: (n,) which of the B·R captions they are.
+            of: R.
+        """
+        raise NotImplementedError
+
     def attention(self, tokens: Tensor, memory: Memory) -> Tensor | None:
         """Where the decoder looked as it chose each word of captions; None if it does not attend.
 
@@ -219,101 +247,3 @@ class MeanPoolDecoder(Decoder):
             first = self.first(self.dropout(self.embedding(tokens)), first, early)
         second = self.second(self.dropout(first[0]), second, clip if self.form == "factored" else None)
         return second[0], (*first, *second)
-
-
-class AttentionDecoder(Decoder):
-    """Two recurrent layers with attention between: the first says where to look, the second what to say.
-
-    The attention is a scaled product of the first layer's output with a key of each place, over the grids of all
-    frames at once, so that a word can come from any frame.
-
-    Args:
-        features: F.
-        vocabulary: V.
-        embedding: width of the word vectors.
-        hidden: H.
-        cell: ``lstm`` or ``gru``.
-        dropout: see `Decoder`.
-        places: P, where the network is to know the places of the grid apart; 0 where it need not.
-        pooled: attend to the mean of the frames instead of to each of them: the trace of what moves.
-        spread: see `Decoder`.
-    """
-
-    def __init__(
-        self,
-        features: int,
-        vocabulary: int,
-        *,
-        embedding: int = 512,
-        hidden: int = 512,
-        cell: CellName = "lstm",
-        dropout: float = 0.3,
-        places: int = 0,
-        pooled: bool = False,
-        spread: float = 0.08,
-    ) -> None:
-        super().__init__(vocabulary, embedding, hidden, cell=cell, dropout=dropout, spread=spread)
-        self.places, self.pooled = places, pooled
-        self.project = nn.Linear(features, hidden)
-        if places:
-            self.where = nn.Parameter(torch.randn(places, hidden) * 0.02)
-        self.key = nn.Linear(hidden, hidden, bias=False)
-        self.first = cell_of(cell, embedding + hidden, hidden)
-        self.second = cell_of(cell, 2 * hidden, hidden)
-        self.from_clip = nn.Linear(hidden, self.first.factor * hidden, bias=False)
-
-    def remember(self, features: Tensor, counts: Tensor) -> Memory:
-        """Values (B, H, T·P), keys (B, T·P, H), what is added to the scores (B, 1, T·P), the clip's share in the gates.
-
-        Values lie transposed: ONNX Runtime multiplies few rows with a transposed matrix in three quarters of the time.
-        """
-        if self.pooled:
-            features, counts = mean_over_frames(features, counts).unsqueeze(1), torch.ones_like(counts)
-        values = self.project(self.dropout(features))
-        if self.places:
-            values = values + self.where
-        values = self.dropout(values.relu())  # (B, T, P, H)
-        mean = mean_over_frames(values, counts).mean(dim=1)  # (B, H)
-        counted = frames_that_count(counts, features.shape[1], features.dtype)  # (B, T)
-        absent = ((1 - counted) * FAR_BELOW).unsqueeze(2).expand(values.shape[:3])  # (B, T, P)
-        values = values.flatten(1, 2)
-        return (
-            values.transpose(1, 2),
-            self.key(values) / math.sqrt(self.hidden),
-            absent.flatten(1).unsqueeze(1),
-            (self.from_clip(mean).unsqueeze(1)),
-        )
-
-    @property
-    def attends(self) -> bool:
-        """It does."""
-        return True
-
-    def attend(self, query: Tensor, memory: Memory) -> Tensor:
-        """Where to look: (B, R, H) -> (B, R, T·P), rows summing to one."""
-        _, keys, absent, _ = memory
-        return (query @ keys.transpose(1, 2) + absent).softmax(dim=-1)
-
-    def advance(
-        self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()
-    ) -> tuple[Tensor, State]:
-        """See `Decoder.advance`."""
-        hidden, _, state = self.look(tokens, state, memory, tables)
-        return hidden, state
-
-    def look(
-        self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()
-    ) -> tuple[Tensor, Tensor, State]:
-        """As `advance`, with the attention (B, R, T·P) of the step in the middle."""
-        values, _, _, clip = memory
-        first, second = self._split(state)
-        if tables:
-            ((shares, rest),) = tables
-            first = self.first(second[0], first, F.embedding(tokens, shares) + clip, rest)
-        else:
-            words = self.dropout(self.embedding(tokens))
-            first = self.first(torch.cat([words, second[0]], dim=-1), first, clip)
-        where = self.attend(first[0], memory)
-        seen = where @ values.transpose(1, 2)  # (B, R, H)
-        second = self.second(torch.cat([seen, first[0]], dim=-1), second)
-        return second[0], where, (*first, *second)

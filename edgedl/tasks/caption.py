@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edgedl.tasks import AnyPath
     from runtime.bundle import Bundle
 
-DECODERS = ("attention", "mean-pool", "mean-pool-paper")
+DECODERS = ("spatial", "attention", "mean-pool", "mean-pool-paper")
 
 
 class CaptionTask:

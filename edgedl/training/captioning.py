@@ -59,7 +59,8 @@ class CaptionOptions:
             from 0 linearly with the epochs.
         self_critical: How many of the last epochs learn from their own samples' CIDEr-D instead of from the captions.
         samples: Captions that are sampled for each clip in self-critical learning.
-        self_critical_dropout: The decoder's dropout in self-critical learning.
+        self_critical_dropout: Dropout of what is remembered of a clip in self-critical learning, where nothing else is
+            dropped: samples are drawn and scored by the same memory.
     """
 
     label_smoothing: float = 0.1
@@ -110,7 +111,9 @@ class CaptionLearning:
         progress = float(batch["progress"])
         if self.options.self_critical and round(progress * self.epochs) >= self.epochs - self.options.self_critical:
             with dropout_of(network, self.options.self_critical_dropout):
-                return self._self_critical(network, remembered(network, batch), batch)
+                memory = remembered(network, batch)
+            with dropout_of(network, 0.0):
+                return self._self_critical(network, memory, batch)
         memory = remembered(network, batch)
         targets = batch["targets"]
         before = shifted(batch["words"])
@@ -152,8 +155,8 @@ class CaptionLearning:
         Luo 2020, "A better variant of self-critical sequence training": the other samples are the baseline. The end
         counts as a word of the reward, or captions that break off would pay.
 
-        The log-probabilities are those by which the words were drawn, dropout included: a sample from another
-        distribution than the one that is changed would leave the loss without a lower bound.
+        The log-probabilities are those by which the words were drawn: a sample from another distribution than the one
+        that is changed would leave the loss without a lower bound.
         """
         if self.reward is None:
             raise InputError("self-critical learning needs the training captions as its reward")
@@ -198,18 +201,21 @@ def shifted(targets: Tensor) -> Tensor:
 
 
 def spoken(decoder: Decoder, memory: Memory, before: Tensor, there: Tensor, own: float) -> tuple[Tensor, Tensor]:
-    """What a decoder makes of captions, word by word.
+    """What a decoder makes of captions: all words at once where it can, else word by word.
 
     Args:
         decoder: any.
         memory: of B clips.
         before: (B, R, L), the word before each word.
-        there: (B, R, L), whether a caption has such a word; only those are worked on.
+        there: (B, R, L), whether a caption has such a word, the first ones of each; only those are worked on.
         own: share of the words before that are replaced by what the decoder draws itself.
 
     Returns:
         Logits (N, V) of the N words that are there, and where each stands in (B·R·L).
     """
+    if decoder.at_once and own == 0:
+        read_at_once, where = decoder.captions(before, there.sum(dim=2), memory)
+        return decoder.logits(read_at_once), where
     length = before.shape[2]
     words, there = before.flatten(0, 1), there.flatten(0, 1)
     lines = _Lines.of(decoder, memory, before.shape[1])
@@ -236,7 +242,7 @@ def spoken(decoder: Decoder, memory: Memory, before: Tensor, there: Tensor, own:
 
 
 def sampled(network: CaptionNetwork, memory: Memory, rows: int, max_length: int) -> tuple[Tensor, Tensor]:
-    """Captions drawn word by word.
+    """Captions drawn word by word, by a decoder without dropout.
 
     Returns:
         The words (B, R, L) int64, `END` included, then `ABSENT`; and -log of the probability by which each was drawn
@@ -245,6 +251,11 @@ def sampled(network: CaptionNetwork, memory: Memory, rows: int, max_length: int)
         validation loss rose from 2.9 to 525 nats within four epochs.
     """
     decoder, clips = network.decoder, memory[0].shape[0]
+    if decoder.at_once:
+        said = _drawn(decoder, memory, rows, max_length)
+        logits, places = spoken(decoder, memory, shifted(said), said != ABSENT, 0.0)
+        costs = F.cross_entropy(without_unknown(logits.float()), said.flatten()[places], reduction="none")
+        return said, costs.new_zeros(said.numel()).index_copy(0, places, costs).view_as(said)
     lines = _Lines.of(decoder, memory, rows)
     tokens = torch.full((clips * rows, 1), END, device=memory[0].device)
     alive = torch.ones_like(tokens.squeeze(1), dtype=torch.bool)
@@ -266,6 +277,28 @@ def sampled(network: CaptionNetwork, memory: Memory, rows: int, max_length: int)
         if kept is not None:
             alive, tokens = alive[kept], tokens[kept]
     return torch.stack(drawn, dim=1).reshape(clips, rows, -1), torch.stack(nats, dim=1).reshape(clips, rows, -1)
+
+
+@torch.no_grad()
+def _drawn(decoder: Decoder, memory: Memory, rows: int, max_length: int) -> Tensor:
+    """The words of `sampled`, with what depends on weights alone multiplied beforehand, as in a search."""
+    clips = memory[0].shape[0]
+    memory = tuple(part.detach() for part in memory)
+    matrix, bias = decoder.word_matrix()
+    tables = decoder.word_tables()
+    alive = torch.arange(clips * rows, device=memory[0].device)
+    tokens = torch.full_like(alive, END)
+    state = tuple(part.flatten(0, 1) for part in decoder.begin(memory, rows))
+    drawn: list[Tensor] = []
+    for _ in range(max_length):
+        hidden, state = decoder.advance_some(tokens, state, memory, tables, alive, rows)
+        tokens = drawn_from(without_unknown((hidden @ matrix + bias).float()))
+        drawn.append(torch.full((clips * rows,), ABSENT, device=alive.device).index_copy(0, alive, tokens))
+        on = (tokens != END).nonzero().squeeze(1)
+        if not len(on):
+            break
+        alive, tokens, state = alive[on], tokens[on], tuple(part[on] for part in state)
+    return torch.stack(drawn, dim=1).view(clips, rows, -1)
 
 
 @dataclass(slots=True)

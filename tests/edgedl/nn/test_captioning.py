@@ -3,14 +3,9 @@
 import pytest
 import torch
 
+from edgedl.nn.attention import AttendingDecoder, AttentionDecoder, SpatialDecoder
 from edgedl.nn.caption_network import CaptionNetwork
-from edgedl.nn.captioning import (
-    AttentionDecoder,
-    Decoder,
-    MeanPoolDecoder,
-    frames_that_count,
-    mean_over_frames,
-)
+from edgedl.nn.captioning import Decoder, MeanPoolDecoder, frames_that_count, mean_over_frames
 from edgedl.nn.strided import StridedEncoder
 
 F, V = 6, 11
@@ -20,6 +15,8 @@ KINDS = [
     pytest.param(lambda: MeanPoolDecoder(F, V, embedding=5, hidden=8, cell="gru", places=4), id="gru, places kept"),
     pytest.param(lambda: AttentionDecoder(F, V, embedding=5, hidden=8, places=4), id="attention"),
     pytest.param(lambda: AttentionDecoder(F, V, embedding=5, hidden=8, cell="gru"), id="attention, gru"),
+    pytest.param(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, places=4), id="spatial"),
+    pytest.param(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, cell="gru"), id="spatial, gru"),
 ]
 
 
@@ -89,15 +86,15 @@ def test_the_clip_matters(make: object) -> None:
 def test_mean_pooling_forgets_the_order_of_frames_and_attention_finds_the_frame() -> None:
     features, counts = torch.randn(1, 3, 4, F).double(), torch.tensor([3])
     tokens = torch.zeros(1, 1, 3, dtype=torch.int64)
-    for make in (lambda: MeanPoolDecoder(F, V, hidden=8), lambda: AttentionDecoder(F, V, hidden=8)):
-        decoder = lively(make)
+    for make in (MeanPoolDecoder, AttentionDecoder, SpatialDecoder):
+        decoder = lively(lambda make=make: make(F, V, hidden=8))
         backwards = decoder(features.flip(1), counts, tokens)
         torch.testing.assert_close(backwards, decoder(features, counts, tokens), rtol=0, atol=1e-12)
 
 
 def test_attention_sums_to_one_over_the_frames_that_count() -> None:
     decoder = lively(lambda: AttentionDecoder(F, V, hidden=8))
-    assert isinstance(decoder, AttentionDecoder)
+    assert isinstance(decoder, AttendingDecoder)
     memory = decoder.remember(torch.randn(2, 3, 4, F).double(), torch.tensor([1, 3]))
     where = decoder.attend(torch.randn(2, 2, 8).double(), memory)
     torch.testing.assert_close(where.sum(dim=-1), torch.ones(2, 2).double())
@@ -106,10 +103,13 @@ def test_attention_sums_to_one_over_the_frames_that_count() -> None:
 
 @pytest.mark.parametrize("pooled", [False, True], ids=["frames", "mean of frames"])
 @pytest.mark.parametrize("beam", [1, 3])
-def test_the_attention_of_a_caption_is_that_of_its_search(beam: int, pooled: bool) -> None:
+@pytest.mark.parametrize("kind", [AttentionDecoder, SpatialDecoder])
+def test_the_attention_of_a_caption_is_that_of_its_search(
+    kind: type[AttendingDecoder], beam: int, pooled: bool
+) -> None:
     """Replaying a caption gives its search's score, so the shares are those by which its words were chosen."""
-    decoder = lively(lambda: AttentionDecoder(F, V, hidden=8, pooled=pooled))
-    assert isinstance(decoder, AttentionDecoder)
+    decoder = lively(lambda: kind(F, V, hidden=8, pooled=pooled))
+    assert isinstance(decoder, AttendingDecoder)
     network = CaptionNetwork(StridedEncoder(3), decoder, beam=beam, max_length=6, length_penalty=0.0).eval()
     memory = decoder.remember(torch.randn(2, 3, 4, F).double(), torch.tensor([3, 2]))
     seen: list[torch.Tensor] = []
@@ -157,3 +157,11 @@ def test_the_word_matrix_is_readout_and_word_vectors_in_one(make: object) -> Non
     hidden = torch.randn(3, 2, 8).double()
     matrix, bias = decoder.word_matrix()
     torch.testing.assert_close(hidden @ matrix + bias, decoder.logits(hidden), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [AttentionDecoder, SpatialDecoder])
+def test_dropout_takes_the_same_channels_at_all_places_of_a_clip(kind: type[AttendingDecoder]) -> None:
+    decoder = kind(F, V, hidden=8, dropout=0.5).train()
+    values = decoder.remember(torch.ones(40, 2, 4, F), torch.full((40,), 2))[0]
+    torch.testing.assert_close(values, values[:, :, :1].expand_as(values), msg="alike places stay alike")
+    assert len({tuple(row) for row in values[:, :, 0].tolist()}) > 30, "clips drop channels of their own"

@@ -7,13 +7,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from edgedl.nn.captioning import AttentionDecoder, Decoder, MeanPoolDecoder
+from edgedl.nn.attention import AttentionDecoder, SpatialDecoder
+from edgedl.nn.captioning import Decoder, MeanPoolDecoder
 from edgedl.nn.decoder_ensemble import DecoderEnsemble
 
 F, V = 6, 11
 
 KINDS = {
     "attention": lambda: AttentionDecoder(F, V, embedding=5, hidden=8),
+    "spatial": lambda: SpatialDecoder(F, V, embedding=5, hidden=8),
     "mean": lambda: MeanPoolDecoder(F, V, embedding=5, hidden=8, cell="gru"),
 }
 

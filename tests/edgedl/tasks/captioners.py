@@ -9,13 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgedl.nn.attention import AttendingDecoder, AttentionDecoder, SpatialDecoder
 from edgedl.nn.caption_network import CaptionNetwork
-from edgedl.nn.captioning import AttentionDecoder, Decoder, MeanPoolDecoder
+from edgedl.nn.captioning import Decoder, MeanPoolDecoder
 from runtime.vocabulary import Vocabulary
 
 _SPOKEN = "a the man dog boy ball runs plays with on in red blue grass field small big"
 WORDS = ("</s>", "<unk>", *_SPOKEN.split())
 VOCABULARY = Vocabulary(WORDS)
+
+ATTENDING: dict[str, type[AttendingDecoder]] = {"attention": AttentionDecoder, "spatial": SpatialDecoder}
 
 
 class SmallEncoder(nn.Module):
@@ -34,12 +37,12 @@ class SmallEncoder(nn.Module):
 
 def captioner(kind: str = "mean", *, beam: int = 3) -> CaptionNetwork:
     """The same network for the same arguments; at most eight words."""
-    seed, end = (10, 2.0) if kind == "attention" else (14, 2.5)
+    seed, end = {"attention": (10, 2.0), "spatial": (10, 2.0), "mean": (14, 2.5)}[kind]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         decoder: Decoder
-        if kind == "attention":
-            decoder = AttentionDecoder(SmallEncoder.features, len(WORDS), embedding=10, hidden=16, places=16)
+        if kind in ATTENDING:
+            decoder = ATTENDING[kind](SmallEncoder.features, len(WORDS), embedding=10, hidden=16, places=16)
         else:
             decoder = MeanPoolDecoder(SmallEncoder.features, len(WORDS), embedding=10, hidden=16)
         network = CaptionNetwork(SmallEncoder(), decoder, beam=beam, max_length=8)
@@ -48,7 +51,7 @@ def captioner(kind: str = "mean", *, beam: int = 3) -> CaptionNetwork:
             if parameter.ndim > 1:
                 parameter *= 3
         decoder.embedding.weight *= 8
-        if isinstance(decoder, AttentionDecoder):
+        if isinstance(decoder, AttendingDecoder):
             decoder.where *= 20
         decoder.word_bias[0] = end
     return network.eval()

@@ -130,7 +130,9 @@ def by_plain_search(network: CaptionNetwork, clips: np.ndarray, counts: np.ndarr
 
 
 @pytest.mark.parametrize(
-    ("kind", "beam"), [("mean", 3), ("mean", 1), ("attention", 5)], ids=["beam 3", "greedy", "attention, beam 5"]
+    ("kind", "beam"),
+    [("mean", 3), ("mean", 1), ("attention", 5), ("spatial", 3), ("spatial", 1)],
+    ids=["beam 3", "greedy", "attention, beam 5", "spatial, beam 3", "spatial, greedy"],
 )
 def test_every_token_is_that_of_a_plain_search(bundle: Bundle, network: CaptionNetwork, kind: str, beam: int) -> None:
     if (kind, beam) == ("mean", 3):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from edgedl.nn.attention import AttentionDecoder
 from edgedl.nn.caption_network import CaptionNetwork
-from edgedl.nn.captioning import AttentionDecoder
 from edgedl.nn.strided import StridedEncoder
 from edgedl.tasks.caption_plot import look
 from runtime.errors import InputError

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from edgedl.cli import main
-from edgedl.nn.captioning import AttentionDecoder, MeanPoolDecoder
+from edgedl.nn.attention import AttentionDecoder, SpatialDecoder
+from edgedl.nn.captioning import MeanPoolDecoder
 from edgedl.nn.efficientnet_lite import EfficientNetLite0
 from edgedl.nn.strided import StridedEncoder
 from edgedl.tasks import caption_digits, caption_training
@@ -144,11 +145,12 @@ def test_frames_in_memory_have_a_limit(capsys, tmp_path, flickr, monkeypatch):
 
 
 @pytest.mark.parametrize("recipe", [photo_recipe(), embedded_recipe()], ids=["photos", "digits"])
-@pytest.mark.parametrize("kind", ["attention", "mean-pool", "mean-pool-paper"])
+@pytest.mark.parametrize("kind", ["spatial", "attention", "mean-pool", "mean-pool-paper"])
 def test_every_decoder_fits_every_encoder(recipe, kind):
     small = {"hidden": 8, "embedding": 8, "places": recipe.places.get(kind, 0), "vocabulary": ["</s>", "<unk>", "a"]}
     network = network_of({**recipe.network, **small, "decoder": kind})
-    assert isinstance(network.decoder, AttentionDecoder if kind == "attention" else MeanPoolDecoder)
+    classes = {"spatial": SpatialDecoder, "attention": AttentionDecoder}
+    assert isinstance(network.decoder, classes.get(kind, MeanPoolDecoder))
     clips = torch.zeros(1, 2, network.size, network.size, 3, dtype=torch.uint8)
     with torch.no_grad():
         tokens, _, _ = network.eval()(clips, torch.tensor([2]))
