@@ -37,8 +37,8 @@ class AttendingDecoder(Decoder):
         embedding: width of the word vectors.
         hidden: H.
         cell: ``lstm`` or ``gru``.
-        dropout: see `Decoder`; of features and values whole channels, the same at all places of a clip (Tompson et al.
-            2015), because what is dropped at one place could be read off its neighbours.
+        dropout: see `Decoder`.
+        memory_dropout: see `Decoder`.
         places: P, where the network is to know the places of the grid apart; 0 where it need not.
         pooled: attend to the mean of the frames instead of to each of them: the trace of what moves.
         spread: see `Decoder`.
@@ -56,12 +56,22 @@ class AttendingDecoder(Decoder):
         hidden: int = 512,
         cell: CellName = "lstm",
         dropout: float = 0.3,
+        memory_dropout: float = 0.0,
         places: int = 0,
         pooled: bool = False,
         spread: float = 0.08,
         layers: int = 2,
     ) -> None:
-        super().__init__(vocabulary, embedding, hidden, cell=cell, dropout=dropout, spread=spread, layers=layers)
+        super().__init__(
+            vocabulary,
+            embedding,
+            hidden,
+            cell=cell,
+            dropout=dropout,
+            memory_dropout=memory_dropout,
+            spread=spread,
+            layers=layers,
+        )
         self.places, self.pooled = places, pooled
         self.project = nn.Linear(features, hidden)
         if places:
@@ -92,9 +102,9 @@ class AttendingDecoder(Decoder):
 
     def _without_channels(self, values: Tensor) -> Tensor:
         """Dropout of whole channels of (B, T, P, …)."""
-        if not (self.dropout.training and self.dropout.p):
+        if not (self.memory_dropout.training and self.memory_dropout.p):
             return values
-        kept: Tensor = self.dropout(values.new_ones(values.shape[0], 1, 1, values.shape[3]))
+        kept: Tensor = self.memory_dropout(values.new_ones(values.shape[0], 1, 1, values.shape[3]))
         return values * kept
 
     @property

@@ -43,7 +43,10 @@ class Decoder(nn.Module):
         hidden: H.
         layers: recurrent layers with a state.
         cell: ``lstm`` or ``gru``.
-        dropout: share of word vectors, features and readout that is dropped while training.
+        dropout: share of word vectors and readout that is dropped while training.
+        memory_dropout: share of the channels of features, and of what is made of them, that is dropped while training:
+            the same for all frames and places of a clip (Tompson et al. 2015), because what is dropped at one place
+            could be read off its neighbours.
         spread: bounds of the word vectors at the beginning; the author's network had 0.08.
     """
 
@@ -57,6 +60,7 @@ class Decoder(nn.Module):
         *,
         cell: CellName,
         dropout: float,
+        memory_dropout: float = 0.0,
         layers: int = 2,
         spread: float = 0.08,
     ) -> None:
@@ -64,7 +68,7 @@ class Decoder(nn.Module):
         self.words, self.hidden, self.layers, self.cell = vocabulary, hidden, layers, cell
         self.embedding = nn.Embedding(vocabulary, embedding)
         nn.init.uniform_(self.embedding.weight, -spread, spread)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.memory_dropout = nn.Dropout(dropout), nn.Dropout(memory_dropout)
         self.readout = nn.Linear(hidden, embedding)
         self.word_bias = nn.Parameter(torch.zeros(vocabulary))
 
@@ -200,6 +204,7 @@ class MeanPoolDecoder(Decoder):
         form: ``factored``: the mean enters the second layer, as in the author's code by default; ``paper``: the first.
         cell: ``lstm`` or ``gru``.
         dropout: see `Decoder`.
+        memory_dropout: see `Decoder`.
         places: 0 pools over the grid as well; P keeps its places apart, for what is told by where things are.
         spread: see `Decoder`.
     """
@@ -214,10 +219,13 @@ class MeanPoolDecoder(Decoder):
         form: Form = "factored",
         cell: CellName = "lstm",
         dropout: float = 0.3,
+        memory_dropout: float = 0.3,
         places: int = 0,
         spread: float = 0.08,
     ) -> None:
-        super().__init__(vocabulary, embedding, hidden, cell=cell, dropout=dropout, spread=spread)
+        super().__init__(
+            vocabulary, embedding, hidden, cell=cell, dropout=dropout, memory_dropout=memory_dropout, spread=spread
+        )
         self.form, self.places = form, places
         self.project = nn.Linear(features * max(places, 1), hidden)
         self.first = cell_of(cell, embedding, hidden)
@@ -229,7 +237,7 @@ class MeanPoolDecoder(Decoder):
         if not self.places:
             features = features.mean(dim=2, keepdim=True)  # the grid before the frames: less to multiply
         mean = mean_over_frames(features, counts).flatten(1)  # (B, P·F) or (B, F)
-        clip = self.dropout(self.project(self.dropout(mean)).relu())
+        clip = self.memory_dropout(self.project(self.memory_dropout(mean)).relu())
         return (self.from_clip(clip).unsqueeze(1),)
 
     def advance(

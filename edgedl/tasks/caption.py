@@ -32,7 +32,8 @@ class CaptionTask:
         group.add_argument("--cell", choices=("lstm", "gru"), help="of the two recurrent layers")
         group.add_argument("--hidden", type=int, metavar="N", help="units of a recurrent layer")
         group.add_argument("--embedding", type=int, metavar="N", help="width of the word vectors")
-        group.add_argument("--dropout", type=float, metavar="SHARE", help="of words, features and readout")
+        group.add_argument("--dropout", type=float, metavar="SHARE", help="of words and readout")
+        group.add_argument("--memory-dropout", type=float, metavar="SHARE", help="of features, whole channels")
         group.add_argument("--beam", type=int, metavar="K", help="hypotheses that the exported search follows")
         group.add_argument("--max-length", type=int, metavar="L", help="most words of a caption")
         group.add_argument("--frames", type=int, metavar="N", help="look at N frames of a clip, evenly spread")
@@ -47,7 +48,7 @@ class CaptionTask:
             "--self-critical", type=int, metavar="N", help="the last N epochs learn from their own samples' CIDEr-D"
         )
         group.add_argument("--samples", type=int, metavar="N", help="captions sampled of a clip for that")
-        group.add_argument("--self-critical-dropout", type=float, metavar="SHARE", help="in those epochs")
+        group.add_argument("--self-critical-dropout", type=float, metavar="SHARE", help="of features, in those epochs")
         group.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
         group.add_argument("--clips", type=int, metavar="N", help="how many embedded clips to learn from")
         group.add_argument(

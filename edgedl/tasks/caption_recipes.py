@@ -21,8 +21,8 @@ class Recipe:
         options: of the training.
         captions: of what is learnt.
         network: keys of the run's configuration, see `edgedl.tasks.caption_training.network_of`; among them ``frames``
-            and ``shorter`` as in `runtime.pipelines.caption.CaptionSettings`, and ``drawn``, frames of a clip in a
-            step where the encoder learns as well.
+            and ``shorter`` as in `runtime.pipelines.caption.CaptionSettings`; ``drawn``, frames of a clip in a step
+            where the encoder learns as well; and ``window``, see `edgedl.training.clip_batches.FeatureInputs`.
         places: of the encoder's grid that the decoders named here are to know apart.
         rows: captions of a clip in a batch.
         rarest: words that occur less often are unknown ones.
@@ -70,12 +70,14 @@ def photo_recipe() -> Recipe:
             "embedding": 384,
             "spread": 0.08,
             "dropout": 0.4,
+            "memory_dropout": 0.0,
             "beam": 3,
             "max_length": 20,
             "length_penalty": 0.7,
             "frames": {"kind": "even", "n": 8},
             "shorter": 448,
             "drawn": 4,
+            "window": 7,
         },
         places={},
         rows=5,
@@ -111,6 +113,7 @@ def embedded_recipe() -> Recipe:
             "embedding": 48,
             "spread": 0.5,
             "dropout": 0.0,
+            "memory_dropout": 0.0,
             "beam": 3,
             "max_length": 16,
             "length_penalty": 0.7,

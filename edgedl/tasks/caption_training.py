@@ -150,6 +150,7 @@ def network_of(config: Mapping[str, Any]) -> CaptionNetwork:
     encoder = _ENCODERS[config["encoder"]](config)
     features, words = int(encoder.features), len(config["vocabulary"])  # type: ignore[arg-type]  # a plain int attribute
     shape = {name: config[name] for name in ("embedding", "hidden", "spread", "cell", "dropout", "places")}
+    shape["memory_dropout"] = config.get("memory_dropout", 0.0)  # runs from before 2026-11-28 have none
     kind = config["decoder"]
     if kind not in DECODERS:
         raise InputError(f"unknown decoder {kind!r}; there is {', '.join(DECODERS)}")
@@ -240,8 +241,10 @@ def _check(args: Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     if args.frames is not None and args.every is not None:
         raise InputError("--frames spreads so many frames, --every takes one in so many; give one of them")
-    if args.dropout is not None and not 0 <= args.dropout < 1:
-        raise InputError(f"--dropout is a share from 0 to below 1, not {args.dropout}")
+    for name in ("dropout", "memory_dropout"):
+        share = getattr(args, name)
+        if share is not None and not 0 <= share < 1:
+            raise InputError(f"--{name.replace('_', '-')} is a share from 0 to below 1, not {share}")
 
 
 def _dataset(args: Namespace, seed: int) -> CaptionDataset | BouncingDigits:
@@ -300,7 +303,9 @@ def _inputs(
                 views=VIEWS if name == "train" and varied else VIEWS[:1],
                 pool=config["decoder"] not in _ATTENDING and not config["places"],
                 progress=Progress(f"features of {name}"),
-            )
+            ),
+            # Where the places are to be known apart, they have to stay where they are.
+            window=config.get("window") if name == "train" and varied and not config["places"] else None,
         )
         for name, part in parts.items()
     }
@@ -350,7 +355,7 @@ def _config(
 ) -> dict[str, Any]:
     """Everything needed to build the network again and to say where it came from; the vocabulary follows."""
     shape = dict(recipe.network)
-    for name in ("decoder", "cell", "hidden", "embedding", "dropout", "beam", "max_length"):
+    for name in ("decoder", "cell", "hidden", "embedding", "dropout", "memory_dropout", "beam", "max_length"):
         if getattr(args, name) is not None:
             shape[name] = getattr(args, name)
     if args.frames is not None:

@@ -110,10 +110,8 @@ class CaptionLearning:
         assert isinstance(network, CaptionNetwork)  # noqa: S101 - narrows the type
         progress = float(batch["progress"])
         if self.options.self_critical and round(progress * self.epochs) >= self.epochs - self.options.self_critical:
-            with dropout_of(network, self.options.self_critical_dropout):
-                memory = remembered(network, batch)
-            with dropout_of(network, 0.0):
-                return self._self_critical(network, memory, batch)
+            with sampling(network, self.options.self_critical_dropout):
+                return self._self_critical(network, remembered(network, batch), batch)
         memory = remembered(network, batch)
         targets = batch["targets"]
         before = shifted(batch["words"])
@@ -171,9 +169,12 @@ class CaptionLearning:
 
 
 @contextmanager
-def dropout_of(network: CaptionNetwork, rate: float) -> Iterator[None]:
-    """Evaluation mode for a while, but for the decoder's dropout, which has another rate; gradients flow as before."""
-    training, dropout = network.training, network.decoder.dropout
+def sampling(network: CaptionNetwork, rate: float) -> Iterator[None]:
+    """Evaluation mode for a while, but for the dropout of what is remembered, which has another rate.
+
+    Gradients flow as before.
+    """
+    training, dropout = network.training, network.decoder.memory_dropout
     usual = dropout.p
     network.eval()
     dropout.p = rate

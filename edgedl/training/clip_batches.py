@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgedl.data.clip_features import ClipFeatures
+from edgedl.data.feature_files import Features
 from edgedl.training.batches import batch_count, rows_of_epoch
 from edgedl.training.captioning import ABSENT
 from runtime.errors import InputError
@@ -34,10 +36,12 @@ class FeatureInputs:
 
     Args:
         features: of some data set; training takes one of their views by chance.
+        window: training sees a rectangle of each frame's square grid, at least so many places wide and high; None: all.
+            Where a photo is cut otherwise each time, its words are less easily learnt by heart.
     """
 
-    def __init__(self, features: ClipFeatures) -> None:
-        self.features = features
+    def __init__(self, features: ClipFeatures, window: int | None = None) -> None:
+        self.features, self.window = features, window
 
     def __len__(self) -> int:
         return len(self.features)
@@ -45,7 +49,20 @@ class FeatureInputs:
     def take(self, clips: NDArray[np.int64], chance: np.random.Generator | None) -> dict[str, Tensor]:
         """See `ClipInputs`: ``features`` (B, T, P, F) float16."""
         features, counts = self.features.take(clips, chance)
+        if chance is not None and self.window is not None:
+            features = windows(features, self.window, chance)
         return {"features": torch.from_numpy(features), "counts": torch.from_numpy(counts)}
+
+
+def windows(features: Features, least: int, chance: np.random.Generator) -> Features:
+    """Rectangles of the grids of a batch, of one size, each clip's somewhere else: (B, T, g², F) -> (B, T, h·w, F)."""
+    clips, frames, places, width = features.shape
+    side = math.isqrt(places)
+    grids = features.reshape(clips, frames, side, side, width)
+    height, breadth = (int(n) for n in chance.integers(min(least, side), side + 1, size=2))
+    corners = chance.integers([side - height + 1, side - breadth + 1], size=(clips, 2)).tolist()
+    seen = [grids[clip, :, top : top + height, left : left + breadth] for clip, (top, left) in enumerate(corners)]
+    return np.stack(seen).reshape(clips, frames, height * breadth, width)
 
 
 class PixelInputs:

@@ -161,7 +161,7 @@ def test_the_word_matrix_is_readout_and_word_vectors_in_one(make: object) -> Non
 
 @pytest.mark.parametrize("kind", [AttentionDecoder, SpatialDecoder])
 def test_dropout_takes_the_same_channels_at_all_places_of_a_clip(kind: type[AttendingDecoder]) -> None:
-    decoder = kind(F, V, hidden=8, dropout=0.5).train()
+    decoder = kind(F, V, hidden=8, memory_dropout=0.5).train()
     values = decoder.remember(torch.ones(40, 2, 4, F), torch.full((40,), 2))[0]
     torch.testing.assert_close(values, values[:, :, :1].expand_as(values), msg="alike places stay alike")
     assert len({tuple(row) for row in values[:, :, 0].tolist()}) > 30, "clips drop channels of their own"

@@ -20,6 +20,7 @@ CONFIG: dict[str, Any] = {
     "embedding": 10,
     "spread": 0.08,
     "dropout": 0.3,
+    "memory_dropout": 0.0,
     "beam": 3,
     "max_length": 8,
     "length_penalty": 0.7,

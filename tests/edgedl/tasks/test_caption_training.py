@@ -97,6 +97,7 @@ def test_a_run_is_resumed_with_what_it_was_begun_with(capsys, tmp_path, words, s
         ("--hidden 0", "--hidden must be at least 1"),
         ("--max-length 0", "--max-length must be at least 1"),
         ("--dropout 1", "share from 0 to below 1"),
+        ("--memory-dropout -0.1", "--memory-dropout is a share from 0 to below 1"),
         ("--label-smoothing 1", "label_smoothing is a share"),
         ("--samples 1", "at least 2 samples"),
         ("--data DATA --clips 9", "does not go together with --data"),

@@ -295,7 +295,7 @@ def test_samples_are_drawn_from_the_distribution_that_is_changed(network, batch,
     """Else its loss has no bound: what a word cost is its share in the very logits that it was drawn from."""
     torch.manual_seed(0)
     shaky = copy.deepcopy(network).train()
-    shaky.decoder.dropout.p = 0.25
+    shaky.decoder.dropout.p, shaky.decoder.memory_dropout.p = 0.25, 0.15
     seen: list[Tensor] = []
     draws: list[Tensor] = []
     original = captioning.drawn_from
@@ -309,7 +309,7 @@ def test_samples_are_drawn_from_the_distribution_that_is_changed(network, batch,
     plan = learning(options, reward=Stub(lambda line, index: len(line)))
     plan.loss(shaky, batch)
     assert shaky.training, "it goes on as it was"
-    assert shaky.decoder.dropout.p == 0.25
+    assert (shaky.decoder.dropout.p, shaky.decoder.memory_dropout.p) == (0.25, 0.15)
     first = seen[0].double().log_softmax(dim=-1).gather(-1, draws[0].unsqueeze(-1)).flatten()
     torch.testing.assert_close(costs[0][:, :, 0].flatten().double(), -first, rtol=1e-5, atol=1e-6)
     plain = network.decoder(batch["features"].float(), batch["counts"], torch.zeros(2, 1, 1, dtype=torch.int64))

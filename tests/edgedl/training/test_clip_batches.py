@@ -200,6 +200,30 @@ def test_features_are_padded_and_seen_both_ways_in_training_only(features):
     assert drawn == {1.0, -1.0}
 
 
+def test_training_sees_rectangles_of_the_grid_that_lie_elsewhere_in_each_clip():
+    """Features are the numbers of their places, so that it can be read off what was cut."""
+    grid = np.arange(25, dtype=np.float16).reshape(1, 25, 1)
+    inputs = FeatureInputs(ClipFeatures({"plain": np.tile(grid, (8, 1, 1))}, np.arange(0, 9, 2)), window=3)
+    assert inputs.take(np.arange(4), None)["features"].shape == (4, 2, 25, 1), "validation sees all of it"
+    chance = np.random.default_rng(0)
+    shapes, corners = set(), set()
+    for _ in range(200):
+        batch = inputs.take(np.arange(4), chance)["features"].squeeze(3).numpy().astype(int)
+        assert (batch[:, 0] == batch[:, 1]).all(), "a clip's frames are cut alike"
+        for places in batch[:, 0]:
+            rows, columns = np.unique(places // 5), np.unique(places % 5)
+            whole = [5 * row + column for row in range(rows[0], rows[-1] + 1) for column in columns]
+            assert places.tolist() == whole
+            assert columns.tolist() == list(range(columns[0], columns[-1] + 1))
+            shapes.add((len(rows), len(columns)))
+            corners.add((int(rows[0]), int(columns[0])))
+        assert len({len(places) for places in batch[:, 0]}) == 1
+    assert shapes == {(height, width) for height in (3, 4, 5) for width in (3, 4, 5)}
+    assert corners == {(top, left) for top in range(3) for left in range(3)}
+    pooled = FeatureInputs(ClipFeatures({"plain": grid[:, :1]}, np.array([0, 1])), window=3)
+    assert pooled.take(np.array([0]), chance)["features"].shape == (1, 1, 1, 1), "nothing is cut of one place"
+
+
 @pytest.fixture
 def pixels() -> tuple[np.ndarray, np.ndarray]:
     """Three clips of 1, 10 and 6 frames of 2 × 2 pixels; the left half has the frame's number, the right 100 more."""
