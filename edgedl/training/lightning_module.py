@@ -172,7 +172,11 @@ class TaskModule(pl.LightningModule):
         )
         total = options.epochs * per_epoch
         schedule = Schedule(
-            options.schedule, total, warmup=round(options.warmup * per_epoch), settle=options.settle * per_epoch
+            options.schedule,
+            total,
+            warmup=round(options.warmup * per_epoch),
+            settle=options.settle * per_epoch,
+            settle_start=options.settle_lr,
         )
         # A plain function, because LambdaLR would save the attributes of anything else, and there are none to save.
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule(step))

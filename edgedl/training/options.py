@@ -34,9 +34,10 @@ class TrainOptions:
         clip: Largest norm of the gradient; None does not clip.
         augmentation: None trains on the samples as they are.
         settle: How many of the last epochs see gentler augmentation, after the schedule has ended, on a learning rate
-            that falls from a fifth of ``lr`` to 0: strong augmentation regularises, but its samples are not those of
+            that falls from a part of ``lr`` to 0: strong augmentation regularises, but its samples are not those of
             life (He et al. 2019, "Data augmentation revisited"). 0 turns it off.
         settle_augmentation: What they see.
+        settle_lr: The learning rate that they start on, as a multiple of ``lr``.
         max_minutes: Time limit. No epoch is begun that would not end in time; one under way is cut short.
         threads: Threads of each process; None leaves torch's choice.
         device: ``cpu``, ``gpu`` or ``auto``, which takes a GPU where there is one.
@@ -70,6 +71,7 @@ class TrainOptions:
     augmentation: Augmentation | None = None
     settle: int = 0
     settle_augmentation: Augmentation | None = None
+    settle_lr: float = 0.2
     max_minutes: float | None = None
     threads: int | None = None
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -86,7 +88,7 @@ class TrainOptions:
         for name in ("epochs", "batch_size", "devices", "num_nodes"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("lr", "head_lr"):
+        for name in ("lr", "head_lr", "settle_lr"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be above 0, not {getattr(self, name)}")
         for name in ("weight_decay", "l2", "l1", "warmup"):

@@ -26,6 +26,7 @@ GIVEN = [
     ("--l1 1e-4", "l1", 1e-4),
     ("--warmup 0.5", "warmup", 0.5),
     ("--settle 1", "settle", 1),
+    ("--settle-lr 0.1", "settle_lr", 0.1),
     ("--ema 0", "ema", 0.0),
     ("--patience 2", "patience", 2),
     ("--clip 1", "clip", 1.0),
