@@ -117,6 +117,11 @@ class AttendingDecoder(Decoder):
         _, keys, absent, _ = memory
         return (query @ keys.transpose(1, 2) + absent).softmax(dim=-1)
 
+    def seen(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """The mean of the values at where is looked, (B, R, H) -> (B, R, H), and the shares of `attend`."""
+        where = self.attend(query, memory)
+        return where @ memory[0].transpose(1, 2), where
+
     def advance(
         self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()
     ) -> tuple[Tensor, State]:
@@ -139,7 +144,7 @@ class AttentionDecoder(AttendingDecoder):
         self, tokens: Tensor, state: State, memory: Memory, tables: tuple[Table, ...] = ()
     ) -> tuple[Tensor, Tensor, State]:
         """As `advance`, with the attention (B, R, T·P) of the step in the middle."""
-        values, _, _, clip = memory
+        clip = memory[3]
         first, second = self._split(state)
         if tables:
             ((shares, rest),) = tables
@@ -147,8 +152,7 @@ class AttentionDecoder(AttendingDecoder):
         else:
             words = self.dropout(self.embedding(tokens))
             first = self.first(torch.cat([words, second[0]], dim=-1), first, clip)
-        where = self.attend(first[0], memory)
-        seen = where @ values.transpose(1, 2)  # (B, R, H)
+        seen, where = self.seen(first[0], memory)
         second = self.second(torch.cat([seen, first[0]], dim=-1), second)
         return second[0], where, (*first, *second)
 
@@ -172,8 +176,8 @@ class SpatialDecoder(AttendingDecoder):
             state = self.first(None, state, F.embedding(tokens, shares) + clip, rest)
         else:
             state = self.first(self.dropout(self.embedding(tokens)), state, clip)
-        hidden, where = self._joined(state[0], memory)
-        return hidden, where, state
+        seen, where = self.seen(state[0], memory)
+        return self._joined(seen, state[0]), where, state
 
     @property
     def at_once(self) -> bool:
@@ -209,11 +213,10 @@ class SpatialDecoder(AttendingDecoder):
         What a clip remembers is multiplied once for all its rows, so those that are not there are zeros for a moment.
         """
         whole = hidden.new_zeros(shape[0] * shape[1], self.hidden).index_copy(0, places, hidden)
-        read, _ = self._joined(whole.view(*shape, self.hidden), memory)
-        return read.flatten(0, 1).index_select(0, places)
+        seen, _ = self.seen(whole.view(*shape, self.hidden), memory)
+        return self._joined(seen.flatten(0, 1).index_select(0, places), hidden)
 
-    def _joined(self, hidden: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
-        """What is read out (B, R, H) of hidden states (B, R, H), and where was looked (B, R, T·P)."""
-        where = self.attend(hidden, memory)
-        seen = where @ memory[0].transpose(1, 2)  # (B, R, H)
-        return self.join(torch.cat([seen, hidden], dim=-1)).tanh(), where
+    def _joined(self, seen: Tensor, hidden: Tensor) -> Tensor:
+        """What is read out of what was seen (…, H) and of hidden states (…, H)."""
+        read: Tensor = self.join(torch.cat([seen, hidden], dim=-1)).tanh()
+        return read

@@ -28,8 +28,12 @@ class CaptionTask:
 
         group = parser.add_argument_group("captions")
         group.add_argument("--fine-tune", action="store_true", help="let the published encoder learn as well")
-        group.add_argument("--decoder", choices=DECODERS, help="how frames become words")
-        group.add_argument("--cell", choices=("lstm", "gru"), help="of the two recurrent layers")
+        group.add_argument(
+            "--decoder",
+            choices=DECODERS,
+            help="attention behind one recurrent layer (spatial) or between two, or one of two forms of mean pooling",
+        )
+        group.add_argument("--cell", choices=("lstm", "gru"), help="of the recurrent layers")
         group.add_argument("--hidden", type=int, metavar="N", help="units of a recurrent layer")
         group.add_argument("--embedding", type=int, metavar="N", help="width of the word vectors")
         group.add_argument("--dropout", type=float, metavar="SHARE", help="of words and readout")

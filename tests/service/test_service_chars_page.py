@@ -90,7 +90,7 @@ def expected(writer: Writer, prompt: str, **options: Any) -> str:
 
 
 def test_the_text_grows_as_it_is_written(page: Page, writer: Writer) -> None:
-    writer.pause = 0.02
+    writer.pause = 0.05  # three seconds: a busy browser answers a few times at least
     options = {"length": 60, "temperature": 1.5, "top_k": 3, "seed": 7}
     page.set(prompt="ab a", **options)
     page.find("#write").click()

@@ -33,6 +33,7 @@ from runtime.errors import EdgedlError
 class Slow(FakePipeline):
     def predict(self, source, *, distribution: bool = False, limit: int = 8):
         if source.shape[0] == 61:
+            print("at work", flush=True)
             time.sleep(1.0)
         return super().predict(source, distribution=distribution, limit=limit)
 
@@ -205,7 +206,7 @@ def test_sigterm_lets_a_running_request_finish() -> None:
     with running() as server:
         connection = server.connect()
         connection.request("POST", "/v1/age", encoded(height=61), {"Content-Type": "image/png"})
-        time.sleep(0.4)  # the request is in the pipeline now, for another 0.6 s
+        assert server.process.stdout.readline() == "at work\n", "the request is in the pipeline, for another second"
         server.process.terminate()
         response = connection.getresponse()
         assert response.status == 200
