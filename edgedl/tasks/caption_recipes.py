@@ -41,8 +41,9 @@ class Recipe:
 def photo_recipe() -> Recipe:
     """From the features of the published encoder, on some thousand photos or videos with five captions each.
 
-    On Flickr8k 54 minutes on one core of two, the other at the same work: CIDEr-D .55 of greedy captions on the
-    development photos, .559 by two such captioners together with beam 3 (docs/decisions.md).
+    On Flickr8k the first 18 epochs took 57 minutes on one core of two without AVX-512, the other at the same work:
+    CIDEr-D .559 and .569 of greedy captions on the development photos, .582 by both captioners together with beam 3
+    (docs/decisions.md).
     """
     return Recipe(
         options=TrainOptions(
