@@ -1,6 +1,6 @@
 """One clip of 10 frames 224×224 to captions (beam 3), against torch eager and against a loop of single steps.
 
-    python benchmarks/caption_clip.py [--run RUN] [--decoder attention|mean-pool] [--threads 1] [--write]
+    python benchmarks/caption_clip.py [--run RUN] [--decoder spatial|attention|mean-pool] [--threads 1] [--write]
 
 ``clip``: pixels to sentences, by the exported graph through the pipeline's engine and by the same network in torch
 eager. ``decoding``: from the encoded clip to tokens, at batch 1 and 8, by the search inside the graph and by a Python
@@ -33,7 +33,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgedl.data import synthetic_faces  # noqa: E402
-from edgedl.nn.attention import AttendingDecoder, AttentionDecoder, SpatialDecoder  # noqa: E402
+from edgedl.nn.attention import ATTENDING  # noqa: E402
 from edgedl.nn.caption_network import CaptionNetwork  # noqa: E402
 from edgedl.nn.captioning import Decoder, MeanPoolDecoder  # noqa: E402
 from edgedl.nn.efficientnet_lite import EfficientNetLite0  # noqa: E402
@@ -47,9 +47,8 @@ RESULT = Path(__file__).parent / "results" / "caption_clip.json"
 FRAMES, SIDE = 10, 224
 BATCHES = (1, 8)
 LEAST_CLIP, LEAST_DECODING = 3.0, 1.1
-WORDS, HIDDEN, BEAM, MAX_LENGTH = 2500, 384, 3, 20
+WORDS, HIDDEN, EMBEDDING, BEAM, MAX_LENGTH = 2500, 384, 256, 3, 20
 EMITTED_NEVER = -1e4
-ATTENDING: dict[str, type[AttendingDecoder]] = {"spatial": SpatialDecoder, "attention": AttentionDecoder}
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -61,7 +60,7 @@ def random_network(decoder: str) -> CaptionNetwork:
     torch.manual_seed(0)
     encoder = EfficientNetLite0()
     encoder.load_state_dict(load_efficientnet_lite0().state_dict())
-    shape = {"embedding": HIDDEN, "hidden": HIDDEN, "cell": "lstm"}
+    shape = {"embedding": EMBEDDING, "hidden": HIDDEN, "cell": "lstm"}
     made: Decoder = (
         ATTENDING[decoder](encoder.features, WORDS, places=49, **shape)
         if decoder in ATTENDING

@@ -11,6 +11,7 @@ Shapes as in `edgedl.nn.captioning`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -220,3 +221,7 @@ class SpatialDecoder(AttendingDecoder):
         """What is read out of what was seen (…, H) and of hidden states (…, H)."""
         read: Tensor = self.join(torch.cat([seen, hidden], dim=-1)).tanh()
         return read
+
+
+ATTENDING: Mapping[str, type[AttendingDecoder]] = {"spatial": SpatialDecoder, "attention": AttentionDecoder}
+"""By the names that runs and command lines have for them."""

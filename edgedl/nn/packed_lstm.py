@@ -38,10 +38,10 @@ class Packing:
     def of(cls, lengths: Tensor) -> Packing:
         """Of captions with so many words each, (N,) int64; at least one must have a word."""
         order = torch.argsort(lengths, descending=True, stable=True)
-        sizes = tuple((lengths > time).sum().item() for time in range(int(lengths.max())))
+        sizes = tuple(int((lengths > time).sum()) for time in range(int(lengths.max())))
         rows = torch.cat([order[:size] for size in sizes])
         times = torch.repeat_interleave(torch.tensor(sizes)).to(lengths.device)
-        return cls(rows, times, tuple(int(size) for size in sizes))
+        return cls(rows, times, sizes)
 
 
 def packed_lstm(given: Tensor, weight: Tensor, packing: Packing) -> Tensor:

@@ -20,12 +20,13 @@ from edgedl.data.bouncing_digits import CLIPS, DIGIT_WORDS, FRAMES, HELD_OUT_CLI
 from edgedl.data.captions import CaptionDataset, open_captions
 from edgedl.data.clip_features import VIEWS, Clips, clip_features
 from edgedl.data.vocabulary import build, encode, tokenise
-from edgedl.nn.attention import AttendingDecoder, AttentionDecoder, SpatialDecoder
+from edgedl.nn.attention import ATTENDING
 from edgedl.nn.caption_network import CaptionNetwork
 from edgedl.nn.captioning import Decoder, MeanPoolDecoder
 from edgedl.nn.decoder_ensemble import DecoderEnsemble
 from edgedl.nn.efficientnet_lite import SIZE, EfficientNetLite0
 from edgedl.nn.strided import StridedEncoder
+from edgedl.tasks.caption import DECODERS
 from edgedl.tasks.caption_digits import features_of, learn_visual_words
 from edgedl.tasks.caption_recipes import Recipe, embedded_recipe, photo_recipe
 from edgedl.training.arguments import share_of_epochs, train_options
@@ -53,14 +54,10 @@ JUDGED_AT_ONCE = 50
 MOST_PIXEL_BYTES = 8 << 30
 """Of the frames that an encoder learns from."""
 
-DECODERS = ("spatial", "attention", "mean-pool", "mean-pool-paper")
-
 _ENCODERS: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "efficientnet-lite0": lambda config: EfficientNetLite0(int(config.get("size", SIZE))),
     "strided": lambda config: StridedEncoder(len(DIGIT_WORDS)),
 }
-
-_ATTENDING: Mapping[str, type[AttendingDecoder]] = {"spatial": SpatialDecoder, "attention": AttentionDecoder}
 
 
 class CaptionedClips(Clips, Protocol):
@@ -155,8 +152,8 @@ def network_of(config: Mapping[str, Any]) -> CaptionNetwork:
     if kind not in DECODERS:
         raise InputError(f"unknown decoder {kind!r}; there is {', '.join(DECODERS)}")
     decoder: Decoder = (
-        _ATTENDING[kind](features, words, pooled=bool(config["pooled"]), **shape)
-        if kind in _ATTENDING
+        ATTENDING[kind](features, words, pooled=bool(config["pooled"]), **shape)
+        if kind in ATTENDING
         else MeanPoolDecoder(features, words, form="paper" if kind == "mean-pool-paper" else "factored", **shape)
     )
     return CaptionNetwork(
@@ -301,7 +298,7 @@ def _inputs(
                 network.encoder,
                 cache=cache,
                 views=VIEWS if name == "train" and varied else VIEWS[:1],
-                pool=config["decoder"] not in _ATTENDING and not config["places"],
+                pool=config["decoder"] not in ATTENDING and not config["places"],
                 progress=Progress(f"features of {name}"),
             ),
             # Where the places are to be known apart, they have to stay where they are.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgedl.nn.attention import AttendingDecoder, AttentionDecoder, SpatialDecoder
+from edgedl.nn.attention import ATTENDING, AttendingDecoder
 from edgedl.nn.caption_network import CaptionNetwork
 from edgedl.nn.captioning import Decoder, MeanPoolDecoder
 from runtime.vocabulary import Vocabulary
@@ -17,8 +17,6 @@ from runtime.vocabulary import Vocabulary
 _SPOKEN = "a the man dog boy ball runs plays with on in red blue grass field small big"
 WORDS = ("</s>", "<unk>", *_SPOKEN.split())
 VOCABULARY = Vocabulary(WORDS)
-
-ATTENDING: dict[str, type[AttendingDecoder]] = {"attention": AttentionDecoder, "spatial": SpatialDecoder}
 
 
 class SmallEncoder(nn.Module):

@@ -17,6 +17,7 @@ from edgedl.nn.strided import StridedEncoder
 from edgedl.tasks import caption_digits, caption_training
 from edgedl.tasks.caption_recipes import embedded_recipe, photo_recipe
 from edgedl.tasks.caption_training import network_of
+from edgedl.training import clip_batches
 from edgedl.training.run import Run
 from tests.caption_sets import FLICKR, FLICKR_PHOTOS
 
@@ -116,7 +117,13 @@ def test_photos_are_learnt_from_features_that_are_kept(capsys, tmp_path, flickr,
     monkeypatch.setattr(caption_training, "load_efficientnet_lite0", EfficientNetLite0)
     monkeypatch.setattr(caption_training, "cache_folder", lambda: tmp_path / "cache")
     small = ("--data", flickr, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8")
+    cut = []
+    original = clip_batches.windows
+    monkeypatch.setattr(
+        clip_batches, "windows", lambda features, *rest: cut.append(len(features)) or original(features, *rest)
+    )
     trained(capsys, *small, "--batch-size", "1", "--every", "10", "-o", tmp_path / "run")
+    assert cut == [1], "training sees a part of its one photo, validation all of its own"
     config = Run.open(tmp_path / "run").config
     assert config["frames"] == {"kind": "every", "n": 10, "most": 32}
     assert config["learning"]["self_critical"] == 0, "six of nineteen epochs, but none of one"
@@ -143,6 +150,12 @@ def test_frames_in_memory_have_a_limit(capsys, tmp_path, flickr, monkeypatch):
     monkeypatch.setattr(caption_training, "MOST_PIXEL_BYTES", 1 << 10)
     said = refused(capsys, "--data", flickr, "--rarest", "1", "--fine-tune", "-o", tmp_path / "run")
     assert "after 1 of 1 clips" in said
+
+
+def test_a_run_from_before_the_dropout_of_the_memory_is_rebuilt_without_it():
+    recipe = {**embedded_recipe().network, "places": 0, "vocabulary": ["</s>", "<unk>", "a"]}
+    del recipe["memory_dropout"]
+    assert network_of(recipe).decoder.memory_dropout.p == 0
 
 
 @pytest.mark.parametrize("recipe", [photo_recipe(), embedded_recipe()], ids=["photos", "digits"])

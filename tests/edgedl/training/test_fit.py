@@ -99,6 +99,14 @@ def test_the_network_is_left_at_its_best(trained):
     assert error == pytest.approx(result.best, rel=1e-5)
 
 
+def test_settling_begins_on_a_learning_rate_of_its_own(tmp_path):
+    """The history has the rate of the step to come: after two of four epochs that of the first that settles."""
+    options = replace(OPTIONS, settle=2, settle_lr=0.03, head_lr=1.0)
+    run = new_run(tmp_path / "run")
+    fit(tiny_module(), tiny_samples(), tiny_samples(90, seed=1), run, options)
+    assert run.history()[1]["lr"] == pytest.approx(0.03 * 0.1)
+
+
 @dataclass(frozen=True)
 class Interrupted(AgeLearning):
     """Somebody presses Ctrl-C in the third epoch."""
