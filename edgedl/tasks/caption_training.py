@@ -302,7 +302,7 @@ def _inputs(
                 progress=Progress(f"features of {name}"),
             ),
             # Where the places are to be known apart, they have to stay where they are.
-            window=config.get("window") if name == "train" and varied and not config["places"] else None,
+            window=config.get("window") if varied and not config["places"] else None,
         )
         for name, part in parts.items()
     }
