@@ -108,7 +108,7 @@ def network(pipeline, peer_python: str, rounds: int, folder: Path) -> dict:
 
     from edgedl.weights.catalogue import AGE_RESNET10
     from edgedl.weights.fetch import fetch
-    from runtime.media import read_image
+    from runtime.media.pictures import read_image
 
     photo = read_image(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg")
     face = np.ascontiguousarray(photo[80:300:4, 150:370:4][:64, :64])

@@ -25,7 +25,7 @@ CHILD = """
 import json, re, sys, time
 from pathlib import Path
 from runtime.machine import peak_memory_mb
-from runtime.video import FrameSampling, read_frames
+from runtime.media.clips import FrameSampling, read_frames
 
 def resident_mb():
     status = Path("/proc/self/status").read_text()

@@ -56,7 +56,7 @@ def main() -> int:
     import numpy as np
 
     from runtime.machine import describe_machine
-    from runtime.media import read_image
+    from runtime.media.pictures import read_image
 
     with tempfile.TemporaryDirectory() as folder:
         pixels = str(Path(folder) / "photo.npy")

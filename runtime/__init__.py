@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle as Bundle
     from runtime.doctor import diagnose as diagnose
     from runtime.engine import Engine as Engine
-    from runtime.media import read_image as read_image
+    from runtime.media.pictures import read_image as read_image
     from runtime.pipelines import load as load
     from runtime.probabilities import one_hot as one_hot
     from runtime.probabilities import softmax as softmax
@@ -25,7 +25,7 @@ _PUBLIC = {
     "diagnose": "runtime.doctor",
     "load": "runtime.pipelines",
     "one_hot": "runtime.probabilities",
-    "read_image": "runtime.media",
+    "read_image": "runtime.media.pictures",
     "softmax": "runtime.probabilities",
 }
 # `verify` and `bench` are not in the table: each is also the name of its module, and a name that is the

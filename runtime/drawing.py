@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import MissingExtraError
-from runtime.media import RGBImage, opencv
+from runtime.media.pictures import RGBImage, opencv
 
 SHEET_WIDTH = 1200
 """Most pixels across a sheet of frames."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from flask import Flask, Response
 
 from runtime.errors import InputError, MissingExtraError
-from runtime.media import MAX_PIXELS
+from runtime.media.pictures import MAX_PIXELS
 from service import headers, operations, problems, v1
 from service.metrics import Metrics
 from service.served import Served, Settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from runtime.containers import container
+from runtime.media.containers import container
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/x-npy")
 VIDEO_TYPES = ("video/*",)

@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError, MediaError
-from runtime.frames import Frames
 from runtime.manifest import TensorSpec
-from runtime.media import read_image
+from runtime.media.clips import VideoLimits
+from runtime.media.frames import Frames
+from runtime.media.pictures import read_image
 from runtime.npy import load_npy
 from runtime.pipelines.tensors import TensorPipeline
-from runtime.video import VideoLimits
 from service.media_types import raw_types
 from service.problems import Problem
 from service.streams import StreamLimits, Streams

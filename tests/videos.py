@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.media import opencv
+from runtime.media.pictures import opencv
 
 BITS = 12
 SIZE = (192, 128)

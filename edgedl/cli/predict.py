@@ -144,7 +144,7 @@ def expand(inputs: Sequence[str], *, clips: bool = False) -> Iterator[str]:
         if name == STANDARD_INPUT or path.is_file() or (clips and path.is_dir()):
             yield name
         elif path.is_dir():
-            from runtime.video import PICTURE_SUFFIXES
+            from runtime.media.clips import PICTURE_SUFFIXES
 
             found = sorted(
                 str(item) for item in path.iterdir() if item.suffix.lower() in PICTURE_SUFFIXES and item.is_file()
@@ -174,7 +174,7 @@ def _predict(pipeline: Pipeline, name: str, folder: Path | None) -> dict[str, An
     result = pipeline.predict(source)
     if folder is None:
         return result
-    from runtime.media import write_jpeg
+    from runtime.media.pictures import write_jpeg
 
     stem = "stdin" if name == STANDARD_INPUT else Path(name).stem.replace(":", "-")
     saved = _free_name(folder, stem, pipeline)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from edgedl.data.sources import FolderSource, stamp
 from runtime.errors import InputError
-from runtime.frames import FrameSampling
-from runtime.video import read_frames
+from runtime.media.clips import read_frames
+from runtime.media.frames import FrameSampling
 
 if TYPE_CHECKING:
     from edgedl.data.sources import Source

@@ -11,7 +11,7 @@ from edgedl.data.annotations import Gathering, candidates, json_object, media_by
 from edgedl.data.captioned_clips import CaptionDataset
 from edgedl.data.sources import Source
 from runtime.errors import InputError
-from runtime.video import VIDEO_SUFFIXES
+from runtime.media.clips import VIDEO_SUFFIXES
 
 NAME = "msr-vtt"
 EXPECTED = (

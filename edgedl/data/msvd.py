@@ -20,7 +20,7 @@ from edgedl.data.annotations import Gathering, candidates, lines, media_by_stem,
 from edgedl.data.captioned_clips import CaptionDataset
 from edgedl.data.sources import Source
 from runtime.errors import InputError
-from runtime.video import VIDEO_SUFFIXES
+from runtime.media.clips import VIDEO_SUFFIXES
 
 NAME = "msvd"
 EXPECTED = (

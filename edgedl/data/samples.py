@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgedl.data.splits import held_out
 from runtime.errors import InputError
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 
 if TYPE_CHECKING:
     from edgedl.data.sources import Source

@@ -19,7 +19,7 @@ from exporters.spec import Case, Input, Output
 from runtime.bundle import Bundle
 from runtime.errors import MissingExtraError
 from runtime.faces import AlignedCrop, Crop, crop_to_json, cut, shrunk
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 
 Pixels = NDArray[np.uint8]
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError
-from runtime.frames import Frames
+from runtime.media.clips import read_frames
+from runtime.media.frames import Frames
 from runtime.pipelines import load
 from runtime.pipelines.caption import Caption
-from runtime.video import read_frames
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,7 @@ def plot_caption(path: str | PathLike[str], clip: str, output: str | PathLike[st
 
     Args:
         path: a run, or a bundle: its graph gives no attention, so that only frames and sentences are drawn.
-        clip: what `runtime.video.read_frames` takes by name.
+        clip: what `runtime.media.clips.read_frames` takes by name.
         output: the picture.
 
     Raises:

@@ -43,7 +43,7 @@ from edgedl.weights.efficientnet_lite0 import load_efficientnet_lite0
 from edgedl.weights.fetch import cache_folder
 from exporters.image import resize_images
 from runtime.errors import InputError
-from runtime.frames import FrameSampling
+from runtime.media.frames import FrameSampling
 from runtime.pipelines.caption import CaptionSettings
 from runtime.vocabulary import END, Vocabulary
 

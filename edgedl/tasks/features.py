@@ -16,7 +16,7 @@ from edgedl.nn.class_activation import grad_cam, layer_answer
 from edgedl.tasks.feature_subjects import Subject, subject
 from edgedl.training.progress import Progress
 from exporters.image import resize_images
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 from runtime.occlusion import Probe, occlude
 
 UNITS = 4

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.faces import Crop, Detection, Pixels, crop_from_json, cut, framed, halved, overlap, shrunk
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 from runtime.occlusion import Probe
 from runtime.pipelines import Source, open_engines
 

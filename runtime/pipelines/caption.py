@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
-from runtime.frames import MAX_CLIP_BYTES, Frames, FrameSampling, check_clip_size
-from runtime.media import MAX_PIXELS, encode_jpeg
+from runtime.media.clips import ClipSource, VideoLimits, read_frames
+from runtime.media.frames import MAX_CLIP_BYTES, Frames, FrameSampling, check_clip_size
+from runtime.media.pictures import MAX_PIXELS, encode_jpeg
 from runtime.occlusion import Probe
 from runtime.pipelines import open_engines
-from runtime.video import ClipSource, VideoLimits, read_frames
 from runtime.vocabulary import Vocabulary
 
 MODEL = "caption"
@@ -115,12 +115,12 @@ class CaptionPipeline:
         """The frames that the graph gets; frames that were read before stay as they are.
 
         Args:
-            source: what `runtime.video.read_frames` takes.
+            source: what `runtime.media.clips.read_frames` takes.
             limits: what a video may cost.
             max_pixels: of one picture, width times height.
 
         Raises:
-            InputError: as `runtime.video.read_frames` does.
+            InputError: as `runtime.media.clips.read_frames` does.
         """
         if isinstance(source, Frames):
             return source

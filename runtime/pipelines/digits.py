@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.faces import halved
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 from runtime.pipelines import Source, open_engines
 
 READ, DRAW = "digits", "draw"

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from runtime.engine import Engine
 from runtime.errors import InputError
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 from runtime.occlusion import Pixels, Probe
 from runtime.pipelines import Source
 
@@ -22,7 +22,7 @@ def picture_probe(engine: Engine, source: Source) -> Probe:
 
     Args:
         engine: of a graph with one input, raw pixels.
-        source: what `runtime.media.read_image` takes.
+        source: what `runtime.media.pictures.read_image` takes.
 
     Raises:
         InputError: the graph takes no picture, or one of another size, or gives no number.

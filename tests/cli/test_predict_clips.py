@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgedl.cli import predict
-from runtime.media import read_image, write_png
+from runtime.media.pictures import read_image, write_png
 from tests.captions import SCORES, caption_of, write_caption_bundle
 from tests.videos import write_video
 

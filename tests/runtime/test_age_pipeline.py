@@ -13,7 +13,7 @@ import pytest
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError, MediaError
 from runtime.faces import AlignedCrop, Detection, MarginCrop, overlap
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 from runtime.occlusion import occlude
 from runtime.pipelines import load
 from runtime.pipelines.age import AgePipeline, AgeSettings, Face

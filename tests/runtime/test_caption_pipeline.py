@@ -12,18 +12,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runtime import video as video_module
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError, MediaError, TooLargeError
-from runtime.frames import FrameSampling
 from runtime.manifest import TensorSpec
-from runtime.media import encode_jpeg, read_image, write_png
+from runtime.media import clips as video_module
+from runtime.media.clips import VideoLimits
+from runtime.media.frames import FrameSampling
+from runtime.media.pictures import encode_jpeg, read_image, write_png
 from runtime.occlusion import occlude
 from runtime.pipelines import caption as caption_module
 from runtime.pipelines import load
 from runtime.pipelines.caption import Caption, CaptionPipeline, CaptionSettings
 from runtime.verify import verify
-from runtime.video import VideoLimits
 from runtime.vocabulary import Vocabulary
 from tests.bundles import scale_graph
 from tests.captions import SCORES, SETTINGS, caption_of, write_caption_bundle

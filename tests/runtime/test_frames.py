@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.errors import BundleError, InputError, TooLargeError
-from runtime.frames import FrameSampling, check_clip_size, reduced
-from runtime.video import _each_in_its_part
+from runtime.media.clips import _each_in_its_part
+from runtime.media.frames import FrameSampling, check_clip_size, reduced
 
 
 @pytest.mark.parametrize(

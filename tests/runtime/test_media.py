@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 
 from runtime.child import run_python
 from runtime.errors import InputError, MediaError, MissingExtraError, TooLargeError
-from runtime.headers import exif_orientation, read_header
-from runtime.media import opencv, read_image, write_jpeg, write_png
+from runtime.media.headers import exif_orientation, read_header
+from runtime.media.pictures import opencv, read_image, write_jpeg, write_png
 
 OPENCV = tuple(map(int, opencv().__version__.split(".")[:2]))
 BLOCKS = np.random.default_rng(0).integers(0, 256, (6, 8, 3))
@@ -339,7 +339,7 @@ def test_opencv_is_not_needed_for_arrays_and_npy(tmp_path: Path) -> None:
 import sys
 sys.modules["cv2"] = None
 import numpy as np
-from runtime.media import opencv, read_image
+from runtime.media.pictures import opencv, read_image
 print(read_image(sys.argv[1] + "/a.npy").shape, read_image(np.zeros((2, 2), np.uint8)).shape)
 try:
     read_image(sys.argv[1] + "/a.png")

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from runtime import capture as capture_module
-from runtime import video
 from runtime.child import run_python
-from runtime.containers import container
 from runtime.errors import InputError, MediaError, TooLargeError
-from runtime.frames import FrameSampling, reduced
-from runtime.media import opencv, write_png
-from runtime.video import VideoLimits, read_frames
+from runtime.media import capture as capture_module
+from runtime.media import clips as video
+from runtime.media.clips import VideoLimits, read_frames
+from runtime.media.containers import container
+from runtime.media.frames import FrameSampling, reduced
+from runtime.media.pictures import opencv, write_png
 from tests.videos import CODECS, SIZE, number_of, numbered, promise, turn, write_video
 
 EVEN = FrameSampling.even(4)
@@ -371,7 +371,7 @@ def test_the_decoder_keeps_quiet(avi: Path, tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from runtime.errors import InputError\n"
-        "from runtime.video import FrameSampling, read_frames\n"
+        "from runtime.media.clips import FrameSampling, read_frames\n"
         "for name in (*sys.argv[1:], 'camera:77'):\n"
         "    try: read_frames(name, FrameSampling.even(4))\n"
         "    except InputError as error: print(error)\n"

@@ -15,7 +15,7 @@ from edgedl.data import coco_captions, flickr8k, msr_vtt
 from edgedl.data.captions import FORMATS, open_captions
 from edgedl.data.sources import open_source
 from runtime.errors import InputError
-from runtime.frames import FrameSampling
+from runtime.media.frames import FrameSampling
 from tests.caption_sets import FLICKR, FLICKR_CAPTIONS, FLICKR_PHOTOS, coco, jpeg
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgedl.data.captions import open_captions
 from runtime.errors import InputError
-from runtime.frames import FrameSampling
+from runtime.media.frames import FrameSampling
 from tests.caption_sets import FLICKR, FLICKR_PHOTOS, coco, jpeg, of
 
 

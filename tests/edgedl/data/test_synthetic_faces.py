@@ -13,7 +13,7 @@ from edgedl.data.portrait_traits import UNIFORMS, traits
 from edgedl.data.samples import FaceDataset
 from edgedl.data.synthetic_faces import SIZE, PaintedFaces, SyntheticFaces, face_boxes, generate, scene
 from runtime.errors import InputError
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 
 
 def same_person(ages: list[float], seed: int = 0, size: int = 48):

@@ -8,7 +8,7 @@ import pytest
 
 from edgedl.data import msvd
 from edgedl.data.captions import open_captions
-from runtime.frames import FrameSampling
+from runtime.media.frames import FrameSampling
 from tests.caption_sets import of
 from tests.videos import number_of, write_video
 

@@ -15,7 +15,7 @@ from edgedl.figures.caption import (
     save_caption,
 )
 from runtime.errors import InputError
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 from runtime.pipelines.caption import Caption
 
 CAPTIONS = (Caption("a dog runs", -0.5), Caption("a dog", -1.25), Caption("dogs", -2.0), Caption("cats", -3.0))

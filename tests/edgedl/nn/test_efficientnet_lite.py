@@ -18,7 +18,7 @@ from edgedl.nn.efficientnet_lite import (
     SamePadding,
 )
 from exporters.image import resize_images
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 
 MILITARY_UNIFORM, SPACE_SHUTTLE = 652, 812
 DOGS = range(151, 269)

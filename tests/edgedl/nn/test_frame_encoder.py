@@ -12,7 +12,7 @@ from edgedl.nn import efficientnet_lite
 from edgedl.nn.efficientnet_lite import SamePadding
 from edgedl.nn.frame_encoder import FrameEncoder, open_frame_encoder, probe, probe_picture, same_answer
 from exporters.image import resize_images
-from runtime.media import read_image
+from runtime.media.pictures import read_image
 
 
 @pytest.mark.parametrize("size", [8, 64, 224])

@@ -23,7 +23,7 @@ from exporters.execute import LEVELS, open_graph
 from exporters.explain import explain
 from exporters.graphs import all_nodes
 from runtime.bundle import Bundle
-from runtime.frames import FrameSampling
+from runtime.media.frames import FrameSampling
 from runtime.pipelines.caption import CaptionSettings
 from runtime.verify import verify
 from runtime.vocabulary import Vocabulary

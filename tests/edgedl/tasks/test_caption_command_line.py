@@ -17,8 +17,8 @@ from edgedl.tasks import caption_evaluation
 from edgedl.tasks.caption_training import captioner_of
 from edgedl.training.run import Run
 from runtime.bundle import Bundle
-from runtime.frames import FrameSampling
-from runtime.media import read_image, write_png
+from runtime.media.frames import FrameSampling
+from runtime.media.pictures import read_image, write_png
 from runtime.pipelines import load
 from runtime.vocabulary import Vocabulary
 from tests.caption_sets import jpeg

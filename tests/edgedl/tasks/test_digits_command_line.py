@@ -20,7 +20,7 @@ from edgedl.tasks.digits_training import classifier_of
 from edgedl.training.run import Run
 from runtime.bundle import Bundle
 from runtime.errors import InputError
-from runtime.media import write_png
+from runtime.media.pictures import write_png
 from runtime.pipelines import load
 from runtime.verify import verify
 from tests.edgedl.tasks.test_age_mutants import change, mutated, of_type

@@ -18,7 +18,7 @@ from edgedl.tasks import feature_subjects, features
 from edgedl.tasks.feature_subjects import Stage, Subject, subject
 from edgedl.tasks.occlusion import plot_occlusion
 from runtime.errors import BundleError, InputError
-from runtime.media import write_png
+from runtime.media.pictures import write_png
 from runtime.occlusion import Occlusion
 from tests.bundles import write_scale_bundle
 from tests.runtime.test_occlusion import photo, region_bundle

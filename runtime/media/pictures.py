@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError, MediaError, MissingExtraError, TooLargeError
-from runtime.headers import ImageHeader, read_header
+from runtime.media.headers import ImageHeader, read_header
 from runtime.npy import load_npy
 
 MAX_PIXELS = 50_000_000  # 50 megapixels: 150 MB of RGB

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import BundleError, InputError, TooLargeError
-from runtime.media import RGBImage, opencv
+from runtime.media.pictures import RGBImage, opencv
 
 MOST_FRAMES = 256
 """More frames of a clip than this are never taken."""

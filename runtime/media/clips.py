@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.capture import Capture, VideoLimits
-from runtime.containers import HEADER_BYTES, container
 from runtime.errors import InputError, MediaError, TooLargeError
-from runtime.frames import Frames, FrameSampling, check_clip_size, reduced
-from runtime.media import MAX_PIXELS, RGBImage, read_image
+from runtime.media.capture import Capture, VideoLimits
+from runtime.media.containers import HEADER_BYTES, container
+from runtime.media.frames import Frames, FrameSampling, check_clip_size, reduced
+from runtime.media.pictures import MAX_PIXELS, RGBImage, read_image
 from runtime.npy import load_npy
 
 __all__ = [

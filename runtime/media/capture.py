@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from runtime.errors import MediaError, TooLargeError
-from runtime.frames import reduced
-from runtime.media import RGBImage, opencv
+from runtime.media.frames import reduced
+from runtime.media.pictures import RGBImage, opencv
 from runtime.threads import default_threads
 
 DECODING_THREADS = 4
@@ -106,7 +106,7 @@ class Capture:
             before, index = elapsed, index + 1
 
     def picture(self, shorter: int | None) -> RGBImage | None:
-        """The frame that `frames` stands at, reduced as `runtime.frames.reduced` says; None if it cannot be decoded."""
+        """The frame that `frames` stands at, made smaller as `reduced` does it; None if it cannot be decoded."""
         try:
             done, image = self._video.retrieve()
         except self.cv2.error:
