@@ -27,23 +27,41 @@ from runtime.manifest import (
     Variant,
 )
 
+FIRST = "fp32"
+"""The variant that an export makes; others are made from it."""
+
 
 @dataclass(frozen=True, slots=True)
-class ExportedModel:
-    """A graph that passed its gate, with everything that a bundle records of it.
+class ExportedVariant:
+    """One form of a model's graph.
 
     Attributes:
         graph: The ONNX file; `assemble` stamps it with the bundle's name.
+        parity: Tolerances of its own; None takes those of the model.
+        error: What the form costs, where it does not hold the model's tolerances.
+    """
+
+    graph: bytes
+    parity: Parity | None = None
+    error: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedModel:
+    """A graph that passed its gate, in one or more variants, with everything that a bundle records of it.
+
+    Attributes:
+        variants: By name; the first is the one that the parity, the answers and the trace were measured on.
         inputs: The signature.
         outputs: The signature.
         state: Carried states of a recurrent model.
         golden: Recorded cases with the answers of torch in float64.
         parity: The tolerances and what they were measured from.
-        trace: One number pair per value of the graph, see `exporters.explain`.
+        trace: One number pair per value of the first variant's graph, see `exporters.explain`.
         report: What the gate found, for people.
     """
 
-    graph: bytes
+    variants: Mapping[str, ExportedVariant]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     state: tuple[StateSpec, ...]
@@ -51,6 +69,11 @@ class ExportedModel:
     parity: Parity
     trace: bytes
     report: ParityReport
+
+    @property
+    def graph(self) -> bytes:
+        """The ONNX file of the first variant."""
+        return next(iter(self.variants.values())).graph
 
 
 def assemble(
@@ -91,9 +114,15 @@ def assemble(
     specs: dict[str, ModelSpec] = {}
     properties = {"bundle": name, "version": version, "task": task, "schema_version": str(SCHEMA_VERSION)}
     for key, model in models.items():
-        graph = stamp(model.graph, {**properties, "model": key})
+        graphs = {
+            name: (
+                f"{key}.{name}.onnx" if position else f"{key}.onnx",
+                stamp(variant.graph, {**properties, "model": key}),
+            )
+            for position, (name, variant) in enumerate(model.variants.items())
+        }
         parts = {
-            f"{key}.onnx": graph,
+            **dict(graphs.values()),
             f"{key}.golden.npz": golden_to_npz(model.golden),
             f"{key}.trace.npz": model.trace,
         }
@@ -101,7 +130,10 @@ def assemble(
         digests = {file: hashlib.sha256(data).hexdigest() for file, data in parts.items()}
         golden = f"{key}.golden.npz"
         specs[key] = ModelSpec(
-            variants={"fp32": Variant(f"{key}.onnx", digests[f"{key}.onnx"], len(graph))},
+            variants={
+                name: Variant(file, digests[file], len(graph), model.variants[name].error, model.variants[name].parity)
+                for name, (file, graph) in graphs.items()
+            },
             inputs=model.inputs,
             outputs=model.outputs,
             state=model.state,
@@ -152,7 +184,10 @@ def reuse(bundle: Bundle, name: str) -> ExportedModel:
         raise BundleError(f"{bundle.path}: the model {name} has no recorded proof and cannot be reused")
     made = bundle.manifest.provenance
     return ExportedModel(
-        graph=bundle.graph(name),
+        variants={
+            key: ExportedVariant(bundle.graph(name, key), variant.parity, variant.error)
+            for key, variant in spec.variants.items()
+        },
         inputs=spec.inputs,
         outputs=spec.outputs,
         state=spec.state,
@@ -160,7 +195,8 @@ def reuse(bundle: Bundle, name: str) -> ExportedModel:
         parity=spec.parity,
         trace=bundle.read(spec.trace.file),
         report=ParityReport(
-            rows=(),
+            checks=(),
+            tolerances={},
             cases=spec.golden.cases if spec.golden else 0,
             opset=int(made.get("opset", 0)),
             ir_version=int(made.get("ir_version", 0)),

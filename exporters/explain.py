@@ -23,9 +23,10 @@ from numpy.typing import NDArray
 from exporters.convert import Converted
 from exporters.execute import open_graph, run_case
 from exporters.graphs import bodies, operators
-from exporters.reference import Arrays, max_difference
+from exporters.reference import Arrays
 from exporters.spec import Case
 from runtime.bundle import Bundle
+from runtime.compare import distance
 from runtime.engine import Engine
 from runtime.errors import BundleError
 from runtime.golden import GoldenCase
@@ -86,7 +87,7 @@ def first_torch_difference(converted: Converted, graph: bytes, case: Case) -> Di
         if value in expected and value in found:
             magnitudes = np.abs(expected[value].astype(np.float64))
             size = float(magnitudes[np.isfinite(magnitudes)].max(initial=0)) or 1.0
-            relative = max_difference(found[value], expected[value]) / size
+            relative = distance(found[value], expected[value]) / size
             if relative > DIFFERS:
                 return Difference(node.name, node.op_type, value, relative, position, operators(model).total())
     return None

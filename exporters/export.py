@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from exporters.assemble import FIRST, ExportedVariant
 from exporters.assemble import ExportedModel as ExportedModel
 from exporters.assemble import assemble as assemble
 from exporters.convert import Converted, convert, rename_axes
@@ -26,10 +27,11 @@ from exporters.guards import check_cases, check_declaration, check_graph, check_
 from exporters.mutants import FORMATS, Mutant, measure_mutants, merge
 from exporters.optimize import flush_graph, flush_module
 from exporters.parity import MUTANT_MARGIN, NOISE_MARGIN, ParityReport, derive_tolerances, hold
-from exporters.reference import Arrays, evaluate, evaluate_all, in_float64, max_difference, measure_noise, one_thread
+from exporters.reference import Arrays, evaluate, evaluate_all, in_float64, measure_noise, one_thread
 from exporters.spec import Case, Input, Output
 from exporters.sweep import choose_example, choose_golden, default_sizes, generate_cases
 from runtime.bundle import Bundle
+from runtime.compare import distance
 from runtime.golden import GoldenCase
 from runtime.manifest import StateSpec, TensorSpec
 
@@ -96,7 +98,7 @@ def export_model(
 
     mutants = _mutants(converted.program, inputs, outputs, sweep, single_answers, recorded, noise)
     tolerances = derive_tolerances(outputs, noise, mutants)
-    rows, failures = hold(graph, outputs, sweep, truth, tolerances)
+    checks, failures = hold(graph, outputs, sweep, truth, tolerances)
     dead = [mutant.layer for mutant in mutants if not any(mutant.effects.values())]
     if dead:
         notes.append(f"rounding changes no answer in any case, dead or unused: {', '.join(dead[:4])}")
@@ -112,7 +114,8 @@ def export_model(
     if not mutants:
         notes.append("no weights to round: the tolerances have a lower side only")
     report = ParityReport(
-        rows=rows,
+        checks=checks,
+        tolerances=tolerances,
         cases=len(sweep),
         failures=failures,
         operators=operators(converted.model),
@@ -124,7 +127,7 @@ def export_model(
         notes=tuple(notes),
         untrained=untrained,
     )
-    if failures or not all(row.ok for row in rows):
+    if failures or not all(checks):
         raise ParityError(f"{report}\n  {_explain(converted, graph, sweep, report)}")
     if report.vacuous and not untrained:
         raise VacuousGateError(
@@ -133,7 +136,7 @@ def export_model(
         )
     log.info("%s", report)
     return ExportedModel(
-        graph=graph,
+        variants={FIRST: ExportedVariant(graph)},
         inputs=tuple(TensorSpec(t.name, t.dtype, t.shape, t.layout, t.meaning, t.unit) for t in inputs),
         outputs=tuple(TensorSpec(t.name, t.dtype, t.shape, None, t.meaning, t.unit) for t in outputs),
         state=tuple(state),
@@ -330,15 +333,14 @@ def _flush_effect(
     worst = 0.0
     for index in recorded:
         before = evaluate(untouched, inputs, outputs, sweep[index], torch.float64)
-        worst = max(worst, *(max_difference(before[output.name], truth[index][output.name]) for output in outputs))
+        worst = max(worst, *(distance(before[output.name], truth[index][output.name]) for output in outputs))
     return worst
 
 
 def _explain(converted: Converted, graph: bytes, sweep: Sequence[Case], report: ParityReport) -> str:
     """One sentence on where the graph leaves torch, for the case that is furthest off."""
-    worst = max(report.rows, key=lambda row: row.max_abs / (row.tolerance.atol or 1.0))
-    names = {case.name: case for case in sweep}
-    case = next((names[name] for name in names if repr(name) in worst.worst_case), sweep[0])
+    worst = max(report.checks, key=lambda check: (not check.ok, check.share))
+    case = next((case for case in sweep if case.name == worst.worst_case), sweep[0])
     try:
         difference = first_torch_difference(converted, graph, case)
     except Exception as error:  # noqa: BLE001 - the verdict stands; only its explanation is missing

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree
 
-from exporters.reference import float_outputs, max_difference
+from exporters.reference import float_outputs
 from exporters.spec import Case, Input, Output
+from runtime.compare import distance
 
 
 def _in_8_bits(weight: Tensor) -> Tensor:
@@ -117,7 +118,7 @@ def measure_mutants(
             found = dict(zip(names, replay.again(mutation[0]), strict=True))
             worst = effects.setdefault(mutation, dict.fromkeys(measured, 0.0))
             for name in measured:
-                worst[name] = max(worst[name], max_difference(found[name], expected[name]))
+                worst[name] = max(worst[name], distance(found[name], expected[name]))
     return tuple(Mutant(layer, form, worst) for (layer, form), worst in effects.items())
 
 

@@ -17,17 +17,16 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporters.errors import ParityError
 from exporters.execute import LEVELS, open_graph, run_case
 from exporters.mutants import Mutant
-from exporters.reference import Arrays, max_difference
-from exporters.spec import Case, Decision, Output
+from exporters.reference import Arrays
+from exporters.spec import Case, Output
+from runtime.compare import OutputCheck, compare, failure, merge
 from runtime.manifest import CRITERION, OutputParity, Parity
 
 NOISE_MARGIN = 30.0
@@ -40,18 +39,15 @@ class Tolerance:
     """What an output may be off by, and why.
 
     Attributes:
-        atol: The absolute tolerance; 0 for outputs that must be equal.
-        noise: Float32 noise; None for outputs that must be equal.
-        mutant: Effect of the weakest mutant that this output catches; None if no mutant moves it.
+        rule: What the manifest will say; ``atol`` is 0 for outputs that must be equal, ``noise`` the float32 noise,
+            ``mutant`` the effect of the weakest mutant that this output catches.
         layer: The weight that this mutant rounds, with the format.
         caught: How many mutants exceed the tolerance.
         seen: How many mutants move the output at all.
         vacuous: Why the tolerance proves nothing; None if it does.
     """
 
-    atol: float
-    noise: float | None = None
-    mutant: float | None = None
+    rule: OutputParity
     layer: str | None = None
     caught: int = 0
     seen: int = 0
@@ -60,31 +56,16 @@ class Tolerance:
     @property
     def margin(self) -> float | None:
         """How many tolerances the weakest caught mutant amounts to; 10 is asked for."""
-        return self.mutant / self.atol if self.mutant is not None and self.atol else None
-
-
-@dataclass(frozen=True, slots=True)
-class OutputRow:
-    """The verdict on one output over the whole sweep."""
-
-    output: str
-    tolerance: Tolerance
-    max_abs: float
-    worst_case: str
-    decision: Decision | None
-    decision_changes: int
-
-    @property
-    def ok(self) -> bool:
-        """Within the tolerance, and every decision that float64 can tell is the same."""
-        return self.max_abs <= self.tolerance.atol and self.decision_changes == 0
+        rule = self.rule
+        return rule.mutant / rule.atol if rule.mutant is not None and rule.atol else None
 
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
     """All that the gate found. True if the graph may be shipped."""
 
-    rows: tuple[OutputRow, ...]
+    checks: tuple[OutputCheck, ...]
+    tolerances: Mapping[str, Tolerance]
     cases: int
     failures: tuple[str, ...] = ()
     operators: Mapping[str, int] = field(default_factory=dict)
@@ -97,46 +78,38 @@ class ParityReport:
     untrained: bool = False
 
     def __bool__(self) -> bool:
-        return not self.failures and all(row.ok for row in self.rows) and (self.untrained or not self.vacuous)
+        return not self.failures and all(self.checks) and (self.untrained or not self.vacuous)
 
     @property
     def vacuous(self) -> tuple[str, ...]:
         """Why the tolerance of an output proves nothing, one sentence for each."""
-        return tuple(row.tolerance.vacuous for row in self.rows if row.tolerance.vacuous)
+        return tuple(tolerance.vacuous for tolerance in self.tolerances.values() if tolerance.vacuous)
 
     def parity(self) -> Parity:
         """The manifest's form."""
+        rules = {check.output: (self.tolerances[check.output].rule, check) for check in self.checks}
         return Parity(
             criterion=CRITERION,
             reference=REFERENCE,
-            outputs={
-                row.output: OutputParity(
-                    atol=row.tolerance.atol,
-                    rtol=0.0,
-                    max_abs=row.max_abs,
-                    noise=row.tolerance.noise,
-                    mutant=row.tolerance.mutant,
-                    decision=row.decision,
-                )
-                for row in self.rows
-            },
+            outputs={output: replace(rule, max_abs=check.max_abs) for output, (rule, check) in rules.items()},
         )
 
     def __str__(self) -> str:
         verdict = "passed" if self else "FAILED"
         lines = [f"parity {verdict}: {self.cases} cases against {REFERENCE}, the graph {' and '.join(LEVELS)}"]
-        width = max([len(row.output) for row in self.rows[:16]] + [6])
+        width = max([len(check.output) for check in self.checks[:16]] + [6])
         lines.append(
             f"  {'output':{width}}  {'worst':>8}  {'allowed':>8}  {'noise':>8}  {'mutant':>8}  weakest mutant caught"
         )
-        for row in self.rows[:16]:
-            told = row.tolerance
-            numbers = "  ".join(_number(value) for value in (row.max_abs, told.atol, told.noise, told.mutant))
-            changed = "" if row.decision is None else f"  {row.decision}: {row.decision_changes} changed"
-            mark = "" if row.ok else f"  <- at {row.worst_case}"
+        for check in self.checks[:16]:
+            told = self.tolerances[check.output]
+            rule = told.rule
+            numbers = "  ".join(_number(value) for value in (check.max_abs, rule.atol, rule.noise, rule.mutant))
+            changed = "" if rule.decision is None else f"  {rule.decision}: {check.decision_changes} changed"
+            mark = "" if check.ok else f"  <- {_where(check)}"
             share = f"  catches {told.caught}/{told.seen}" if told.seen else ""
-            lines.append(f"  {row.output:{width}}  {numbers}  {told.layer or '-'}{share}{changed}{mark}")
-        lines += [f"  … and {len(self.rows) - 16} more outputs"] * (len(self.rows) > 16)
+            lines.append(f"  {check.output:{width}}  {numbers}  {told.layer or '-'}{share}{changed}{mark}")
+        lines += [f"  … and {len(self.checks) - 16} more outputs"] * (len(self.checks) > 16)
         lines += [f"  failed: {failure}" for failure in self.failures[:8]]
         lines += [f"  … and {len(self.failures) - 8} more failures"] * (len(self.failures) > 8)
         lines += [f"  vacuous{' (allowed: untrained)' * self.untrained}: {text}" for text in self.vacuous[:4]]
@@ -168,7 +141,7 @@ def derive_tolerances(
     for output in outputs:
         name = output.name
         if name not in noise:
-            tolerances[name] = Tolerance(0.0)
+            tolerances[name] = Tolerance(OutputParity(0.0, 0.0, decision=_decision(output)))
             continue
         seen = [mutant for mutant in live if mutant.effects[name] > 0]
         caught = [mutant for mutant in seen if mutant.effects[name] > atol[name]]
@@ -189,9 +162,13 @@ def derive_tolerances(
             )
         effect = weakest.effects[name] if weakest else None
         tolerances[name] = Tolerance(
-            atol=atol[name],
-            noise=noise[name],
-            mutant=effect if effect is not None and math.isfinite(effect) else None,
+            OutputParity(
+                atol=atol[name],
+                rtol=0.0,
+                noise=noise[name],
+                mutant=effect if effect is not None and math.isfinite(effect) else None,
+                decision=_decision(output),
+            ),
             layer=f"{weakest.layer} ({weakest.format})" + ("" if caught else ", missed") if weakest else None,
             caught=len(caught),
             seen=len(seen),
@@ -216,18 +193,17 @@ def hold(
     cases: Sequence[Case],
     truth: Sequence[Arrays],
     tolerances: Mapping[str, Tolerance],
-) -> tuple[tuple[OutputRow, ...], tuple[str, ...]]:
+) -> tuple[tuple[OutputCheck, ...], tuple[str, ...]]:
     """Runs the graph over the sweep, as written and optimised, and compares with the float64 truth.
 
     Returns:
-        A row per output, and one sentence for each case that could not be run.
+        A check per output, and one sentence for each case that could not be run.
 
     Raises:
         GuardError: ONNX Runtime does not load the graph.
     """
     names = [output.name for output in outputs]
-    worst = dict.fromkeys(names, (0.0, ""))
-    changes = dict.fromkeys(names, 0)
+    found: dict[str, list[OutputCheck]] = {name: [] for name in names}
     failures: list[str] = []
     for level in LEVELS:
         session = open_graph(graph, level)
@@ -237,43 +213,23 @@ def hold(
             except ParityError as error:
                 failures.append(f"{error} ({level})")
                 continue
-            for output in outputs:
-                answer, exact = answers[output.name], expected[output.name]
-                difference = max_difference(answer, exact)
-                if answer.shape != exact.shape:
-                    failures.append(
-                        f"case {case.name!r}: {output.name} has shape {list(answer.shape)}, torch has "
-                        f"{list(exact.shape)} ({level})"
-                    )
-                changes[output.name] += count_changes(_decision(output), answer, exact, tolerances[output.name].atol)
-                if difference > worst[output.name][0]:
-                    worst[output.name] = (difference, f"case {case.name!r} ({level})")
-    rows = tuple(OutputRow(o.name, tolerances[o.name], *worst[o.name], _decision(o), changes[o.name]) for o in outputs)
-    return rows, tuple(failures)
+            for name in names:
+                check = compare(name, answers[name], expected[name], tolerances[name].rule, case=case.name)
+                found[name].append(replace(check, variant=level))
+    # A case that could not be run is told in `failures`; an output of no case at all has nothing to show for itself.
+    checks = tuple(
+        merge(found[name]) if found[name] else failure(OutputCheck(name), "no case could be run") for name in names
+    )
+    return tuple(replace(check, cases=len(cases)) for check in checks), tuple(failures)
 
 
-def count_changes(decision: Decision | None, answer: NDArray[Any], truth: NDArray[Any], atol: float) -> int:
-    """How many decisions differ although the float64 margin is larger than the tolerance.
-
-    The margin of ``argmax`` (over the last axis) is the gap between the two largest values, that of ``round`` the
-    distance to the next half; ``exact`` knows none.
-    """
-    if answer.shape != truth.shape or not truth.size or decision is None:
-        return 0
-    if decision == "exact":
-        return int(np.count_nonzero(answer != truth))
-    if decision == "round":
-        clear = np.abs(truth - np.floor(truth) - 0.5) > atol
-        return int(np.count_nonzero(clear & (np.rint(answer) != np.rint(truth))))
-    if truth.shape[-1] < 2:
-        return 0
-    top = np.partition(truth, -2, axis=-1)
-    clear = top[..., -1] - top[..., -2] > atol
-    return int(np.count_nonzero(clear & (answer.argmax(-1) != truth.argmax(-1))))
-
-
-def _decision(output: Output) -> Decision | None:
+def _decision(output: Output) -> str | None:
     return output.decision or (None if np.dtype(output.dtype).kind == "f" else "exact")
+
+
+def _where(check: OutputCheck) -> str:
+    """The case and the form of the graph that fared worst, and what the numbers do not say."""
+    return f"case {check.worst_case!r} ({check.variant})" + (f": {check.note}" if check.note else "")
 
 
 def _number(value: float | None) -> str:

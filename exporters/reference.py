@@ -15,6 +15,7 @@ from torch.utils import _pytree
 
 from exporters.errors import GuardError
 from exporters.spec import Case, Input, Output, bind_sizes
+from runtime.compare import distance
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -100,24 +101,12 @@ def measure_noise(
                     "the case lies on the edge of a decision and proves nothing: change it or leave it out"
                 )
             if b.dtype.kind == "f" and b.size:
-                worst = max(worst, max_difference(a, b))
+                worst = max(worst, distance(a, b))
                 finite = np.abs(b[np.isfinite(b)])
                 magnitude = max(magnitude, float(finite.max(initial=0)))
         if np.dtype(output.dtype).kind == "f":
             noise[output.name] = max(worst, float(np.spacing(np.float32(magnitude))))
     return noise
-
-
-def max_difference(a: NDArray[Any], b: NDArray[Any]) -> float:
-    """Largest absolute difference in float64; infinite for another shape, for NaN, or where one alone is infinite."""
-    if a.shape != b.shape:
-        return float("inf")
-    if not a.size:
-        return 0.0
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(a.astype(np.float64) - b.astype(np.float64))
-    difference = np.where(a == b, 0, difference)  # equal infinities
-    return float("inf") if np.isnan(difference).any() else float(difference.max())
 
 
 def _named(

@@ -22,6 +22,7 @@ from runtime.errors import BundleError, InputError
 from runtime.fields import BundleWarning
 from runtime.golden import GoldenCase, golden_from_npz, golden_to_npz
 from runtime.manifest import Manifest, ModelSpec
+from runtime.proofs import PROOFS, Proof, read_proofs, write_proofs
 from runtime.sources import LIMITS, MANIFEST, Limits, Source, open_source
 
 __all__ = [
@@ -32,7 +33,7 @@ __all__ = [
     "golden_from_npz",
     "golden_to_npz",
     "pack",
-    "replace_manifest",
+    "record_proof",
     "write_bundle",
 ]
 
@@ -40,13 +41,16 @@ __all__ = [
 class Bundle:
     """An opened bundle. Holds no open file, so it needs no closing and may be used from many threads."""
 
-    __slots__ = ("_digests", "_source", "manifest", "path")
+    __slots__ = ("_digests", "_source", "digest", "manifest", "path")
 
-    def __init__(self, path: Path, manifest: Manifest, source: Source) -> None:
+    def __init__(self, path: Path, source: Source) -> None:
         self.path = path
-        self.manifest = manifest
         self._source = source
-        self._digests = manifest.digests()
+        data = source.read(MANIFEST)
+        self.digest = hashlib.sha256(data).hexdigest()
+        """The sha256 of ``manifest.json``, which names that of every other file: the digest of the whole bundle."""
+        self.manifest = Manifest.from_json(_parse_json(data))
+        self._digests = self.manifest.digests()
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, check: bool = True, limits: Limits = LIMITS) -> Bundle:
@@ -69,7 +73,7 @@ class Bundle:
                 raise BundleError(f"{path}: no {MANIFEST} in it, so it is not a bundle")
             if source.sizes[MANIFEST] > limits.manifest_bytes:
                 raise BundleError(f"{path}: {MANIFEST} has {source.sizes[MANIFEST]} bytes, more than is read")
-            bundle = cls(path, Manifest.from_json(_parse_json(source.read(MANIFEST))), source)
+            bundle = cls(path, source)
             bundle._check_sizes(limits)
             if check:
                 bundle.check()
@@ -85,6 +89,20 @@ class Bundle:
         """The files that the manifest names, in the order of their names."""
         return tuple(sorted(self._digests))
 
+    @property
+    def proofs(self) -> tuple[Proof, ...]:
+        """Where the recorded answers were replayed.
+
+        Raises:
+            BundleError: ``proofs.json`` is damaged.
+        """
+        if PROOFS not in self._source.sizes:
+            return ()
+        try:
+            return read_proofs(self._source.read(PROOFS))
+        except OSError as error:
+            raise BundleError(f"{self.path}: {PROOFS}: {error.strerror or error}") from error
+
     def check(self) -> None:
         """Compares the sha256 of every file with the manifest.
 
@@ -95,12 +113,12 @@ class Bundle:
             self.read(name)
 
     def read(self, file: str) -> bytes:
-        """The bytes of a file that the manifest names.
+        """The bytes of a file that the manifest names, or of the manifest itself.
 
         Raises:
             BundleError: the manifest does not name it, or its bytes are not those that it should hold.
         """
-        expected = self._digests.get(file)
+        expected = self.digest if file == MANIFEST else self._digests.get(file)
         if expected is None:
             raise BundleError(f"{self.path}: the manifest names no file {file!r}; it names {', '.join(self.files)}")
         try:
@@ -110,7 +128,7 @@ class Bundle:
         found = hashlib.sha256(data).hexdigest()
         if found != expected:
             raise BundleError(
-                f"{self.path}: {file} has sha256 {found[:16]}…, the manifest says {expected[:16]}…: "
+                f"{self.path}: {file} has sha256 {found[:16]}…, expected {expected[:16]}…: "
                 "the file is damaged or was tampered with; export or copy the bundle again"
             )
         return data
@@ -166,7 +184,7 @@ class Bundle:
                         f"{self.path}: {variant.file} has {sizes[variant.file]} bytes, the manifest says "
                         f"{variant.bytes}: truncated or tampered with"
                     )
-        strangers = sorted(set(sizes) - set(self._digests) - {MANIFEST})
+        strangers = sorted(set(sizes) - set(self._digests) - {MANIFEST, PROOFS})
         if strangers:
             text = ", ".join(strangers[:5])
             warnings.warn(f"{self.path}: files that the manifest does not name: {text}", BundleWarning, stacklevel=3)
@@ -208,7 +226,39 @@ def pack(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
         BundleError: a file of the bundle is damaged, or something that is no bundle is at the path.
     """
     path = Path(path)
-    contents = _contents(bundle.manifest, {name: bundle.read(name) for name in bundle.files})
+    return _write_packed(path, bundle, bundle.proofs)
+
+
+def record_proof(path: str | os.PathLike[str], proof: Proof) -> Bundle:
+    """Adds a proof to a bundle of either form, atomically. Nothing else of it changes.
+
+    Raises:
+        BundleError: the bundle cannot be written, or the proof speaks of another bundle.
+    """
+    bundle = Bundle.open(path)
+    if proof.digest != bundle.digest:
+        raise BundleError(
+            f"{path}: the proof speaks of the bundle {proof.digest[:16]}…, this one is {bundle.digest[:16]}…"
+        )
+    proofs = (*bundle.proofs, proof)
+    if not bundle.path.is_dir():
+        return _write_packed(bundle.path, bundle, proofs)
+    temporary = bundle.path / f".{PROOFS}.{secrets.token_hex(4)}"
+    try:
+        _write_file(temporary, write_proofs(proofs))
+        temporary.replace(bundle.path / PROOFS)
+        _sync_folder(bundle.path)
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Bundle.open(path, check=False)
+
+
+def _write_packed(path: Path, bundle: Bundle, proofs: tuple[Proof, ...]) -> Bundle:
+    contents = {name: bundle.read(name) for name in (MANIFEST, *bundle.files)}
+    if proofs:
+        contents[PROOFS] = write_proofs(proofs)
     _check_replaceable(path)
     temporary = _sibling(path)
     try:
@@ -219,39 +269,6 @@ def pack(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
         raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         _remove(temporary)
-    return Bundle.open(path, check=False)
-
-
-def replace_manifest(path: str | os.PathLike[str], manifest: Manifest) -> Bundle:
-    """Rewrites the manifest alone (new proofs, metrics), atomically, in either form.
-
-    Raises:
-        BundleError: the new manifest names files that the bundle does not hold with these digests.
-    """
-    bundle = Bundle.open(path)
-    held = {name: bundle.read(name) for name in bundle.files}
-    named = {name: data for name, data in held.items() if name in manifest.digests()}
-    contents = _contents(manifest, named)
-    if bundle.path.is_dir():
-        temporary = bundle.path / f".{MANIFEST}.{secrets.token_hex(4)}"
-        try:
-            _write_file(temporary, contents[MANIFEST])
-            temporary.replace(bundle.path / MANIFEST)
-            _sync_folder(bundle.path)
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-    else:
-        temporary = _sibling(bundle.path)
-        try:
-            write_archive(temporary, contents)
-            temporary.replace(bundle.path)
-            _sync_folder(bundle.path.parent)
-        except OSError as error:
-            raise BundleError(f"{path}: cannot be written: {error.strerror or error}") from error
-        finally:
-            _remove(temporary)
     return Bundle.open(path, check=False)
 
 
@@ -303,7 +320,9 @@ def _check_replaceable(path: Path) -> None:
             there = Bundle.open(path, check=False)
     except BundleError as error:
         raise BundleError(f"{path}: what is there is not a bundle that can be read ({error}); {advice}") from error
-    strangers = sorted({entry.name for entry in path.iterdir()} - {MANIFEST, *there.files}) if path.is_dir() else []
+    strangers = (
+        sorted({entry.name for entry in path.iterdir()} - {MANIFEST, PROOFS, *there.files}) if path.is_dir() else []
+    )
     if strangers:
         raise BundleError(f"{path}: {', '.join(strangers[:5])} there belongs to no bundle; {advice}")
 

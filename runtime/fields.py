@@ -76,6 +76,13 @@ def number(value: Any, where: str) -> float:
     return float(value)
 
 
+def truth(value: Any, where: str) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise BundleError(f"manifest.json: {where} is {kind_of(value)}, expected true or false")
+    return value
+
+
 def flat_name(value: Any, where: str = "name") -> str:
     """A file name that lies in the bundle's own folder on every system.
 

@@ -25,6 +25,7 @@ from runtime.fields import (
     number,
     shape,
     text,
+    truth,
     tuple_of,
 )
 
@@ -60,22 +61,13 @@ class StateSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
-    """One form of a model's graph, e.g. ``fp32`` or ``int8``; ``error`` tells what the form costs."""
-
-    file: str
-    sha256: str
-    bytes: int
-    error: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class OutputParity:
     """The measured, two-sided tolerance of one output.
 
     ``noise`` is the float32 noise against float64, ``mutant`` the effect of the weakest mutant that must be caught,
     ``max_abs`` the worst error seen at export. ``decision`` (``argmax``, ``round`` or ``exact``) has to be equal
-    wherever the float64 margin is larger than the tolerance.
+    wherever the float64 margin is larger than the tolerance. ``nan`` says that the output may be NaN where the
+    reference is.
     """
 
     atol: float
@@ -84,6 +76,7 @@ class OutputParity:
     noise: float | None = None
     mutant: float | None = None
     decision: str | None = None
+    nan: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +86,20 @@ class Parity:
     criterion: str
     reference: str
     outputs: Mapping[str, OutputParity]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One form of a model's graph, e.g. ``fp32`` or ``int8``.
+
+    ``error`` tells what the form costs. ``parity`` holds tolerances of its own; without it those of the model count.
+    """
+
+    file: str
+    sha256: str
+    bytes: int
+    error: Mapping[str, Any] | None = None
+    parity: Parity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,10 @@ class ModelSpec:
     parity: Parity | None = None
     trace: FileRef | None = None
 
+    def parity_of(self, variant: str) -> Parity | None:
+        """What counts as the same answer of a variant: its own tolerances, else the model's."""
+        return self.variants[variant].parity or self.parity
+
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
@@ -138,7 +149,6 @@ class Manifest:
     pipeline: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileRef] = field(default_factory=dict)
     metrics: tuple[Mapping[str, Any], ...] = ()
-    proofs: tuple[Mapping[str, Any], ...] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -161,6 +171,7 @@ class Manifest:
                 f"{'update edgedl' if version > SCHEMA_VERSION else 'export the bundle again'}"
             )
         top = Fields(data, "")
+        top.take("proofs", tuple_of(free_object), default=())  # always empty; proofs lie beside the manifest now
         manifest = cls(
             schema_version=top.take("schema_version", integer),
             name=top.take("name", flat_name),
@@ -172,7 +183,6 @@ class Manifest:
             pipeline=top.take("pipeline", free_object, default={}),
             files=top.take("files", mapping_of(_file_ref), default={}),
             metrics=top.take("metrics", tuple_of(free_object), default=()),
-            proofs=top.take("proofs", tuple_of(free_object), default=()),
             provenance=top.take("provenance", free_object, default={}),
         )
         top.finish()
@@ -194,7 +204,6 @@ class Manifest:
             "pipeline": dict(self.pipeline),
             "files": {key: {"file": ref.file, "sha256": ref.sha256} for key, ref in self.files.items()},
             "metrics": [dict(entry) for entry in self.metrics],
-            "proofs": [dict(entry) for entry in self.proofs],
             "provenance": dict(self.provenance),
         }
 
@@ -260,6 +269,7 @@ def _variant(value: Any, where: str) -> Variant:
         sha256=part.take("sha256", digest),
         bytes=part.take("bytes", integer),
         error=part.take("error", free_object, default=None),
+        parity=part.take("parity", _parity, default=None),
     )
     part.finish()
     return variant
@@ -274,6 +284,7 @@ def _output_parity(value: Any, where: str) -> OutputParity:
         noise=part.take("noise", number, default=None),
         mutant=part.take("mutant", number, default=None),
         decision=part.take("decision", choice(DECISIONS), default=None),
+        nan=part.take("nan", truth, default=False),
     )
     part.finish()
     return parity
@@ -328,9 +339,10 @@ def _model(value: Any, where: str) -> ModelSpec:
         if len(set(names)) != len(names):
             raise BundleError(f"manifest.json: {where}.{kind} gives a name twice: {', '.join(names)}")
     outputs = {tensor.name for tensor in model.outputs}
-    if model.parity is not None and not set(model.parity.outputs) <= outputs:
-        strangers = ", ".join(sorted(set(model.parity.outputs) - outputs))
-        raise BundleError(f"manifest.json: {where}.parity speaks of {strangers}, which is no output of the model")
+    for parity in (model.parity, *(variant.parity for variant in model.variants.values())):
+        if parity is not None and not set(parity.outputs) <= outputs:
+            strangers = ", ".join(sorted(set(parity.outputs) - outputs))
+            raise BundleError(f"manifest.json: {where}.parity speaks of {strangers}, which is no output of the model")
     return model
 
 
@@ -349,11 +361,36 @@ def _tensor_json(spec: TensorSpec) -> dict[str, Any]:
     )
 
 
+def _parity_json(parity: Parity) -> dict[str, Any]:
+    return {
+        "criterion": parity.criterion,
+        "reference": parity.reference,
+        "outputs": {
+            name: _present(
+                atol=p.atol,
+                rtol=p.rtol,
+                max_abs=p.max_abs,
+                noise=p.noise,
+                mutant=p.mutant,
+                decision=p.decision,
+                nan=p.nan or None,
+            )
+            for name, p in parity.outputs.items()
+        },
+    }
+
+
 def _model_json(model: ModelSpec) -> dict[str, Any]:
     golden, parity, trace = model.golden, model.parity, model.trace
     return _present(
         variants={
-            key: _present(file=v.file, sha256=v.sha256, bytes=v.bytes, error=v.error and dict(v.error))
+            key: _present(
+                file=v.file,
+                sha256=v.sha256,
+                bytes=v.bytes,
+                error=v.error and dict(v.error),
+                parity=v.parity and _parity_json(v.parity),
+            )
             for key, v in model.variants.items()
         },
         inputs=[_tensor_json(spec) for spec in model.inputs],
@@ -363,16 +400,6 @@ def _model_json(model: ModelSpec) -> dict[str, Any]:
             for s in model.state
         ],
         golden=golden and {"file": golden.file, "sha256": golden.sha256, "cases": golden.cases},
-        parity=parity
-        and {
-            "criterion": parity.criterion,
-            "reference": parity.reference,
-            "outputs": {
-                name: _present(
-                    atol=p.atol, rtol=p.rtol, max_abs=p.max_abs, noise=p.noise, mutant=p.mutant, decision=p.decision
-                )
-                for name, p in parity.outputs.items()
-            },
-        },
+        parity=parity and _parity_json(parity),
         trace=trace and {"file": trace.file, "sha256": trace.sha256},
     )

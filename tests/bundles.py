@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.bundle import Bundle, GoldenCase, golden_to_npz, write_bundle
+from runtime.bundle import Bundle, GoldenCase, golden_to_npz, record_proof, write_bundle
 from runtime.manifest import (
     CRITERION,
     GoldenRef,
@@ -21,6 +22,7 @@ from runtime.manifest import (
     TensorSpec,
     Variant,
 )
+from runtime.proofs import Proof
 
 SCALE = np.array([2.0, -1.0, 0.5], np.float32)
 
@@ -64,10 +66,11 @@ def write_scale_bundle(path: Path, scale: np.ndarray = SCALE) -> Bundle:
         models={"scale": model},
         pipeline={"years": list(range(20))},
         metrics=({"dataset": "made up", "split": "val", "n": 4, "metric": "MAE", "value": 4.75, "unit": "metre"},),
-        proofs=({"target": "arm64/cortex-a72", "onnxruntime": "1.32.0", "ok": True, "max_abs": 3.8e-6},),
         provenance={"tool": "tests", "weights": [{"name": "none", "license": "CC0-1.0", "sha256": "0" * 64}]},
     )
-    return write_bundle(path, manifest, {"scale.onnx": graph, "scale.golden.npz": golden})
+    bundle = write_bundle(path, manifest, {"scale.onnx": graph, "scale.golden.npz": golden})
+    proof = Proof(bundle.digest, "arm64/cortex-a72", "1.32.0", "Cortex-A72", "fp32", ok=True, date="2026-11-28")
+    return record_proof(path, replace(proof, max_abs=3.8e-6, share=0.4))
 
 
 def sums_graph() -> bytes:

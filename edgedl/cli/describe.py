@@ -25,11 +25,11 @@ def summary(bundle: Bundle) -> str:
 def description(bundle: Bundle) -> str:
     """Everything of the manifest that a person asks for, models first."""
     manifest = bundle.manifest
-    parts = [summary(bundle)]
+    parts = [summary(bundle), f"digest {bundle.digest}"]
     if manifest.description:
         parts.append(manifest.description)
     parts += [_model(name, model) for name, model in manifest.models.items()]
-    parts += [part for part in (_metrics(manifest), _proofs(manifest), _provenance(manifest)) if part]
+    parts += [part for part in (_metrics(manifest), _proofs(bundle), _provenance(manifest)) if part]
     if manifest.pipeline:
         parts.append("outside the graph\n" + _pairs(manifest.pipeline))
     return "\n\n".join(parts)
@@ -75,12 +75,12 @@ def _metrics(manifest: Manifest) -> str:
     return table(("measured on", "split", "n", "metric", "value", "unit", "variant"), rows) if rows else ""
 
 
-def _proofs(manifest: Manifest) -> str:
+def _proofs(bundle: Bundle) -> str:
     rows = [
-        tuple(entry.get(key, "-") for key in ("target", "onnxruntime", "ok", "max_abs", "date"))
-        for entry in manifest.proofs
+        (proof.target, proof.variant, proof.onnxruntime, "ok" if proof.ok else "FAILED", proof.max_abs, proof.date)
+        for proof in bundle.proofs
     ]
-    return table(("proven on", "onnxruntime", "ok", "worst error", "date"), rows) if rows else ""
+    return table(("proven on", "variant", "onnxruntime", "", "worst error", "date"), rows) if rows else ""
 
 
 def _provenance(manifest: Manifest) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 
 from edgedl.cli import arguments
 from edgedl.cli.describe import description
@@ -27,5 +28,13 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = Bundle.open(args.bundle)
     args.out.text(description(bundle))
-    args.out.document({"ok": True, "bundle": str(bundle.path), "manifest": bundle.manifest.to_json()})
+    args.out.document(
+        {
+            "ok": True,
+            "bundle": str(bundle.path),
+            "digest": bundle.digest,
+            "manifest": bundle.manifest.to_json(),
+            "proofs": [asdict(proof) for proof in bundle.proofs],
+        }
+    )
     return 0

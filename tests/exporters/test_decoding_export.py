@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from exporters.assemble import ExportedVariant
 from exporters.errors import GuardError
 from exporters.explain import explain
 from exporters.export import ExportedModel, assemble, export_model
@@ -48,14 +49,14 @@ def search() -> ExportedModel:
 def test_the_search_passes_the_gate(search: ExportedModel) -> None:
     report = search.report
     assert report
-    assert {row.output: row.decision for row in report.rows} == {
+    assert {name: tolerance.rule.decision for name, tolerance in report.tolerances.items()} == {
         "tokens": "exact", "lengths": "exact", "scores": None
     }  # fmt: skip
     assert {mutant.layer for mutant in report.mutants} == {
         "embedding.weight", "gates.weight", "head.weight", "project.weight"
     }  # fmt: skip
-    scores = next(row for row in report.rows if row.output == "scores")
-    assert all(mutant.effects["scores"] > scores.tolerance.atol for mutant in report.mutants)
+    scores = report.tolerances["scores"].rule
+    assert all(mutant.effects["scores"] > scores.atol for mutant in report.mutants)
 
 
 def test_the_graph_is_one_loop_and_says_so(search: ExportedModel) -> None:
@@ -138,7 +139,7 @@ def test_a_fault_in_the_body_is_told_and_located(search: ExportedModel, tmp_path
     mutate, node = MUTANTS[name]
     model = onnx.load_from_string(search.graph)
     mutate(model)
-    faulty = dataclasses.replace(search, graph=model.SerializeToString())
+    faulty = dataclasses.replace(search, variants={"fp32": ExportedVariant(model.SerializeToString())})
     bundle = assemble(tmp_path / "b.edge", name="b", task="t", models={"search": faulty})
     report = verify(bundle)
     assert not report, f"{name} went unnoticed:\n{report}"

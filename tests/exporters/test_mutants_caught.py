@@ -12,6 +12,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from exporters.assemble import ExportedVariant
 from exporters.explain import Difference, explain, expose, fingerprint
 from exporters.export import ExportedModel, assemble, export_model
 from exporters.spec import Input, Output
@@ -77,7 +78,8 @@ MUTANTS = {
 
 def with_graph(exported: ExportedModel, graph: bytes, path: Path) -> Bundle:
     """A bundle whose graph is another than the one its answers were recorded with."""
-    return assemble(path, name="b", task="t", models={"small": dataclasses.replace(exported, graph=graph)})
+    model = dataclasses.replace(exported, variants={"fp32": ExportedVariant(graph)})
+    return assemble(path, name="b", task="t", models={"small": model})
 
 
 @pytest.mark.parametrize("name", MUTANTS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -17,10 +18,11 @@ import numpy as np
 import pytest
 
 from runtime import bundle as bundle_module
-from runtime.bundle import Bundle, Limits, pack, replace_manifest, write_bundle
+from runtime.bundle import Bundle, Limits, pack, record_proof, write_bundle
 from runtime.errors import BundleError, InputError
 from runtime.fields import BundleWarning
 from runtime.manifest import Manifest
+from runtime.proofs import Proof
 
 Parts = tuple[Manifest, dict[str, bytes]]
 
@@ -77,7 +79,7 @@ def test_names_that_are_not_there(either: Bundle) -> None:
         either.model("age")
     with pytest.raises(InputError, match="no variant 'int8'; it has fp32"):
         either.graph("linear", "int8")
-    for name in ("../linear.onnx", "/etc/passwd", "manifest.json", ""):
+    for name in ("../linear.onnx", "/etc/passwd", "proofs.json", ""):
         with pytest.raises(BundleError, match="names no file"):
             either.read(name)
 
@@ -327,10 +329,10 @@ def test_too_many_entries_are_refused_before_they_are_listed(tmp_path: Path) -> 
 
 def test_writing_leaves_nothing_but_the_bundle(linear_bundle: Bundle, tmp_path: Path) -> None:
     pack(linear_bundle, tmp_path / "p.edge")
-    replace_manifest(tmp_path / "p.edge", linear_bundle.manifest)
-    replace_manifest(linear_bundle.path, linear_bundle.manifest)
+    for path in (tmp_path / "p.edge", linear_bundle.path):
+        record_proof(path, proof_of(linear_bundle))
     assert names(tmp_path) == ["linear.edge", "p.edge"]
-    assert names(linear_bundle.path) == ["NOTICE", "linear.golden.npz", "linear.onnx", "manifest.json"]
+    assert names(linear_bundle.path) == ["NOTICE", "linear.golden.npz", "linear.onnx", "manifest.json", "proofs.json"]
 
 
 @pytest.mark.parametrize(
@@ -437,19 +439,46 @@ def test_packing_a_bundle_over_itself(linear_bundle: Bundle) -> None:
     assert packed.golden("linear")
 
 
-def test_replace_manifest_keeps_the_files(either: Bundle, linear_parts: Parts) -> None:
-    proofs = ({"target": "arm64", "ok": True},)
-    changed = replace_manifest(either.path, replace(either.manifest, proofs=proofs))
-    assert Bundle.open(either.path).manifest.proofs == proofs
-    assert {name: changed.read(name) for name in linear_parts[1]} == linear_parts[1]
+def proof_of(bundle: Bundle, target: str = "arm64/cortex-a72") -> Proof:
+    return Proof(
+        bundle.digest, target, "1.32.0", "Cortex-A72", "fp32", ok=True, date="2026-11-28", max_abs=3e-8, share=0.1
+    )
 
 
-def test_replace_manifest_refuses_files_that_are_not_there(either: Bundle) -> None:
-    reference = either.manifest.files["notice"]
-    for bad in (replace(reference, file="OTHER"), replace(reference, sha256="0" * 64)):
-        with pytest.raises(BundleError, match=r"OTHER|sha256"):
-            replace_manifest(either.path, replace(either.manifest, files={"notice": bad}))
-    assert Bundle.open(either.path).manifest == either.manifest
+def test_one_digest_in_either_form_and_a_proof_changes_neither(linear_bundle: Bundle, tmp_path: Path) -> None:
+    packed = pack(linear_bundle, tmp_path / "p.edge")
+    written = (linear_bundle.path / "manifest.json").read_bytes()
+    assert linear_bundle.digest == packed.digest == hashlib.sha256(written).hexdigest()
+    for bundle in (linear_bundle, packed):
+        for target in ("arm64", "node"):
+            proven = record_proof(bundle.path, proof_of(bundle, target))
+        assert proven.digest == linear_bundle.digest
+        assert [proof.target for proof in Bundle.open(bundle.path).proofs] == ["arm64", "node"]
+        assert proven.proofs[0] == proof_of(bundle, "arm64")
+    assert pack(Bundle.open(linear_bundle.path), tmp_path / "again.edge").path.read_bytes() == packed.path.read_bytes()
+
+
+def test_packing_keeps_what_a_newer_edgedl_wrote(linear_bundle: Bundle, tmp_path: Path) -> None:
+    path = linear_bundle.path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"newer": 1}))
+    with pytest.warns(BundleWarning, match="newer"):
+        packed = pack(Bundle.open(linear_bundle.path), tmp_path / "p.edge")
+    assert packed.read("manifest.json") == path.read_bytes()
+
+
+def test_a_proof_of_another_bundle_is_refused(linear_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="the proof speaks of the bundle 0000"):
+        record_proof(linear_bundle.path, replace(proof_of(linear_bundle), digest="0" * 64))
+    assert linear_bundle.proofs == ()
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{}", '[{"digest": "x"}]', "[" * 5000], ids=range(5))
+def test_damaged_proofs_leave_the_bundle_usable(linear_bundle: Bundle, content: str) -> None:
+    (linear_bundle.path / "proofs.json").write_text(content)
+    opened = Bundle.open(linear_bundle.path)
+    assert opened.golden("linear")
+    with pytest.raises(BundleError, match=r"^proofs\.json.*remove it and prove the bundle again"):
+        _ = opened.proofs
 
 
 def test_a_bundle_that_was_replaced_while_open_is_noticed(either: Bundle, linear_parts: Parts) -> None:

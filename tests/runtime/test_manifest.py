@@ -56,7 +56,6 @@ EXAMPLE: dict[str, Any] = {
     "pipeline": {"margin": 0.4, "years": [1, 2]},
     "files": {"notice": {"file": "NOTICE", "sha256": "4" * 64}},
     "metrics": [{"dataset": "utkface", "value": 4.9}],
-    "proofs": [{"target": "arm64", "ok": True}],
     "provenance": {"tool": "edgedl 0.1.0"},
 }
 
@@ -169,7 +168,7 @@ JSON = st.recursive(
 PATHS = [
     "models", "models/age", "models/age/variants", "models/age/variants/fp32", "models/age/inputs",
     "models/age/inputs/0", "models/age/inputs/0/shape", "models/age/state", "models/age/golden", "models/age/parity",
-    "models/age/parity/outputs", "models/age/parity/outputs/age", "files", "files/notice", "metrics", "proofs",
+    "models/age/parity/outputs", "models/age/parity/outputs/age", "files", "files/notice", "metrics",
     "pipeline", "provenance", "name", "version", "license", "schema_version",
 ]  # fmt: skip
 
