@@ -64,7 +64,7 @@ demo-age:
 demo-captions:
 	@cd demo && { edgedl train caption $(DEMO_CAPTIONS) -o digits && edgedl export digits -o digits.edge --name digits; } \
 	  >digits.log 2>&1 || { cat digits.log >&2; exit 1; }
-	@cd demo && python -c "import pathlib; from edgedl.data.bouncing_digits import BouncingDigits; import cv2; \
+	@cd demo && python -c "import pathlib; from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits; import cv2; \
 	  frames = BouncingDigits().split('val-2').frames(0); pathlib.Path('clip').mkdir(); \
 	  [cv2.imwrite(f'clip/{i:02d}.png', frame) for i, frame in enumerate(frames)]"
 

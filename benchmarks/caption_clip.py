@@ -33,10 +33,10 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgedl.data import synthetic_faces  # noqa: E402
-from edgedl.nn.attention import ATTENDING  # noqa: E402
-from edgedl.nn.caption_network import CaptionNetwork  # noqa: E402
-from edgedl.nn.captioning import Decoder, MeanPoolDecoder  # noqa: E402
 from edgedl.nn.efficientnet_lite import EfficientNetLite0  # noqa: E402
+from edgedl.tasks.caption.network.attention import ATTENDING  # noqa: E402
+from edgedl.tasks.caption.network.caption_network import CaptionNetwork  # noqa: E402
+from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder  # noqa: E402
 from exporters.convert import convert, rename_axes  # noqa: E402
 from exporters.optimize import flush_graph, flush_module  # noqa: E402
 from exporters.spec import Input, Output  # noqa: E402
@@ -74,7 +74,7 @@ def random_network(decoder: str) -> CaptionNetwork:
 
 def trained_network(run_path: str) -> CaptionNetwork:
     """The network of a run, with its best weights and the beam and length of this comparison."""
-    from edgedl.tasks.caption_training import network_of
+    from edgedl.tasks.caption.training import network_of
     from edgedl.training.run import Run
 
     run = Run.open(run_path)

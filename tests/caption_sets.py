@@ -7,7 +7,7 @@ import json
 import cv2
 import numpy as np
 
-from edgedl.data.captions import CaptionDataset
+from edgedl.tasks.caption.data.captions import CaptionDataset
 
 
 def jpeg(level: int) -> bytes:

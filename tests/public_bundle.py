@@ -16,7 +16,7 @@ def public_age_bundle() -> Path:
         pytest.importorskip(package, reason=f"the public age bundle is made with {package}")
     import torch
 
-    from edgedl.tasks.age_public import public_bundle
+    from edgedl.tasks.age.public import public_bundle
     from edgedl.weights.fetch import WeightsError, cache_folder
 
     folder = cache_folder()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedl.cli import arguments, runs
+from edgedl.cli import arguments
 from edgedl.cli.describe import description
 
 if TYPE_CHECKING:
@@ -71,9 +71,10 @@ def export(source: str, output: str | None, options: Mapping[str, Any]) -> Bundl
 
 def _export_run(run_path: Path, output: str | None, options: Mapping[str, Any]) -> Bundle:
     from edgedl.tasks import task
+    from edgedl.training.run import Run
     from runtime.errors import InputError
 
-    name = runs.task_of(run_path)
+    name = Run.open(run_path).task
     if "others" in options and name != "caption":
         raise InputError(f"--with puts captioners together; {run_path} is a run of the task {name!r}")
     bundle: Bundle = task(name).export(run_path, Path(output or f"{options.get('name', name)}.edge"), **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgedl.cli import arguments, runs
+from edgedl.cli import arguments
 
 
 def add_parser(sub: arguments.Subparsers) -> None:
@@ -50,12 +50,12 @@ def run(args: argparse.Namespace) -> int:
 def _draw(args: argparse.Namespace) -> list[Path]:
     path = Path(args.source)
     if args.occlusion is not None:
-        from edgedl.tasks.occlusion import plot_occlusion
+        from edgedl.tasks.occlusion.plot import plot_occlusion
 
         _refuse_run(path)
         return [plot_occlusion(path, args.occlusion, args.output)]
     if args.features is not None:
-        from edgedl.tasks.features import plot_features
+        from edgedl.tasks.features.plot import plot_features
 
         _refuse_bundle(path)
         return [plot_features(args.source, args.features, args.output)]
@@ -73,7 +73,7 @@ def _is_bundle(path: Path) -> bool:
 def _refuse_run(path: Path) -> None:
     from runtime.errors import InputError
 
-    if (path / runs.CONFIG).is_file():
+    if (path / "config.json").is_file():
         raise InputError(f"{path} is a run; --occlusion asks the graph of a bundle: export it first")
 
 
@@ -92,11 +92,12 @@ def _task_of(path: Path, *, clip: bool) -> str:
     Raises:
         InputError: it is neither, or a bundle where a run is needed.
     """
+    from edgedl.training.run import Run
     from runtime.bundle import Bundle
     from runtime.errors import InputError
 
     if not _is_bundle(path):
-        return runs.task_of(path)
+        return Run.open(path).task
     name = Bundle.open(path, check=False).manifest.task
     if not clip:
         raise InputError(

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from edgedl.cli import arguments, runs
+from edgedl.cli import arguments
 from edgedl.cli.output import number
 
 # Lightning starts the further processes of a run as the same command with this environment.
@@ -63,9 +63,17 @@ def _run_folder(args: argparse.Namespace) -> Iterator[Path]:
         yield Path(args.output)
         return
     first = SAME_RUN not in os.environ
-    path = os.environ.setdefault(SAME_RUN, str(runs.new_run(args.task)))
+    path = os.environ.setdefault(SAME_RUN, str(_new_run(args.task)))
     try:
         yield Path(path)
     finally:
         if first:
             del os.environ[SAME_RUN]
+
+
+def _new_run(task: str) -> Path:
+    """``runs/TASK-N`` with the next free N."""
+    number = 1
+    while (path := Path("runs") / f"{task}-{number}").exists():
+        number += 1
+    return path

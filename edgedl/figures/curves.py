@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from edgedl.figures.style import GREY, SERIES, new_figure, save_figure
+from edgedl.training.run import Run
 from runtime.errors import InputError
 
 _NOT_DRAWN = ("epoch", "step", "seconds", "lr")
@@ -59,14 +60,18 @@ def save_curves(history: Sequence[Mapping[str, float]], path: str | os.PathLike[
     return figure
 
 
+def draw_curves(run_path: str | os.PathLike[str]) -> None:
+    """Draws ``curves.png`` beside each ``metrics.csv`` in a run: one for each training that the run holds."""
+    for metrics in sorted(Path(run_path).rglob("metrics.csv")):
+        plot_run(metrics.parent, None)
+
+
 def plot_run(run_path: str | os.PathLike[str], output: str | os.PathLike[str] | None) -> Path:
     """Draws the curves of a run and gives the picture's path, by default ``curves.png`` in the run.
 
     Raises:
         InputError: there is no run, or none of its epochs has ended.
     """
-    from edgedl.training.run import Run  # needs torch, the drawing does not
-
     run = Run.open(run_path)
     picture = Path(output) if output else run.path / "curves.png"
     save_curves(run.history(), picture)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import lightning.pytorch as pl
 import torch
 
-from edgedl.figures.curves import save_curves
 from edgedl.training.batches import Batches, BatchSource, Samples
 from edgedl.training.callbacks import callbacks_for
 from edgedl.training.lightning_module import LIGHTNING_LOGGERS, TaskModule, ignore_what_users_cannot_mend
@@ -58,7 +57,7 @@ def fit(
 ) -> FitResult:
     """Trains ``module.network`` and leaves it with the weights of its best epoch, on the CPU and in evaluation mode.
 
-    Checkpoints, ``metrics.csv`` and the curves go into the run folder, and nothing is written elsewhere. After an
+    Checkpoints and ``metrics.csv`` go into the run folder, and nothing is written elsewhere. After an
     interruption, the same call with ``resume=True`` ends with the same weights, bit for bit, as an uninterrupted one.
 
     Args:
@@ -103,8 +102,6 @@ def fit(
     module.network.to("cpu").eval()
     module.network.load_state_dict(run.best_weights())
     history = run.history()
-    if is_first_process():
-        save_curves(history, run.path / "curves.png")
     return _result(history, module, time.monotonic() - start)
 
 

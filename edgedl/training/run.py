@@ -8,7 +8,8 @@
     RUN/metrics.csv             one row per epoch
     RUN/curves.png, curves.csv  the same, drawn
 
-Files are replaced atomically: a run that is killed leaves the previous state, never half a file.
+Files are replaced atomically: a run that is killed leaves the previous state, never half a file. Only what reads or
+writes weights needs torch.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from edgedl._version import __version__
 from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA_VERSION = 1
 Row = dict[str, float]
@@ -126,13 +127,19 @@ class Run:
             config = json.loads(file.read_bytes())
         except ValueError as error:
             raise InputError(f"{file} is not valid JSON: {error}") from error
-        if not isinstance(config, dict) or "task" not in config or "schema_version" not in config:
+        if not isinstance(config, dict) or type(config.get("task")) is not str or "schema_version" not in config:
             raise InputError(f"{file} is not a run's configuration: `task` and `schema_version` are expected")
         if config["schema_version"] != SCHEMA_VERSION:
             raise InputError(
                 f"{file} has schema_version {config['schema_version']}; this edgedl reads {SCHEMA_VERSION}; update it"
             )
         return cls(folder, config)
+
+    @property
+    def task(self) -> str:
+        """The task that the run belongs to."""
+        name: str = self.config["task"]
+        return name
 
     @property
     def checkpoints(self) -> Path:
@@ -160,6 +167,8 @@ class Run:
 
     def save_best(self, weights: Mapping[str, Tensor], *, epoch: int, metric: str, value: float) -> None:
         """Replaces the best weights."""
+        import torch
+
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         buffer = io.BytesIO()
         torch.save({"weights": state, "epoch": epoch, "metric": metric, "value": value}, buffer)
@@ -194,6 +203,8 @@ def _number(value: float) -> str:
 def _read_weights(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise InputError(f"{file} does not exist: the run has not finished an epoch yet")
+    import torch
+
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)["weights"]
     except Exception as error:

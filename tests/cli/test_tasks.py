@@ -153,9 +153,9 @@ def test_export_finds_the_task_of_a_run(edgedl, scaling, run_folder):
     [
         (None, "it has no config.json"),
         ("{", "not valid JSON"),
-        ("{}", "names no task"),
-        ("[]", "names no task"),
-        (json.dumps({"task": 3}), "names no task"),
+        ("{}", "`task` and `schema_version` are expected"),
+        ("[]", "`task` and `schema_version` are expected"),
+        (json.dumps({"task": 3, "schema_version": 1}), "`task` and `schema_version` are expected"),
     ],
 )
 def test_a_folder_that_is_no_run_is_refused(edgedl, tmp_path, content, found):
@@ -228,7 +228,8 @@ def test_plot_refuses_a_file_that_is_neither(edgedl, tmp_path):
 
 
 def test_plot_asks_any_bundle_for_occlusion_and_runs_for_features(edgedl, monkeypatch, scale_bundle, run_folder):
-    from edgedl.tasks import features, occlusion
+    from edgedl.tasks.features import plot as features
+    from edgedl.tasks.occlusion import plot as occlusion
 
     asked = []
     monkeypatch.setattr(occlusion, "plot_occlusion", lambda *given: asked.append(given) or Path("a.png"))

@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from edgedl.data import bouncing_digits
-from edgedl.data.bouncing_digits import (
+from edgedl.tasks.caption.data import bouncing_digits
+from edgedl.tasks.caption.data.bouncing_digits import (
     ABSENT,
     DIGIT,
     FRAMES,

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedl.data import coco_captions, flickr8k, msr_vtt
-from edgedl.data.captions import FORMATS, open_captions
 from edgedl.data.sources import open_source
+from edgedl.tasks.caption.data.captions import FORMATS, open_captions
 from runtime.errors import InputError
 from runtime.media.frames import FrameSampling
 from tests.caption_sets import FLICKR, FLICKR_CAPTIONS, FLICKR_PHOTOS, coco, jpeg

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from edgedl.data import clip_features as module
-from edgedl.data.captions import open_captions
-from edgedl.data.clip_features import ClipFeatures, clip_features
-from edgedl.data.feature_files import FeatureFile
-from edgedl.nn import frame_encoder
-from edgedl.nn.frame_encoder import FrameEncoder
+from edgedl.tasks.caption.data import clip_features as module
+from edgedl.tasks.caption.data.captions import open_captions
+from edgedl.tasks.caption.data.clip_features import ClipFeatures, clip_features
+from edgedl.tasks.caption.data.feature_files import FeatureFile
+from edgedl.tasks.caption.network import frame_encoder
+from edgedl.tasks.caption.network.frame_encoder import FrameEncoder
 from exporters.errors import ParityError
 from exporters.image import resize_images
 from runtime.errors import InputError

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edgedl.data.face_crops import chosen_face, face_crops
 from edgedl.data.samples import FaceDataset, FaceSample
 from edgedl.data.sources import FolderSource
 from edgedl.data.synthetic_faces import SyntheticFaces
+from edgedl.tasks.age.data.face_crops import chosen_face, face_crops
 from runtime.errors import InputError
 from runtime.faces import Detection, MarginCrop
 

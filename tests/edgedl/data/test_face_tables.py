@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from edgedl.data import appa_real, fairface
-from edgedl.data.formats import open_faces
 from edgedl.data.sources import open_source
+from edgedl.tasks.age.data.formats import open_faces
 from runtime.errors import InputError
 
 APPA = {

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from edgedl.data import imdb_wiki
-from edgedl.data.formats import open_faces
-from edgedl.data.imdb_wiki import age_on_1_july
 from edgedl.data.sources import open_source
+from edgedl.tasks.age.data import imdb_wiki
+from edgedl.tasks.age.data.formats import open_faces
+from edgedl.tasks.age.data.imdb_wiki import age_on_1_july
 from runtime.errors import InputError, MissingExtraError
 
 NAN, INF = math.nan, math.inf

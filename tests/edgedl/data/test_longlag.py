@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgedl.data.digits import embedded_digits
-from edgedl.data.longlag import PROBLEMS, draw_sequences, right_rows
+from edgedl.tasks.longlag.data import PROBLEMS, draw_sequences, right_rows
 from runtime.errors import InputError
 
 
@@ -151,7 +151,7 @@ def test_equal_arguments_give_equal_sequences_and_others_do_not(problem):
 @pytest.mark.parametrize("problem", PROBLEMS)
 def test_no_fresh_sequence_was_seen_in_training(problem):
     """The seeds of epochs are drawn themselves; even so none of them may be that of the test."""
-    from edgedl.training.lags import LagBatches
+    from edgedl.tasks.longlag.objective import LagBatches
 
     fresh = draw_sequences(problem, 200, split="test", part=2**32 - 1)
     seen = {

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgedl.data.formats import FORMATS, open_faces
+from edgedl.tasks.age.data.formats import FORMATS, open_faces
 from runtime.errors import InputError
 
 UTK = "26_1_2_20170104023102422.jpg.chip.jpg"

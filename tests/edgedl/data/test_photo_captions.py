@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgedl.data.captions import open_captions
+from edgedl.tasks.caption.data.captions import open_captions
 from runtime.errors import InputError
 from runtime.media.frames import FrameSampling
 from tests.caption_sets import FLICKR, FLICKR_PHOTOS, coco, jpeg, of

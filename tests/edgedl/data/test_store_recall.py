@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgedl.data.store_recall import RECALLS, SPACING, STORES, draw_kept, draw_sequences, recall_targets
+from edgedl.tasks.gradients.data import RECALLS, SPACING, STORES, draw_kept, draw_sequences, recall_targets
 from runtime.errors import InputError
 
 

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import pytest
 
-from edgedl.data import stories
-from edgedl.data.stories import LENGTH, STRANGERS, tell_stories
+from edgedl.tasks.chars.data import stories
+from edgedl.tasks.chars.data.stories import LENGTH, STRANGERS, tell_stories
 
 TOLD = tell_stories()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgedl.data.strain_gauges import CORRELATION, TRUE_WEIGHTS, embedded_readings, read_readings
+from edgedl.tasks.sgd.data import CORRELATION, TRUE_WEIGHTS, embedded_readings, read_readings
 from runtime.errors import InputError
 
 HEAD = "gauge_1_mV,gauge_2_mV,force_N\n"

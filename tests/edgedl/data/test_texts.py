@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedl.data.texts import LEAST, open_text
+from edgedl.tasks.chars.data.texts import LEAST, open_text
 from runtime.errors import InputError, TooLargeError
 
 
@@ -44,6 +44,6 @@ def test_what_cannot_be_learnt_from_is_refused(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1") * 3000)
     with pytest.raises(InputError, match="byte 0 is 0xe9; convert it"):
         open_text(tmp_path / "latin.txt")
-    monkeypatch.setattr("edgedl.data.texts.MOST_BYTES", 10)
+    monkeypatch.setattr("edgedl.tasks.chars.data.texts.MOST_BYTES", 10)
     with pytest.raises(TooLargeError, match="1999 bytes; expected at most 10"):
         open_text(tmp_path / "short.txt")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedl.data.timer import draw_sequences, exact_pulses, find_pulses, timer_targets
+from edgedl.tasks.timer.data import draw_sequences, exact_pulses, find_pulses, timer_targets
 from runtime.errors import InputError
 
 

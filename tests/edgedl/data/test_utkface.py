@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedl.data import utkface
-from edgedl.data.formats import open_faces
 from edgedl.data.sources import open_source
+from edgedl.tasks.age.data import utkface
+from edgedl.tasks.age.data.formats import open_faces
 from runtime.errors import InputError
 
 GOOD = [

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from edgedl.data import msvd
-from edgedl.data.captions import open_captions
+from edgedl.tasks.caption.data import msvd
+from edgedl.tasks.caption.data.captions import open_captions
 from runtime.media.frames import FrameSampling
 from tests.caption_sets import of
 from tests.videos import number_of, write_video

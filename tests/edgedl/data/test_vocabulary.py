@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedl.data.vocabulary import build, encode, tokenise
+from edgedl.tasks.caption.data.vocabulary import build, encode, tokenise
 from runtime.errors import InputError
 from runtime.vocabulary import UNKNOWN
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgedl.figures.descent import Descent, descent_figure
-from edgedl.training.quadratic_cost import QuadraticCost
+from edgedl.tasks.sgd.figure import Descent, descent_figure
+from edgedl.tasks.sgd.quadratic_cost import QuadraticCost
 from runtime.errors import InputError
 
 COST = QuadraticCost(np.array([[1.0, 0.5], [0.5, 1.0]]), np.array([1.0, 0.5]), 2.0, 10)  # least at (1, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgedl.figures.recall import BASELINE, Blocks, Network, blocks_figure, gradients_after_training
+from edgedl.tasks.gradients.recall_figure import BASELINE, Blocks, Network, blocks_figure, gradients_after_training
 from runtime.errors import InputError
 
 T, H = 12, 3

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from edgedl.nn.age import AgeNetwork
-from edgedl.nn.blazeface import BlazeFace
 from edgedl.nn.efficientnet_lite import ImageNetClassifier
-from edgedl.weights.age_resnet10 import load_age_resnet10
-from edgedl.weights.blazeface import load_blazeface
+from edgedl.tasks.age.network.blazeface import BlazeFace
+from edgedl.tasks.age.weights.blazeface import load_blazeface
+from edgedl.tasks.age.weights.resnet10 import load_age_resnet10
 from edgedl.weights.efficientnet_lite0 import load_imagenet_classifier
 from edgedl.weights.fetch import WeightsError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from edgedl.nn.blazeface import KEYPOINTS, SIZE, BlazeFace, DoubleBlazeBlock
+from edgedl.tasks.age.network.blazeface import KEYPOINTS, SIZE, BlazeFace, DoubleBlazeBlock
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from edgedl.nn.attention import AttendingDecoder, AttentionDecoder, SpatialDecoder
-from edgedl.nn.caption_network import CaptionNetwork
-from edgedl.nn.captioning import Decoder, MeanPoolDecoder, frames_that_count, mean_over_frames
-from edgedl.nn.strided import StridedEncoder
+from edgedl.tasks.caption.network.attention import AttendingDecoder, AttentionDecoder, SpatialDecoder
+from edgedl.tasks.caption.network.caption_network import CaptionNetwork
+from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder, frames_that_count, mean_over_frames
+from edgedl.tasks.caption.network.strided import StridedEncoder
 
 F, V = 6, 11
 KINDS = [

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.nn.cells import GRUCell, LSTMCell, cell_of
+from edgedl.tasks.caption.network.cells import GRUCell, LSTMCell, cell_of
 
 
 @pytest.fixture(autouse=True)

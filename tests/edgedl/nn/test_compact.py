@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from edgedl.nn.age import AgeNetwork
-from edgedl.nn.compact import CompactNetwork
-from edgedl.nn.resnet10 import ResNet10
+from edgedl.tasks.age.network.compact import CompactNetwork
+from edgedl.tasks.age.network.resnet10 import ResNet10
 
 LARGEST = 3_000_000
 

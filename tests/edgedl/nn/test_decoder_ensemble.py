@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from edgedl.nn.attention import AttentionDecoder, SpatialDecoder
-from edgedl.nn.captioning import Decoder, MeanPoolDecoder
-from edgedl.nn.decoder_ensemble import DecoderEnsemble
+from edgedl.tasks.caption.network.attention import AttentionDecoder, SpatialDecoder
+from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder
+from edgedl.tasks.caption.network.decoder_ensemble import DecoderEnsemble
 
 F, V = 6, 11
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.nn.blazeface import BlazeFace
-from edgedl.nn.detector import IOU_THRESHOLD, MAX_FACES, SCORE_THRESHOLD, FaceDetector
+from edgedl.tasks.age.network.blazeface import BlazeFace
+from edgedl.tasks.age.network.detector import IOU_THRESHOLD, MAX_FACES, SCORE_THRESHOLD, FaceDetector
 
 
 class Candidates(nn.Module):

@@ -10,7 +10,13 @@ import torch
 
 from edgedl.nn import efficientnet_lite
 from edgedl.nn.efficientnet_lite import SamePadding
-from edgedl.nn.frame_encoder import FrameEncoder, open_frame_encoder, probe, probe_picture, same_answer
+from edgedl.tasks.caption.network.frame_encoder import (
+    FrameEncoder,
+    open_frame_encoder,
+    probe,
+    probe_picture,
+    same_answer,
+)
 from exporters.image import resize_images
 from runtime.media.pictures import read_image
 

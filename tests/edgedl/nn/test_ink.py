@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedl.data.digits import embedded_digits
-from edgedl.nn.ink import Ink
+from edgedl.tasks.digits.ink import Ink
 
 
 def ink(pixels: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from edgedl.data.longlag import PROBLEMS, draw_sequences
-from edgedl.nn.longlag import NETWORKS, LagNetwork, chrono_initialise, units_within, weight_count
+from edgedl.tasks.longlag.data import PROBLEMS, draw_sequences
+from edgedl.tasks.longlag.network import NETWORKS, LagNetwork, chrono_initialise, units_within, weight_count
 from runtime.errors import InputError
 
 

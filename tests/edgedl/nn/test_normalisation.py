@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.nn.normalisation import TRAINING_MOMENTUM, absorb_statistics
-from edgedl.nn.resnet10 import ResNet10
+from edgedl.tasks.age.network.normalisation import TRAINING_MOMENTUM, absorb_statistics
+from edgedl.tasks.age.network.resnet10 import ResNet10
 
 
 @pytest.fixture

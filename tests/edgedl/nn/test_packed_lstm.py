@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from edgedl.nn.cells import LSTMCell
-from edgedl.nn.packed_lstm import Packing, packed_lstm
+from edgedl.tasks.caption.network.cells import LSTMCell
+from edgedl.tasks.caption.network.packed_lstm import Packing, packed_lstm
 
 LENGTHS = st.lists(st.integers(0, 6), min_size=1, max_size=6).filter(any)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.nn.peephole_lstm import PeepholeLSTM
+from edgedl.tasks.gradients.peephole_lstm import PeepholeLSTM
 from exporters import recurrent_operators
 from exporters.errors import ParityError
 from exporters.export import export_model

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgedl.nn.rbm import RBM
+from edgedl.tasks.digits.rbm import RBM
 
 
 def machine(visible: int = 3, hidden: int = 2, classes: int = 0) -> RBM:

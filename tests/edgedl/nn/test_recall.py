@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.data.store_recall import draw_sequences
-from edgedl.nn.recall import BLOCKS, KINDS, GatedAnswers, RecallNetwork, memory_blocks, units_over_time
-from edgedl.nn.sensitivity import input_sensitivity, unit_sensitivity
+from edgedl.tasks.gradients.data import draw_sequences
+from edgedl.tasks.gradients.network import BLOCKS, KINDS, GatedAnswers, RecallNetwork, memory_blocks, units_over_time
+from edgedl.tasks.gradients.sensitivity import input_sensitivity, unit_sensitivity
 from runtime.errors import InputError
 
 STEPS = 9

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 
-from edgedl.nn.resnet10 import CHANNEL_MEANS, ResidualBlock, ResNet10
+from edgedl.tasks.age.network.resnet10 import CHANNEL_MEANS, ResidualBlock, ResNet10
 from edgedl.weights.catalogue import AGE_RESNET10
 from edgedl.weights.fetch import fetch
 

@@ -9,7 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.figures.gradients import (
+from edgedl.tasks.gradients.sensitivity import (
+    block_sensitivity,
+    driven_block,
+    input_sensitivity,
+    networks_sensitivity,
+    run_block,
+)
+from edgedl.tasks.gradients.sensitivity_figure import (
     FORGET_AT,
     SHOWN_AT,
     gradients_figure,
@@ -17,7 +24,6 @@ from edgedl.figures.gradients import (
     measure_networks,
     save_gradients,
 )
-from edgedl.nn.sensitivity import block_sensitivity, driven_block, input_sensitivity, network_sensitivity, run_block
 from exporters.recurrent import over_time
 
 
@@ -45,14 +51,14 @@ def test_forward_differentiation_gives_what_back_propagation_gives(kind):
     layer = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}[kind](2, 4)
     cell = {"rnn": nn.RNNCell, "gru": nn.GRUCell, "lstm": nn.LSTMCell}[kind](2, 4)
     torch.manual_seed(3)
-    cell = type(cell)(2, 4).double()  # as network_sensitivity draws it
+    cell = type(cell)(2, 4).double()  # as networks_sensitivity draws it
     x = torch.randn(9, 2, dtype=torch.float64)
     layer = layer.double()
     for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
         getattr(layer, f"{name}_l0").data.copy_(getattr(cell, name))
     jacobian = torch.autograd.functional.jacobian(lambda first: layer(torch.cat([first[None], x[1:]]))[0], x[0])
     expected = jacobian.square().sum(dim=(1, 2)).sqrt()
-    found = network_sensitivity(kind, 2, 4, 9, seed=3)
+    (found,) = networks_sensitivity(kind, 2, 4, 9, seeds=(3,))
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14)
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.nn.simple_recurrent import Elman, Jordan
-from edgedl.nn.timer import STATES, TimerNetwork
+from edgedl.tasks.timer.network import STATES, TimerNetwork
+from edgedl.tasks.timer.simple_recurrent import Elman, Jordan
 from exporters.export import export_model
 from exporters.spec import Input, Output
 from runtime.errors import InputError

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from edgedl.nn.strided import GRID, LOGITS, SIZE, StridedEncoder
+from edgedl.tasks.caption.network.strided import GRID, LOGITS, SIZE, StridedEncoder
 from exporters.convert import convert, rename_axes
 from exporters.spec import Input, Output
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgedl.tasks import caption_training
+from edgedl.tasks.caption import training as caption_training
 from edgedl.training.run import Run
 from tests.edgedl.tasks.captioners import WORDS, SmallEncoder, captioner
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgedl.nn.attention import ATTENDING, AttendingDecoder
-from edgedl.nn.caption_network import CaptionNetwork
-from edgedl.nn.captioning import Decoder, MeanPoolDecoder
+from edgedl.tasks.caption.network.attention import ATTENDING, AttendingDecoder
+from edgedl.tasks.caption.network.caption_network import CaptionNetwork
+from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder
 from runtime.vocabulary import Vocabulary
 
 _SPOKEN = "a the man dog boy ball runs plays with on in red blue grass field small big"

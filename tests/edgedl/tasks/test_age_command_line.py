@@ -15,10 +15,10 @@ import torch
 
 from edgedl.cli import main
 from edgedl.data.synthetic_faces import generate
-from edgedl.tasks import age_training
-from edgedl.tasks.age_training import network_of
+from edgedl.tasks.age import training as age_training
+from edgedl.tasks.age.training import network_of
+from edgedl.tasks.age.weights.resnet10 import load_age_resnet10
 from edgedl.training.run import Run
-from edgedl.weights.age_resnet10 import load_age_resnet10
 from runtime.bundle import Bundle
 from runtime.pipelines import load
 from tests.edgedl.tasks.test_age_evaluation import faces_folder
@@ -133,7 +133,7 @@ def test_a_run_is_resumed(folder, call, monkeypatch):
     def never(*_: Any) -> None:
         raise AssertionError("the crops were made again")
 
-    monkeypatch.setattr("edgedl.data.face_crops.chosen_face", never)
+    monkeypatch.setattr("edgedl.tasks.age.data.face_crops.chosen_face", never)
     status, out, _ = call(*options, "--epochs", "4", "--schedule", "constant", "--resume")
     assert status == 0
     assert json.loads(out)["epochs"] == 4
@@ -194,9 +194,9 @@ def test_training_from_nothing_starts_from_chance(folder, call):
 
 def test_the_same_function_is_where_fine_tuning_starts():
     """Before any step, the larger network answers as the public one does, but for the ages that it adds."""
-    from edgedl.data.face_crops import FaceCrops
     from edgedl.nn.age import AgeNetwork
-    from edgedl.nn.resnet10 import ResNet10
+    from edgedl.tasks.age.data.face_crops import FaceCrops
+    from edgedl.tasks.age.network.resnet10 import ResNet10
 
     faces, _ = generate(seed=2, n=24, size=96)
     network = AgeNetwork(ResNet10(), age_training.DEX_YEARS, 64)
@@ -214,7 +214,7 @@ def test_the_same_function_is_where_fine_tuning_starts():
 def test_calibration_finds_the_sharpness_that_the_ages_were_made_with(sharpness):
     """A network of known scores, and ages that are its expectation at one sharpness."""
     from edgedl.nn.age import AgeNetwork
-    from edgedl.nn.compact import CompactNetwork
+    from edgedl.tasks.age.network.compact import CompactNetwork
 
     torch.manual_seed(0)
     network = AgeNetwork(CompactNetwork(), age_training.DEX_YEARS, 32).eval()

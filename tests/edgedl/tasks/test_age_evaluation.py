@@ -13,8 +13,8 @@ from edgedl.data.samples import FaceDataset, FaceSample
 from edgedl.data.sources import FolderSource
 from edgedl.data.synthetic_faces import generate
 from edgedl.tasks import task, task_names
-from edgedl.tasks.age_bundle import close_up_cases, dlib_crop, face_cases, photo_cases, pipeline_settings
-from edgedl.tasks.age_evaluation import age_metrics, error_by_age, evaluate_ages
+from edgedl.tasks.age.bundle import close_up_cases, dlib_crop, face_cases, photo_cases, pipeline_settings
+from edgedl.tasks.age.evaluation import age_metrics, error_by_age, evaluate_ages
 from runtime.errors import InputError
 from runtime.faces import Detection
 from runtime.pipelines.age import AgeSettings

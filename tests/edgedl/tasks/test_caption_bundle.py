@@ -14,8 +14,8 @@ import torch
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 import edgedl
-from edgedl.nn.caption_network import CaptionNetwork
-from edgedl.tasks.caption_bundle import CLIP_INPUTS, SLOTS, caption_bundle, caption_outputs, clip_cases
+from edgedl.tasks.caption.bundle import CLIP_INPUTS, SLOTS, caption_bundle, caption_outputs, clip_cases
+from edgedl.tasks.caption.network.caption_network import CaptionNetwork
 from edgedl.weights.catalogue import EFFICIENTNET_LITE0
 from exporters.convert import convert
 from exporters.errors import GuardError

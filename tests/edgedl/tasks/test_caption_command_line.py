@@ -13,8 +13,8 @@ import torch
 
 from edgedl.cli import main
 from edgedl.figures.caption import CLIP_PANEL, GAP
-from edgedl.tasks import caption_evaluation
-from edgedl.tasks.caption_training import captioner_of
+from edgedl.tasks.caption import evaluation as caption_evaluation
+from edgedl.tasks.caption.training import captioner_of
 from edgedl.training.run import Run
 from runtime.bundle import Bundle
 from runtime.media.frames import FrameSampling
@@ -219,7 +219,7 @@ def bright(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pycocoevalcap", reason="pycocoevalcap is not installed, the extra eval")
-    monkeypatch.setattr("edgedl.tasks.caption_metrics.shutil.which", lambda name: None)
+    monkeypatch.setattr("edgedl.tasks.caption.metrics.shutil.which", lambda name: None)
 
 
 def test_a_bundle_is_judged_on_photos(evaluator: None, bright: Path, call: Call, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_the_judgement_as_text(evaluator: None, bright: Path, call: Call, tmp_pa
 @pytest.fixture
 def digits(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few of the embedded clips."""
-    from edgedl.data.bouncing_digits import BouncingDigits
+    from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits
 
     monkeypatch.setattr(caption_evaluation, "BouncingDigits", lambda: BouncingDigits(0, 4, 10))
 

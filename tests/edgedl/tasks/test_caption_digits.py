@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgedl.data.bouncing_digits import ABSENT, BouncingDigits
-from edgedl.nn.strided import GRID, StridedEncoder
-from edgedl.tasks.caption_digits import features_of, recombine
+from edgedl.tasks.caption.data.bouncing_digits import ABSENT, BouncingDigits
+from edgedl.tasks.caption.digits import features_of, recombine
+from edgedl.tasks.caption.network.strided import GRID, StridedEncoder
 
 TRACE = slice(0, 2 * GRID)
 

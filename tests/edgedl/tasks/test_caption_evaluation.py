@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgedl.data.bouncing_digits import BouncingDigits
-from edgedl.tasks import caption_evaluation
-from edgedl.tasks.caption_evaluation import captions_of, evaluate_captions, exact_by_digits
+from edgedl.tasks.caption import evaluation as caption_evaluation
+from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits
+from edgedl.tasks.caption.evaluation import captions_of, evaluate_captions, exact_by_digits
 from runtime.errors import InputError, MediaError
 from runtime.pipelines import load
 from runtime.pipelines.caption import CaptionPipeline

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edgedl.tasks import caption_metrics as metrics
-from edgedl.tasks.caption_metrics import caption_metrics, exact_sentences
+from edgedl.tasks.caption import metrics as metrics
+from edgedl.tasks.caption.metrics import caption_metrics, exact_sentences
 from runtime.errors import InputError, MissingExtraError
 
 # The example of the README of aac-metrics.

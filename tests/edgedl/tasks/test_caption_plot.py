@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from edgedl.nn.attention import AttentionDecoder
-from edgedl.nn.caption_network import CaptionNetwork
-from edgedl.nn.strided import StridedEncoder
-from edgedl.tasks.caption_plot import look
+from edgedl.tasks.caption.network.attention import AttentionDecoder
+from edgedl.tasks.caption.network.caption_network import CaptionNetwork
+from edgedl.tasks.caption.network.strided import StridedEncoder
+from edgedl.tasks.caption.plot import look
 from runtime.errors import InputError
 from runtime.vocabulary import Vocabulary
 from tests.edgedl.tasks.captioners import VOCABULARY, captioner

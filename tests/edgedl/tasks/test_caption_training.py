@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from edgedl.cli import main
-from edgedl.nn.attention import AttentionDecoder, SpatialDecoder
-from edgedl.nn.captioning import MeanPoolDecoder
 from edgedl.nn.efficientnet_lite import EfficientNetLite0
-from edgedl.nn.strided import StridedEncoder
 from edgedl.tasks import caption_digits, caption_training
-from edgedl.tasks.caption_recipes import embedded_recipe, photo_recipe
-from edgedl.tasks.caption_training import network_of
-from edgedl.training import clip_batches
+from edgedl.tasks.caption import batches as clip_batches
+from edgedl.tasks.caption.network.attention import AttentionDecoder, SpatialDecoder
+from edgedl.tasks.caption.network.captioning import MeanPoolDecoder
+from edgedl.tasks.caption.network.strided import StridedEncoder
+from edgedl.tasks.caption.recipes import embedded_recipe, photo_recipe
+from edgedl.tasks.caption.training import network_of
 from edgedl.training.run import Run
 from tests.caption_sets import FLICKR, FLICKR_PHOTOS
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from edgedl.cli import main
-from edgedl.data.texts import open_text
-from edgedl.tasks.chars_evaluation import judge
-from edgedl.tasks.chars_ngram import fit_ngram
-from edgedl.tasks.chars_training import model_of
+from edgedl.tasks.chars.data.texts import open_text
+from edgedl.tasks.chars.evaluation import judge
+from edgedl.tasks.chars.ngram import fit_ngram
+from edgedl.tasks.chars.training import model_of
 from edgedl.training.run import Run
 from runtime.bundle import Bundle
 from runtime.characters import Characters
@@ -191,7 +191,7 @@ def test_the_curves_are_drawn(run: Path, call: Call, tmp_path: Path) -> None:
         (("train", "chars", "--data", "."), "is a folder"),
         (("train", "chars", "--sequence", "300000"), "too short for 1 windows of 300000"),
         (("train", "chars", "--rarest", "99999999"), "a list of characters that is empty"),
-        (("pull", "chars"), "no public language model"),
+        (("pull", "chars"), "no public weights to pull for chars"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

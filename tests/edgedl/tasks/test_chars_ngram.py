@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedl.tasks.chars_ngram import STRENGTHS, NGram, fit_ngram
+from edgedl.tasks.chars.ngram import STRENGTHS, NGram, fit_ngram
 from runtime.errors import InputError
 
 

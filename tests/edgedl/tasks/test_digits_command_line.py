@@ -14,9 +14,9 @@ from onnx import numpy_helper
 
 from edgedl.cli import main
 from edgedl.data.digits import embedded_digits
-from edgedl.nn.digits import DeepBeliefNet, DigitPainter, DigitReader
-from edgedl.tasks.digits_bundle import on_paper
-from edgedl.tasks.digits_training import classifier_of
+from edgedl.tasks.digits.bundle import on_paper
+from edgedl.tasks.digits.network import DeepBeliefNet, DigitPainter, DigitReader
+from edgedl.tasks.digits.training import classifier_of
 from edgedl.training.run import Run
 from runtime.bundle import Bundle
 from runtime.errors import InputError
@@ -263,11 +263,11 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_made(call, tmp_p
 
 
 def test_other_verbs_refuse_what_is_not_for_digits(bundles, runs, call):
-    assert "no public reader" in call("pull", "digits", "-o", "x.edge")[2]
+    assert "no public weights to pull for digits" in call("pull", "digits", "-o", "x.edge")[2]
     assert "--data is not read" in call("evaluate", bundles["softmax"], "--data", "x")[2]
     assert "not with --aligned" in call("evaluate", bundles["softmax"], "--aligned")[2]
     assert "no part 'dev'" in call("evaluate", bundles["softmax"], "--split", "dev")[2]
-    assert "digits have the pictures of a run only" in call("plot", runs["softmax"], "--clip", "x.mp4")[2]
+    assert "draws the pictures of a run only" in call("plot", runs["softmax"], "--clip", "x.mp4")[2]
     with load(bundles["softmax"], threads=1) as pipeline, pytest.raises(InputError, match="no option distribution"):
         pipeline.predict(np.zeros((8, 8, 3), np.uint8), distribution=True)
 
@@ -300,7 +300,7 @@ def test_a_resumed_training_is_the_uninterrupted_one_and_its_machines_are_left_a
 ):
     run = tmp_path / "run"
     assert call(*TINY, "--schedule", "constant", "--epochs", "1", "-o", run)[0] == 0
-    monkeypatch.setattr("edgedl.tasks.digits_training.pretrain_machines", None)  # whoever calls it fails
+    monkeypatch.setattr("edgedl.tasks.digits.training.pretrain_machines", None)  # whoever calls it fails
     status, out, err = call(*GO_ON, "-o", run, "--json")
     assert status == 0, err
     assert (json.loads(out)["model"], json.loads(out)["epochs"]) == ("dbn", 2)
@@ -315,7 +315,7 @@ def test_a_training_that_is_interrupted_in_its_machines_trains_them_as_it_began(
 
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr("edgedl.tasks.digits_training.pretrain_machines", interrupted)
+        patch.setattr("edgedl.tasks.digits.training.pretrain_machines", interrupted)
         assert call(*TINY, "-o", run)[0] == 130
     status, _, err = call(*GO_ON, "-o", run)
     assert status == 0, err

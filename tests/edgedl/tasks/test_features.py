@@ -9,14 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.figures.features import features_figure, filter_sheet, first_answer, tiled
 from edgedl.figures.occlusion import occlusion_figure
 from edgedl.nn.age import AgeNetwork
-from edgedl.nn.compact import CompactNetwork
-from edgedl.nn.resnet10 import ResNet10
-from edgedl.tasks import feature_subjects, features
-from edgedl.tasks.feature_subjects import Stage, Subject, subject
-from edgedl.tasks.occlusion import plot_occlusion
+from edgedl.tasks.age.network.compact import CompactNetwork
+from edgedl.tasks.age.network.resnet10 import ResNet10
+from edgedl.tasks.features import plot as features
+from edgedl.tasks.features import subjects as feature_subjects
+from edgedl.tasks.features.figure import features_figure, filter_sheet, first_answer, tiled
+from edgedl.tasks.features.subjects import Stage, Subject, subject
+from edgedl.tasks.occlusion.plot import plot_occlusion
 from runtime.errors import BundleError, InputError
 from runtime.media.pictures import write_png
 from runtime.occlusion import Occlusion

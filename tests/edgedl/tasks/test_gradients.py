@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from edgedl.cli import main
-from edgedl.data.store_recall import draw_kept, draw_sequences, recall_targets
-from edgedl.nn.recall import GatedAnswers, RecallNetwork, memory_blocks, units_over_time
-from edgedl.nn.sensitivity import input_sensitivity
-from edgedl.tasks import gradients_evaluation, task, task_names
-from edgedl.tasks.gradients_bundle import recall_bundle, recall_cases
-from edgedl.tasks.gradients_plot import telling_sequence
-from edgedl.tasks.gradients_training import HIDDEN, best_of_blocks, network_of, read_sensitivities, trained_network
+from edgedl.tasks import task, task_names
+from edgedl.tasks.gradients import evaluation as gradients_evaluation
+from edgedl.tasks.gradients.bundle import recall_bundle, recall_cases
+from edgedl.tasks.gradients.data import draw_kept, draw_sequences, recall_targets
+from edgedl.tasks.gradients.network import GatedAnswers, RecallNetwork, memory_blocks, units_over_time
+from edgedl.tasks.gradients.plot import telling_sequence
+from edgedl.tasks.gradients.sensitivity import input_sensitivity
+from edgedl.tasks.gradients.training import HIDDEN, best_of_blocks, network_of, read_sensitivities, trained_network
 from edgedl.training.run import Run
 from exporters import export as exporter
 from exporters.errors import ParityError
@@ -157,7 +158,7 @@ def test_a_register_is_found_to_be_right_near_and_far(exported):
 
 
 def test_plot_draws_before_and_after_blocks_and_no_training(call, trained, folder, monkeypatch):
-    from edgedl.tasks import gradients_plot as module
+    from edgedl.tasks.gradients import plot as module
 
     save = module.save_gradients
     monkeypatch.setattr(module, "save_gradients", lambda path: save(path, seeds=2))
@@ -230,7 +231,7 @@ def test_peepholes_go_through_one_operator_without_gates_to_look_at(call, tmp_pa
     options = ("--network", "peephole", "--hidden", "3", "--steps", "6", "--epochs", "1", "--batch-size", "8")
     run, bundle = tmp_path / "run", tmp_path / "b.edge"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("edgedl.tasks.gradients_training.BATCHES", 10)
+        patch.setattr("edgedl.tasks.gradients.training.BATCHES", 10)
         assert call("train", "gradients", *options, "-o", run)[0] == 0
     status, _, err = call("export", run, "-o", bundle, "--untrained")
     assert status == 0, err
@@ -264,7 +265,7 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(call, tmp_path, op
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("pull", "gradients"), "there is nothing to pull"),
+        (("pull", "gradients"), "there are no public weights to pull for"),
         (("plot", "{run}", "--clip", "a.mp4"), "--clip shows how a caption came about"),
         (("plot", "{run}/networks/lstm"), "is one network of a comparison"),
         (("export", "{run}/networks/lstm"), "is one network of a comparison"),

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from edgedl.cli import main
-from edgedl.data.longlag import PROBLEMS, draw_sequences
-from edgedl.nn.longlag import LagNetwork
-from edgedl.tasks import longlag_evaluation as evaluation
 from edgedl.tasks import task, task_names
-from edgedl.tasks.longlag_bundle import longlag_cases
-from edgedl.tasks.longlag_plot import reach
-from edgedl.tasks.longlag_training import BUDGETS, best_run, network_of, trained_network
-from edgedl.training.lags import LagBatches
+from edgedl.tasks.longlag import evaluation as evaluation
+from edgedl.tasks.longlag.bundle import longlag_cases
+from edgedl.tasks.longlag.data import PROBLEMS, draw_sequences
+from edgedl.tasks.longlag.network import LagNetwork
+from edgedl.tasks.longlag.objective import LagBatches
+from edgedl.tasks.longlag.plot import reach
+from edgedl.tasks.longlag.training import BUDGETS, best_run, network_of, trained_network
 from edgedl.training.run import Run
 from exporters.errors import ParityError
 from runtime.bundle import Bundle
@@ -284,7 +284,7 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(call, tmp_path, op
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("pull", "longlag"), "nothing to pull"),
+        (("pull", "longlag"), "no public weights to pull"),
         (("plot", "{run}", "--clip", "a.mp4"), "--clip shows how a caption came about"),
         (("evaluate", "{bundle}", "--aligned"), "not with --aligned"),
         (("evaluate", "{bundle}", "--split", "all"), "no split 'all'"),
@@ -311,7 +311,7 @@ class AtTheLastStep(torch.nn.Module):
 
 
 def test_lengths_that_are_ignored_are_caught(trained, tmp_path, monkeypatch):
-    from edgedl.tasks.longlag_bundle import longlag_bundle
+    from edgedl.tasks.longlag.bundle import longlag_bundle
     from exporters import export as exporter
 
     convert = exporter.convert

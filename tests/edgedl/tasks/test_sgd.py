@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from edgedl.cli import main
-from edgedl.data.strain_gauges import embedded_readings
-from edgedl.nn.two_weights import START
 from edgedl.tasks import task, task_names
-from edgedl.tasks.sgd_methods import METHODS
+from edgedl.tasks.sgd.data import embedded_readings
+from edgedl.tasks.sgd.methods import METHODS
+from edgedl.tasks.sgd.network import START
 from edgedl.training.run import Run
 
 pytestmark = pytest.mark.xdist_group("sgd")
@@ -185,7 +185,7 @@ def test_too_large_a_rate_says_so(call, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("pull", "sgd"), "there is nothing to pull"),
+        (("pull", "sgd"), "there are no public weights to pull for"),
         (("plot", "{run}", "--clip", "a.mp4"), "--clip shows how a caption came about"),
         (("plot", "{run}/methods/full"), "is one method of a comparison"),
         (("export", "{run}", "--opset", "17"), "not with --opset"),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edgedl.nn.age import AgeNetwork
-from edgedl.tasks.age_training import DEX_YEARS, calibrate_sharpness
+from edgedl.tasks.age.training import DEX_YEARS, calibrate_sharpness
 
 
 class Brightness(nn.Module):

@@ -15,13 +15,13 @@ import torch
 from torch import nn
 
 from edgedl.cli import main
-from edgedl.data.timer import draw_sequences
-from edgedl.figures.timer import timer_figure
-from edgedl.nn.timer import STATES, TimerNetwork
 from edgedl.tasks import task, task_names
-from edgedl.tasks.timer_bundle import timer_bundle, timer_cases
-from edgedl.tasks.timer_plot import lively_sequence
-from edgedl.tasks.timer_training import network_of
+from edgedl.tasks.timer.bundle import timer_bundle, timer_cases
+from edgedl.tasks.timer.data import draw_sequences
+from edgedl.tasks.timer.figure import timer_figure
+from edgedl.tasks.timer.network import STATES, TimerNetwork
+from edgedl.tasks.timer.plot import lively_sequence
+from edgedl.tasks.timer.training import network_of
 from edgedl.training.run import Run
 from exporters.errors import ParityError
 from runtime.bundle import Bundle
@@ -100,8 +100,8 @@ def test_it_is_judged_on_fresh_sequences_against_saying_nothing(call, exported):
 
 def test_a_right_clock_is_found_exact(exported):
     """The evaluation itself: answers that are right, one step late, or 0 throughout."""
-    from edgedl.data.timer import timer_targets
-    from edgedl.tasks import timer_evaluation
+    from edgedl.tasks.timer import evaluation as timer_evaluation
+    from edgedl.tasks.timer.data import timer_targets
 
     with load(exported) as pipeline, pytest.MonkeyPatch.context() as patch:
         for change, exact in ((lambda y: y, 1.0), (lambda y: np.roll(y, 1, 1), 0.0), (np.zeros_like, 0.0)):
@@ -157,7 +157,7 @@ class Forgetful(nn.Module):
 
 
 def test_an_ignored_state_is_caught(trained, tmp_path, monkeypatch):
-    from edgedl.tasks import timer_bundle as module
+    from edgedl.tasks.timer import bundle as module
     from exporters import export as exporter
 
     run, convert = Run.open(trained), exporter.convert
@@ -205,7 +205,7 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(call, tmp_path, op
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("pull", "timer"), "no public timer"),
+        (("pull", "timer"), "no public weights to pull for timer"),
         (("plot", "{run}", "--clip", "a.mp4"), "--clip shows how a caption came about"),
         (("evaluate", "{bundle}", "--aligned"), "not with --aligned"),
         (("evaluate", "{bundle}", "--split", "all"), "no split 'all'"),

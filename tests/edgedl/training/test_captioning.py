@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgedl.nn.caption_network import CaptionNetwork
-from edgedl.training import captioning
-from edgedl.training.captioning import (
+from edgedl.tasks.caption import objective as captioning
+from edgedl.tasks.caption.network.caption_network import CaptionNetwork
+from edgedl.tasks.caption.objective import (
     ABSENT,
     CaptionLearning,
     CaptionOptions,

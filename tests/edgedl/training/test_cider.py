@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedl.training.cider import CiderD
+from edgedl.tasks.caption.cider import CiderD
 from runtime.errors import InputError
 
 Cider = pytest.importorskip("pycocoevalcap.cider.cider", reason="the oracle is pycocoevalcap, the extra eval").Cider

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgedl.data.clip_features import ClipFeatures
-from edgedl.training.captioning import ABSENT
-from edgedl.training.clip_batches import ClipBatches, FeatureInputs, PixelInputs
+from edgedl.tasks.caption.batches import ClipBatches, FeatureInputs, PixelInputs
+from edgedl.tasks.caption.data.clip_features import ClipFeatures
+from edgedl.tasks.caption.objective import ABSENT
 from runtime.errors import InputError
 from runtime.vocabulary import END
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgedl.nn.rbm import RBM
-from edgedl.training.contrastive_divergence import (
+from edgedl.tasks.digits.contrastive_divergence import (
     PretrainOptions,
     contrastive_divergence,
     parameters_of,
     pretrain,
 )
+from edgedl.tasks.digits.rbm import RBM
 from runtime.errors import CheckFailedError, InputError
 from tests.edgedl.nn.test_rbm import joint, machine, states
 

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedl.data.strain_gauges import embedded_readings
-from edgedl.nn.two_weights import START, TwoWeights
+from edgedl.tasks.sgd.data import embedded_readings
+from edgedl.tasks.sgd.network import START, TwoWeights
+from edgedl.tasks.sgd.quadratic_cost import QuadraticCost
 from edgedl.training.optimisers import build_optimiser
 from edgedl.training.options import TrainOptions
 from edgedl.training.penalties import l1_penalty, l2_penalty, weight_decay_from_lambda, weights
-from edgedl.training.quadratic_cost import QuadraticCost
 from runtime.errors import InputError
 
 READINGS = embedded_readings()

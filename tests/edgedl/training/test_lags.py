@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from edgedl.data.longlag import PROBLEMS, draw_sequences
-from edgedl.training.lags import LagBatches, LagLearning
+from edgedl.tasks.longlag.data import PROBLEMS, draw_sequences
+from edgedl.tasks.longlag.objective import LagBatches, LagLearning
 
 
 class Says(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgedl.nn.chars import CharacterNetwork
-from edgedl.training.texts import TextBatches, TextLearning
+from edgedl.tasks.chars.batches import TextBatches, TextLearning
+from edgedl.tasks.chars.network import CharacterNetwork
 from runtime.errors import InputError
 
 

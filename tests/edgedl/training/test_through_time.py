@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgedl.nn.timer import STATES, TimerNetwork
-from edgedl.training.through_time import through_time
+from edgedl.tasks.timer.network import STATES, TimerNetwork
+from edgedl.tasks.timer.through_time import through_time
 from runtime.errors import InputError
 
 STEPS = 12

@@ -1,0 +1,1 @@
+"""Age: DEX, deep expectation."""

@@ -1,0 +1,1 @@
+"""The age networks and the face detector."""

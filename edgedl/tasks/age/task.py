@@ -1,0 +1,106 @@
+"""Age prediction: faces with their ages in, an age network behind its detector out."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from edgedl.tasks.base import Task, refuse_options
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgedl.tasks.base import AnyPath
+    from runtime.bundle import Bundle
+
+NETWORKS = ("resnet10", "compact")
+
+
+class AgeTask(Task):
+    """See `edgedl.tasks.base.Task`."""
+
+    name = "age"
+
+    def add_train_arguments(self, parser: ArgumentParser) -> None:
+        """Declares what is particular to ages, and the training options."""
+        from edgedl.training.arguments import add_training_arguments
+        from edgedl.training.objectives import AgeObjectiveName
+
+        group = parser.add_argument_group("age")
+        group.add_argument("--network", choices=NETWORKS, help="resnet10 with --data, compact on the embedded faces")
+        group.add_argument(
+            "--from-nothing", action="store_true", help="start from chance instead of from the public weights"
+        )
+        group.add_argument("--size", type=int, metavar="PIXELS", help="side that the network looks at")
+        group.add_argument("--objective", choices=get_args(AgeObjectiveName), help="what is minimised")
+        group.add_argument("--sigma", type=float, metavar="YEARS", help="of the label distributions of dldl")
+        group.add_argument("--expectation-weight", type=float, metavar="X", help="weight of |E - age|")
+        group.add_argument("--dropout", type=float, metavar="SHARE", help="of the features, while training")
+        group.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
+        group.add_argument("--faces", type=int, metavar="N", help="how many embedded faces to draw")
+        group.add_argument(
+            "--cache", action=BooleanOptionalAction, default=True, help="keep the cropped faces in the user's cache"
+        )
+        add_training_arguments(parser)
+
+    def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
+        """Trains on --data, or on the embedded synthetic faces."""
+        from edgedl.tasks.age.training import train_age
+
+        return train_age(args, run_path)
+
+    def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
+        """Takes the best network of a run, with the detector, through the gate into a bundle."""
+        from edgedl.tasks.age.bundle import age_bundle
+        from edgedl.tasks.age.public import proven_detectors
+        from edgedl.tasks.age.training import network_of, weights_of
+        from edgedl.training.run import Run
+        from runtime.faces import crop_from_json
+
+        refuse_options(options, ("name", "untrained"), "an age run is exported")
+        run = Run.open(run_path)
+        network = network_of(run.config)
+        network.load_state_dict(run.best_weights())
+        config = run.config
+        return age_bundle(
+            path,
+            network.eval(),
+            crop_from_json(config["crop"]),
+            detectors=proven_detectors(),
+            name=options.get("name", "age"),
+            version="1.0.0",
+            description=f"Ages of the faces in a photo; {config['network']} trained on {config['data']['name']}",
+            license=config["license"],
+            weights=weights_of(config),
+            provenance={"data": config["data"], "seed": config["seed"], "run": config["created"]},
+            untrained=bool(options.get("untrained", False)),
+        )
+
+    def pull(self, path: AnyPath, **options: Any) -> Bundle:
+        """Makes a bundle of the CC0 age predictor and the public detector."""
+        from edgedl.tasks.age.public import copy_public_bundle
+
+        if options:
+            raise InputError(f"pulling age has no option {', '.join(options)}")
+        return copy_public_bundle(path)
+
+    def evaluate(
+        self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
+    ) -> Mapping[str, Any]:
+        """Judges a bundle on faces of known age, without data on painted ones: MAE, CS@5, MAE per age."""
+        from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
+        from edgedl.tasks.age.data.formats import open_faces
+        from edgedl.tasks.age.evaluation import evaluate_ages
+        from runtime.pipelines import load
+
+        refuse_options(options, ("aligned", "variant"), "an age bundle is evaluated")
+        aligned = bool(options.get("aligned", False))
+        dataset = SyntheticFaces(n=EMBEDDED_FACES) if data is None else open_faces(data)
+        part = dataset.split(split or ("val" if data is None else "all"))
+        # The pictures run side by side, so each model gets one thread unless more were asked for.
+        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+            return {**evaluate_ages(pipeline, part, aligned=aligned), "skipped": dict(dataset.skipped)}
+
+
+TASK = AgeTask()

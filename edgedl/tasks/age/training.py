@@ -1,0 +1,312 @@
+"""How age networks learn: the data as the bundle will see them, the recipes, and the network of a run."""
+
+from __future__ import annotations
+
+import logging
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgedl.data.samples import FaceDataset
+from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
+from edgedl.nn.age import AgeNetwork
+from edgedl.tasks.age.bundle import dlib_crop
+from edgedl.tasks.age.data.face_crops import FaceCrops, face_crops
+from edgedl.tasks.age.data.formats import open_faces
+from edgedl.tasks.age.network.compact import CompactNetwork
+from edgedl.tasks.age.network.normalisation import absorb_statistics
+from edgedl.tasks.age.network.resnet10 import ResNet10
+from edgedl.tasks.age.public import public_bundle
+from edgedl.tasks.age.weights.resnet10 import SIZE as PUBLIC_SIZE
+from edgedl.tasks.age.weights.resnet10 import load_age_resnet10
+from edgedl.training.arguments import train_options
+from edgedl.training.augment import Augmentation, resize
+from edgedl.training.batches import Samples
+from edgedl.training.fit import fit
+from edgedl.training.lightning_module import PrepareImages, TaskModule
+from edgedl.training.objectives import AgeLearning, AgeObjective
+from edgedl.training.options import TrainOptions
+from edgedl.training.progress import Progress
+from edgedl.training.run import Run
+from edgedl.training.speed import bf16_is_fast
+from edgedl.weights.catalogue import AGE_RESNET10, PublicWeights
+from edgedl.weights.fetch import cache_folder
+from runtime.errors import InputError
+from runtime.faces import crop_to_json
+from runtime.pipelines.age import AgePipeline
+
+log = logging.getLogger(__name__)
+
+DEX_YEARS = tuple(float(year) for year in range(101))
+"""The 101 classes of DEX, 0 to 100."""
+
+ALIGNED_SETS = frozenset({"utkface", "synthetic-faces"})
+"""Sets whose pictures are aligned faces: a network trained on them learns both views, as it is and as cropped."""
+
+OLDEST_LOGIT_FALL = 0.15
+"""Per year beyond the published 80 classes, the new classes begin so much less likely than the last one."""
+
+STATISTICS_FACES = 2048
+
+SMALLEST_SIZE: Mapping[str, int] = {"resnet10": 39, "compact": 32}
+"""Pixels below which nothing is left of a face after the network's strides."""
+
+_BACKBONES: Mapping[str, Callable[[], nn.Module]] = {"resnet10": ResNet10, "compact": CompactNetwork}
+
+
+def fine_tuning_recipe() -> TrainOptions:
+    """From the public weights, on some ten thousand real faces."""
+    return TrainOptions(
+        epochs=24,
+        batch_size=64,
+        optimiser="adamw",
+        lr=1e-3,
+        weight_decay=0.1,
+        schedule="cosine",
+        warmup=1.0,
+        ema=0.998,
+        clip=5.0,
+        augmentation=Augmentation(
+            translate=0.06, scale=0.15, rotate=12, colour=0.08, gray=0.1, noise=4, blur=0.1, coarse=0.1, erase=0.5
+        ),
+        settle=4,
+        settle_augmentation=Augmentation(
+            translate=0.03,
+            scale=0.06,
+            rotate=5,
+            brightness=0.12,
+            contrast=0.12,
+            saturation=0.12,
+            colour=0.04,
+            gray=0.03,
+            noise=0,
+            blur=0,
+            coarse=0,
+            erase=0.15,
+        ),
+        bf16=bf16_is_fast(),
+        channels_last=True,
+    )
+
+
+def embedded_recipe() -> TrainOptions:
+    """From nothing, on the synthetic faces, in well under a minute."""
+    return TrainOptions(
+        epochs=6,
+        batch_size=64,
+        optimiser="adamw",
+        lr=4e-3,
+        weight_decay=0.02,
+        schedule="one-cycle",
+        ema=0.99,
+        clip=5.0,
+        augmentation=Augmentation(rotate=4.0, erase=0.0),
+        # So small a network gains nothing from a second thread, and on a busy machine loses a lot.
+        threads=1,
+    )
+
+
+def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
+    """Trains an age network as the command line says.
+
+    Returns:
+        MAE of the best epoch, its number, and the seconds taken.
+
+    Raises:
+        InputError: data or options that do not fit.
+    """
+    _check(args)
+    run = Run.open(run_path) if args.resume else None
+    dataset = (
+        open_faces(args.data, args.format)
+        if args.data
+        else SyntheticFaces(args.seed or 0, EMBEDDED_FACES if args.faces is None else args.faces)
+    )
+    log.info("%s", dataset.summary())
+    recipe = fine_tuning_recipe() if args.data else embedded_recipe()
+    options = train_options(args, recipe)
+    config = dict(run.config) if run else _config(args, dataset, options)
+    if run is not None and (config["data"]["name"], config["data"]["n"]) != (dataset.name, len(dataset)):
+        raise InputError(
+            f"{run_path} was begun on {config['data']['n']} faces of {config['data']['name']}, not on "
+            f"{len(dataset)} of {dataset.name}; resume it with the data that it was begun with"
+        )
+    # Whatever can be wrong with what was asked for shows before the run's folder is made.
+    subsets = {name: dataset.split(name) for name in ("train", "val")}
+    ages = {name: np.clip(part.ages, config["years"][0], config["years"][-1]) for name, part in subsets.items()}
+    objective = AgeObjective(
+        config["years"],
+        config["objective"]["name"],
+        sigma=config["objective"]["sigma"],
+        expectation_weight=config["objective"]["expectation_weight"],
+    )
+    torch.manual_seed(options.seed)
+    network = network_of(config)
+    crop = dlib_crop(int(config["size"]))
+    side = int(config["size"]) * 3 // 2
+    cache = cache_folder() / "crops" if args.cache else None
+    with detector_pipeline() as pipeline:
+        if run is None:
+            run = Run.create(run_path, config)
+        parts = {
+            name: face_crops(part, pipeline, crop, side, cache=cache, progress=Progress(f"cropping {name}"))
+            for name, part in subsets.items()
+        }
+    if config["weights"]:
+        start_from_public(network, parts["train"])
+    both = dataset.name in ALIGNED_SETS
+    train = Samples(
+        {"image": [parts["train"].pipeline, *([parts["train"].whole] if both else [])], "age": ages["train"]}
+    )
+    validation = Samples({"image": parts["val"].pipeline, "age": ages["val"]})
+    module = TaskModule(network, AgeLearning(objective), prepare=PrepareImages(int(config["size"])), head=("head",))
+    result = fit(module, train, validation, run, options)
+    sharpness, mae = calibrate_sharpness(network, parts["val"].pipeline, ages["val"])
+    run.save_best(network.state_dict(), epoch=result.best_epoch, metric=result.metric, value=mae)
+    return {
+        "metric": result.metric,
+        "best": mae,
+        "before_calibration": result.best,
+        "sharpness": sharpness,
+        "best_epoch": result.best_epoch,
+        "epochs": result.epochs,
+        "seconds": round(result.seconds, 1),
+        "not_found": {name: int((~part.found).sum()) for name, part in parts.items()},
+    }
+
+
+def network_of(config: Mapping[str, Any]) -> AgeNetwork:
+    """The network that a run's configuration describes, with weights from chance.
+
+    Raises:
+        InputError: a network that this version does not have.
+    """
+    if config["network"] not in _BACKBONES:
+        raise InputError(f"unknown network {config['network']!r}; there is {', '.join(_BACKBONES)}")
+    return AgeNetwork(_BACKBONES[config["network"]](), config["years"], int(config["size"]), config["dropout"])
+
+
+def weights_of(config: Mapping[str, Any]) -> list[PublicWeights]:
+    """The public weights that a run started from."""
+    return [w for w in (AGE_RESNET10,) if w.name in config["weights"]]
+
+
+def start_from_public(network: AgeNetwork, faces: FaceCrops) -> None:
+    """Gives a ResNet-10 of more classes and another size the public weights and the data's own statistics."""
+    public = load_age_resnet10()
+    count = len(public.years)
+    network.backbone.load_state_dict(public.backbone.state_dict())
+    with torch.no_grad():
+        network.head.weight[:count] = public.head.weight
+        network.head.bias[:count] = public.head.bias
+        beyond = torch.arange(1, len(network.years) - count + 1, dtype=torch.float32)
+        network.head.weight[count:] = public.head.weight[-1]
+        network.head.bias[count:] = public.head.bias[-1] - OLDEST_LOGIT_FALL * beyond
+    network.eval()
+    # At the resolution that the weights were learnt at: there the published function is right.
+    absorb_statistics(network.backbone, list(_levels(faces.pipeline[:STATISTICS_FACES], PUBLIC_SIZE)))
+
+
+def calibrate_sharpness(
+    network: AgeNetwork, crops: np.ndarray[Any, np.dtype[np.uint8]], ages: np.ndarray[Any, np.dtype[np.float32]]
+) -> tuple[float, float]:
+    """Chooses the soft-max's sharpness that gives held-out faces the smallest MAE, and sets it.
+
+    One number, fitted as the temperature of Guo et al. 2017, "On calibration of modern neural networks": learning from
+    label distributions of some years' width leaves the answer's distribution wider than it should be, and its
+    expectation pulled to the middle of all ages.
+
+    Args:
+        network: trained, in evaluation mode.
+        crops: (n, S, S, 3) held-out faces.
+        ages: (n,) in years.
+
+    Returns:
+        The sharpness and its MAE in years.
+    """
+    with torch.no_grad():
+        logits = torch.cat([network.logits(levels) for levels in _levels(crops, network.size)])
+        truth = torch.from_numpy(np.asarray(ages, np.float32))
+
+        def error(sharpness: float) -> float:
+            probabilities = (logits * sharpness).softmax(dim=1)
+            return float(((probabilities * network.years).sum(dim=1) - truth).abs().mean())
+
+        best = min((round(1 + 0.1 * step, 1) for step in range(31)), key=error)
+        network.sharpness.fill_(best)
+    return best, error(best)
+
+
+def detector_pipeline() -> AgePipeline:
+    """The public age bundle opened: its detector and crop code are what a trained network's bundle will run."""
+    return AgePipeline(public_bundle(), threads=1)
+
+
+def _network_name(args: Namespace) -> str:
+    return args.network or ("resnet10" if args.data else "compact")
+
+
+def _check(args: Namespace) -> None:
+    """What argparse cannot see.
+
+    Raises:
+        InputError: an option is out of range, or belongs to other data.
+    """
+    least = SMALLEST_SIZE[_network_name(args)]
+    if args.size is not None and args.size < least:
+        raise InputError(f"--size {args.size} is too small: {_network_name(args)} needs at least {least} pixels")
+    if args.dropout is not None and not 0 <= args.dropout < 1:
+        raise InputError(f"--dropout is a share from 0 to below 1, not {args.dropout}")
+    if args.expectation_weight is not None and not args.expectation_weight >= 0:
+        raise InputError(f"--expectation-weight must not be negative, found {args.expectation_weight}")
+    if args.faces is not None and args.faces < 1:
+        raise InputError(f"--faces must be at least 1, not {args.faces}")
+    if args.data and args.faces is not None:
+        raise InputError("--faces counts embedded faces; it does not go together with --data")
+    if args.format and not args.data:
+        raise InputError("--format says how --data is to be read; there is no --data")
+
+
+def _config(args: Namespace, dataset: FaceDataset, options: TrainOptions) -> dict[str, Any]:
+    """Everything needed to build the network again and to say where it came from."""
+    network = _network_name(args)
+    public = network == "resnet10" and not args.from_nothing
+    size = args.size if args.size is not None else (80 if args.data else PUBLIC_SIZE)
+    return {
+        "task": "age",
+        "network": network,
+        "size": size,
+        "years": list(DEX_YEARS),
+        "dropout": args.dropout if args.dropout is not None else (0.4 if args.data else 0.1),
+        "crop": crop_to_json(dlib_crop(size)),
+        "objective": {
+            "name": args.objective or "dldl",
+            "sigma": 2.0 if args.sigma is None else args.sigma,
+            "expectation_weight": 0.1 if args.expectation_weight is None else args.expectation_weight,
+        },
+        "weights": [AGE_RESNET10.name] if public else [],
+        "license": "LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
+        "data": {
+            "name": dataset.name,
+            "n": len(dataset),
+            "skipped": dict(dataset.skipped),
+            "notes": list(dataset.notes),
+        },
+        "seed": options.seed,
+        "lr": options.lr,
+        "epochs": options.epochs,
+        "optimiser": options.optimiser,
+    }
+
+
+def _levels(crops: np.ndarray[Any, np.dtype[np.uint8]], size: int) -> Sequence[Tensor]:
+    """uint8 crops (n, S, S, 3) as batches of levels (B, 3, size, size)."""
+    return [
+        resize(torch.from_numpy(crops[start : start + 256]).permute(0, 3, 1, 2), size)
+        for start in range(0, len(crops), 256)
+    ]

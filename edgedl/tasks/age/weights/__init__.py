@@ -1,0 +1,1 @@
+"""Public weights of the age network and of the face detector."""

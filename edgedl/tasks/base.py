@@ -1,0 +1,110 @@
+"""What every task is: the contract between the command line and a task's room, with what most tasks answer alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+
+from runtime.bundle import Bundle
+from runtime.errors import InputError
+
+AnyPath = str | PathLike[str]
+
+_FLAGS = {"others": "--with"}
+"""Options whose flag is not their name."""
+
+
+class Task(ABC):
+    """One task: what can be trained, exported, evaluated and drawn. Heavy imports belong inside the methods.
+
+    Attributes:
+        name: What the command line calls it.
+        takes: How long its training takes, for the message of a task that has no public weights.
+    """
+
+    name: ClassVar[str]
+    takes: ClassVar[str] = "minutes"
+
+    @abstractmethod
+    def add_train_arguments(self, parser: ArgumentParser) -> None:
+        """Declares the options of `edgedl train NAME`."""
+
+    @abstractmethod
+    def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
+        """Trains into the run's folder and gives the figures to print."""
+
+    @abstractmethod
+    def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
+        """Takes a trained run through the gate into a bundle."""
+
+    @abstractmethod
+    def evaluate(
+        self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
+    ) -> Mapping[str, Any]:
+        """Judges a bundle on data, by default on a held-out part of the embedded ones: {"n", "metrics", …}."""
+
+    def train(self, args: Namespace, run_path: Path) -> dict[str, Any]:
+        """Trains into the run's folder, draws the curves of every training in it, and gives the figures to print."""
+        from edgedl.figures.curves import draw_curves
+        from edgedl.training.run import is_first_process
+
+        result = self.learn(args, run_path)
+        if is_first_process():
+            draw_curves(run_path)
+        return result
+
+    def pull(self, path: AnyPath, **options: Any) -> Bundle:
+        """Makes a bundle of public weights.
+
+        Raises:
+            InputError: there are none for this task.
+        """
+        raise InputError(
+            f"there are no public weights to pull for {self.name}: `edgedl train {self.name}` takes {self.takes}, then "
+            "export the run"
+        )
+
+    def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
+        """Draws what there is to see of a run and gives the pictures' paths: its curves, unless a task shows more.
+
+        Raises:
+            InputError: there is no run, or a clip was given to a task that captions none.
+        """
+        from edgedl.figures.curves import plot_run
+
+        self.refuse_clip(clip)
+        return [plot_run(path, output)]
+
+    def refuse_clip(self, clip: str | None) -> None:
+        """Refuses ``--clip``, which only a captioner can draw.
+
+        Raises:
+            InputError: a clip was given.
+        """
+        if clip is not None:
+            raise InputError(f"--clip shows how a caption came about; {self.name} draws the pictures of a run only")
+
+
+def refuse_options(options: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
+    """Refuses options that are another task's.
+
+    Args:
+        options: by name, as they were given.
+        known: those that are taken.
+        what: is done with them, e.g. "a timer run is exported".
+
+    Raises:
+        InputError: one is not known.
+    """
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise InputError(f"{what} with {_flags(known)}, not with {_flags(unknown)}")
+
+
+def _flags(names: Sequence[str]) -> str:
+    *most, last = (_FLAGS.get(name, f"--{name}") for name in names)
+    return f"{', '.join(most)} and {last}" if most else last

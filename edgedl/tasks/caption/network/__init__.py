@@ -1,0 +1,1 @@
+"""Encoders of frames and decoders of sentences."""

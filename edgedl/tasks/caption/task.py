@@ -1,0 +1,123 @@
+"""Captions: photos and videos with what people said of them in, a captioner out."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedl.tasks.base import Task, refuse_options
+from edgedl.tasks.caption.config import DECODERS
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgedl.tasks.base import AnyPath
+    from runtime.bundle import Bundle
+
+
+class CaptionTask(Task):
+    """See `edgedl.tasks.base.Task`."""
+
+    name = "caption"
+
+    def add_train_arguments(self, parser: ArgumentParser) -> None:
+        """Declares what is particular to captions, and the training options."""
+        from edgedl.training.arguments import add_training_arguments
+
+        group = parser.add_argument_group("captions")
+        group.add_argument("--fine-tune", action="store_true", help="let the published encoder learn as well")
+        group.add_argument(
+            "--decoder",
+            choices=DECODERS,
+            help="attention behind one recurrent layer (spatial) or between two, or one of two forms of mean pooling",
+        )
+        group.add_argument("--cell", choices=("lstm", "gru"), help="of the recurrent layers")
+        group.add_argument("--hidden", type=int, metavar="N", help="units of a recurrent layer")
+        group.add_argument("--embedding", type=int, metavar="N", help="width of the word vectors")
+        group.add_argument("--dropout", type=float, metavar="SHARE", help="of words and readout")
+        group.add_argument("--memory-dropout", type=float, metavar="SHARE", help="of features, whole channels")
+        group.add_argument("--beam", type=int, metavar="K", help="hypotheses that the exported search follows")
+        group.add_argument("--max-length", type=int, metavar="L", help="most words of a caption")
+        group.add_argument("--frames", type=int, metavar="N", help="look at N frames of a clip, evenly spread")
+        group.add_argument("--every", type=int, metavar="N", help="look at one frame in N instead, as the paper: 10")
+        group.add_argument("--rarest", type=int, metavar="N", help="words that occur less often are unknown ones")
+        group.add_argument("--label-smoothing", type=float, metavar="SHARE", help="spread over all words")
+        group.add_argument("--word-dropout", type=float, metavar="SHARE", help="of the words before that are hidden")
+        group.add_argument(
+            "--scheduled-sampling", type=float, metavar="SHARE", help="of the words before that are the network's own"
+        )
+        group.add_argument(
+            "--self-critical", type=int, metavar="N", help="the last N epochs learn from their own samples' CIDEr-D"
+        )
+        group.add_argument("--samples", type=int, metavar="N", help="captions sampled of a clip for that")
+        group.add_argument("--self-critical-dropout", type=float, metavar="SHARE", help="of features, in those epochs")
+        group.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
+        group.add_argument("--clips", type=int, metavar="N", help="how many embedded clips to learn from")
+        group.add_argument(
+            "--cache", action=BooleanOptionalAction, default=True, help="keep a frozen encoder's features"
+        )
+        add_training_arguments(parser)
+
+    def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
+        """Trains on --data, or on the embedded bouncing digits."""
+        from edgedl.tasks.caption.training import train_caption
+
+        return train_caption(args, run_path)
+
+    def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
+        """Takes the best network of a run, search and all, through the gate into a bundle."""
+        from edgedl.tasks.caption.bundle import caption_bundle
+        from edgedl.tasks.caption.training import captioner_of, weights_of
+        from edgedl.training.run import Run
+
+        refuse_options(options, ("name", "others", "untrained"), "a caption run is exported")
+        run, others = Run.open(run_path), [Run.open(path) for path in options.get("others", ())]
+        network, vocabulary, settings = captioner_of(run, *others)
+        config = run.config
+        spoken = f"{len(others) + 1} decoders" if others else "a decoder"
+        return caption_bundle(
+            path,
+            network,
+            vocabulary,
+            settings=settings,
+            name=options.get("name", "caption"),
+            version="1.0.0",
+            description=f"What a photo or video shows, in a sentence; {config['encoder']} with {spoken} by "
+            f"{config['decoder']}, trained on {config['data']['name']}",
+            license=config["license"],
+            weights=weights_of(config),
+            provenance={"data": config["data"], "seed": config["seed"], "run": config["created"]}
+            | ({"others": [[other.config["seed"], other.config["created"]] for other in others]} if others else {}),
+            untrained=bool(options.get("untrained", False)),
+        )
+
+    def pull(self, path: AnyPath, **options: Any) -> Bundle:
+        """Refuses: there is nothing to pull."""
+        raise InputError(
+            "there is no public captioner to pull: train one with `edgedl train caption`, with --data FLICKR8K.zip on "
+            "photos, and export the run"
+        )
+
+    def evaluate(
+        self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
+    ) -> Mapping[str, Any]:
+        """Judges a bundle on described clips, without data on bouncing digits: BLEU, ROUGE-L, CIDEr-D, accuracy."""
+        from edgedl.tasks.caption.evaluation import evaluate_bundle
+        from edgedl.training.progress import Progress
+        from runtime.pipelines import load
+
+        refuse_options(options, ("variant",), "a caption bundle is evaluated")
+        # The clips run side by side, so the graph gets one thread unless more were asked for.
+        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+            return evaluate_bundle(pipeline, data, split, Progress("captions"))
+
+    def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
+        """Draws the curves of a run; with a clip, its frames and where the decoder of a run looked for each word."""
+        from edgedl.figures.curves import plot_run
+        from edgedl.tasks.caption.plot import plot_caption
+
+        return [plot_run(path, output) if clip is None else plot_caption(path, clip, output)]
+
+
+TASK = CaptionTask()

@@ -1,0 +1,1 @@
+"""Handwritten digits: soft-max, CNN, deep belief network."""

@@ -1,0 +1,1 @@
+"""Long time lags."""

@@ -1,0 +1,1 @@
+"""Which part of a picture an answer depends on."""

@@ -1,0 +1,1 @@
+"""Descent on a cost, step by step."""

@@ -1,0 +1,1 @@
+"""The timer of Jaeger's tutorial."""

@@ -1,0 +1,76 @@
+"""The timer: a start and a duration in, an answer that is up for exactly that long out, a step at a time."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedl.tasks.base import Task, refuse_options
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgedl.tasks.base import AnyPath
+    from runtime.bundle import Bundle
+
+NETWORKS = ("elman", "jordan", "lstm", "gru")
+
+
+class TimerTask(Task):
+    """See `edgedl.tasks.base.Task`."""
+
+    name = "timer"
+    takes = "two minutes"
+
+    def add_train_arguments(self, parser: ArgumentParser) -> None:
+        """Declares what is particular to the timer, and the training options."""
+        from edgedl.training.arguments import add_training_arguments
+
+        group = parser.add_argument_group("timer")
+        group.add_argument("--network", choices=NETWORKS, help="the recurrent layer (default: elman)")
+        group.add_argument("--hidden", type=int, metavar="N", help="recurrent units")
+        group.add_argument("--self-weight", type=float, metavar="X", help="of a Jordan network's context units")
+        group.add_argument("--scale", type=int, metavar="STEPS", help="that u2 = 1 stands for, 10 to 1000")
+        group.add_argument("--steps", type=int, metavar="N", help="of a training sequence (default: 8 scales)")
+        group.add_argument(
+            "--truncate", type=int, metavar="P", help="back-propagate through windows of P steps (default: all steps)"
+        )
+        add_training_arguments(parser)
+
+    def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
+        """Trains on sequences that are drawn as they are needed."""
+        from edgedl.tasks.timer.training import train_timer
+
+        return train_timer(args, run_path)
+
+    def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
+        """Takes the best network of a run through the gate into a bundle that declares its state."""
+        from edgedl.tasks.timer.bundle import timer_bundle
+        from edgedl.training.run import Run
+
+        refuse_options(options, ("name", "untrained", "opset"), "a timer run is exported")
+        return timer_bundle(Run.open(run_path), path, **options)
+
+    def evaluate(
+        self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
+    ) -> Mapping[str, Any]:
+        """Judges a bundle on sequences that training never saw: exact pulses, MSE, and the MSE of always saying 0."""
+        from edgedl.tasks.timer.evaluation import evaluate_timer
+        from runtime.pipelines import load
+
+        refuse_options(options, ("variant",), "a timer bundle is evaluated")
+        if data is not None:
+            raise InputError("the timer is judged on sequences that are drawn for it; --data is not read")
+        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+            return evaluate_timer(pipeline, split or "test")
+
+    def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
+        """Draws the curves of a run, and u1, u2, target and answer over time."""
+        from edgedl.tasks.timer.plot import plot_timer
+
+        self.refuse_clip(clip)
+        return plot_timer(path, output)
+
+
+TASK = TimerTask()
