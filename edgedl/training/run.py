@@ -142,6 +142,11 @@ class Run:
         return name
 
     @property
+    def created(self) -> str:
+        """When it was begun, in ISO 8601."""
+        return str(self.config["created"])
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints."""
         return self.path / "checkpoints"

@@ -7,9 +7,10 @@ from os import PathLike
 import numpy as np
 import torch
 
+from edgedl.tasks.timer.config import TimerConfig
 from edgedl.tasks.timer.data import draw_sequences
 from edgedl.tasks.timer.network import STATES, TimerNetwork
-from edgedl.tasks.timer.training import network_of
+from edgedl.tasks.timer.training import trained_network
 from edgedl.training.run import Run
 from exporters.export import export
 from exporters.spec import Case, Input, Output
@@ -59,11 +60,9 @@ def timer_bundle(
         ExportError: the gate said no; nothing is left behind.
         InputError: the run has no network yet.
     """
-    config = run.config
-    network = network_of(config)
-    network.load_state_dict(run.best_weights())
-    network.eval()
-    carried, scale = STATES[config["network"]], int(config["scale"])
+    config = TimerConfig.of(run)
+    network = trained_network(run)
+    carried, scale = STATES[config.network], config.scale
     shape = (1, "B", network.hidden)
     return export(
         network,
@@ -77,11 +76,11 @@ def timer_bundle(
         ],
         state=[StateSpec(part.given, part.left, shape, "float32") for part in carried],
         cases=timer_cases(network, scale),
-        description=f"A timer of {scale}·u2 steps; {config['network']}, {network.hidden} units",
+        description=f"A timer of {scale}·u2 steps; {config.network}, {network.hidden} units",
         version="1.0.0",
-        license=config["license"],
+        license=config.license,
         pipeline={"scale": scale},
-        provenance={"data": config["data"], "seed": config["seed"], "run": config["created"], "weights": []},
+        provenance={"data": config.data, "seed": config.seed, "run": run.created, "weights": []},
         untrained=untrained,
         opset=opset,
     )

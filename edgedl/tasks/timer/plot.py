@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from edgedl.figures.curves import save_curves
 from edgedl.figures.style import save_figure
+from edgedl.tasks.timer.config import TimerConfig
 from edgedl.tasks.timer.data import draw_sequences, find_pulses
 from edgedl.tasks.timer.figure import timer_figure, write_table
-from edgedl.tasks.timer.training import network_of
+from edgedl.tasks.timer.training import trained_network
 from edgedl.training.run import Run
 
 CHOICE, SCALES = 32, 12
@@ -35,16 +36,14 @@ def plot_timer(run_path: str | PathLike[str], output: str | PathLike[str] | None
     """
     run = Run.open(run_path)
     history = run.history()
-    network = network_of(run.config)
-    network.load_state_dict(run.best_weights())
-    network.eval()
-    scale = int(run.config["scale"])
+    config, network = TimerConfig.of(run), trained_network(run)
+    scale = config.scale
     inputs, targets = lively_sequence(scale)
     with torch.no_grad():
         answers = network(torch.from_numpy(inputs[None]), *network.initial_state(1))[0].numpy()[0]
     first = Path(output) if output else run.path / "timer.png"
     curves = first.with_name("curves.png" if output is None else f"{first.stem}-curves.png")
-    title = f"{run.config['network']}, {network.hidden} units, {scale}·u2 steps"
+    title = f"{config.network}, {network.hidden} units, {scale}·u2 steps"
     save_figure(timer_figure(inputs, targets, answers, title), first)
     write_table(inputs, targets, answers, first.with_suffix(".csv"))
     save_curves(history, curves)

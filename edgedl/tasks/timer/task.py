@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
     from runtime.bundle import Bundle
 
-NETWORKS = ("elman", "jordan", "lstm", "gru")
-
 
 class TimerTask(Task):
     """See `edgedl.tasks.base.Task`."""
@@ -25,13 +23,16 @@ class TimerTask(Task):
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to the timer, and the training options."""
+        from edgedl.tasks.timer.config import NETWORKS
         from edgedl.training.arguments import add_training_arguments
 
         group = parser.add_argument_group("timer")
         group.add_argument("--network", choices=NETWORKS, help="the recurrent layer (default: elman)")
         group.add_argument("--hidden", type=int, metavar="N", help="recurrent units")
         group.add_argument("--self-weight", type=float, metavar="X", help="of a Jordan network's context units")
-        group.add_argument("--scale", type=int, metavar="STEPS", help="that u2 = 1 stands for, 10 to 1000")
+        group.add_argument(
+            "--scale", type=int, metavar="STEPS", help="how many steps u2 = 1 stands for, 10 to 1000 (default: 10)"
+        )
         group.add_argument("--steps", type=int, metavar="N", help="of a training sequence (default: 8 scales)")
         group.add_argument(
             "--truncate", type=int, metavar="P", help="back-propagate through windows of P steps (default: all steps)"

@@ -21,7 +21,7 @@ from edgedl.tasks.timer.data import draw_sequences
 from edgedl.tasks.timer.figure import timer_figure
 from edgedl.tasks.timer.network import STATES, TimerNetwork
 from edgedl.tasks.timer.plot import lively_sequence
-from edgedl.tasks.timer.training import network_of
+from edgedl.tasks.timer.training import trained_network
 from edgedl.training.run import Run
 from exporters.errors import ParityError
 from runtime.bundle import Bundle
@@ -78,8 +78,7 @@ def test_lines_answer_as_the_network_does(call, trained, exported, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
     status, out, _ = call("predict", exported, "--stream")
     run = Run.open(trained)
-    network = network_of(run.config)
-    network.load_state_dict(run.best_weights())
+    network = trained_network(run)
     with torch.no_grad():
         expected = network.double()(torch.from_numpy(inputs).double(), *network.initial_state(1))[0][0].numpy()
     assert status == 0
