@@ -20,6 +20,7 @@ from exporters.assemble import FIRST, ExportedVariant
 from exporters.assemble import ExportedModel as ExportedModel
 from exporters.assemble import assemble as assemble
 from exporters.convert import Converted, convert, rename_axes
+from exporters.denormals import flush_denormals
 from exporters.errors import GuardError, ParityError, VacuousGateError
 from exporters.explain import first_torch_difference, record_trace
 from exporters.graphs import operators
@@ -42,6 +43,7 @@ MUTANT_STEPS = (0, 4, 8)
 
 
 @one_thread()
+@flush_denormals(False)
 def export_model(
     module: nn.Module,
     *,

@@ -20,6 +20,7 @@ from edgedl.training.callbacks import callbacks_for
 from edgedl.training.lightning_module import LIGHTNING_LOGGERS, TaskModule, ignore_what_users_cannot_mend
 from edgedl.training.options import TrainOptions
 from edgedl.training.run import Row, Run, is_first_process
+from exporters.denormals import flush_denormals
 from runtime.errors import DeviceError, InputError
 
 log = logging.getLogger("edgedl.training")
@@ -91,7 +92,7 @@ def fit(
         module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     # Lightning trains in the mode that it finds, and a network that comes with weights mostly comes in evaluation mode.
     module.network.train()
-    with _surroundings(options.threads), _quiet_lightning():
+    with _surroundings(options.threads), flush_denormals(), _quiet_lightning():
         trainer = _trainer(module, run, options)
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)

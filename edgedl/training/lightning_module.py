@@ -21,6 +21,7 @@ from edgedl.training.optimisers import build_optimiser
 from edgedl.training.options import TrainOptions
 from edgedl.training.penalties import l1_penalty, weight_decay_from_lambda, weights
 from edgedl.training.schedules import Schedule
+from exporters.denormals import set_flush_denormals
 from runtime.errors import CheckFailedError, InputError
 
 Batch = dict[str, Tensor]
@@ -142,6 +143,7 @@ class TaskModule(pl.LightningModule):
         for name in LIGHTNING_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         ignore_what_users_cannot_mend()
+        set_flush_denormals(True)
         if self.options.threads is not None:
             torch.set_num_threads(self.options.threads)
 
@@ -195,6 +197,7 @@ class TaskModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of a batch, penalties that the optimiser does not add included."""
+        torch.set_flush_denormal(True)  # a callback may have opened a session of ONNX Runtime, see `fit`
         options = self.options
         settling = self.current_epoch >= options.epochs - options.settle
         augmentation = options.settle_augmentation if settling else options.augmentation
@@ -235,6 +238,7 @@ class TaskModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Adds a batch to the sums of its validation set, in float32 as the network will be deployed."""
+        torch.set_flush_denormal(True)
         with torch.autocast(self.device.type, enabled=False):
             measured = self.learning.measure(self.network, self.prepare(batch, None, None))
         for name, (total, count) in measured.items():

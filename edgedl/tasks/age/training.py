@@ -36,6 +36,7 @@ from edgedl.training.run import Run
 from edgedl.training.speed import bf16_is_fast
 from edgedl.weights.catalogue import AGE_RESNET10, PublicWeights
 from edgedl.weights.fetch import cache_folder
+from exporters.denormals import flush_denormals
 from runtime.errors import InputError
 from runtime.faces import crop_to_json
 from runtime.pipelines.age import AgePipeline
@@ -196,6 +197,7 @@ def weights_of(config: Mapping[str, Any]) -> list[PublicWeights]:
     return [w for w in (AGE_RESNET10,) if w.name in config["weights"]]
 
 
+@flush_denormals()
 def start_from_public(network: AgeNetwork, faces: FaceCrops) -> None:
     """Gives a ResNet-10 of more classes and another size the public weights and the data's own statistics."""
     public = load_age_resnet10()
@@ -212,6 +214,7 @@ def start_from_public(network: AgeNetwork, faces: FaceCrops) -> None:
     absorb_statistics(network.backbone, list(_levels(faces.pipeline[:STATISTICS_FACES], PUBLIC_SIZE)))
 
 
+@flush_denormals()
 def calibrate_sharpness(
     network: AgeNetwork, crops: np.ndarray[Any, np.dtype[np.uint8]], ages: np.ndarray[Any, np.dtype[np.float32]]
 ) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from edgedl.tasks.caption.data.bouncing_digits import ABSENT, DIGIT_WORDS, BouncingDigits
 from edgedl.tasks.caption.data.clip_features import ClipFeatures
 from edgedl.tasks.caption.network.strided import GRID, StridedEncoder
+from exporters.denormals import flush_denormals
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ ONE_PLACE = 4.0
 """Subtracted from the soft maximum over the 64 places of a grid: a frame without the word starts at low odds."""
 
 
+@flush_denormals()
 def learn_visual_words(encoder: StridedEncoder, dataset: BouncingDigits, seed: int, steps: int = STEPS) -> None:
     """Teaches the encoder on single frames which words their captions hold (Fang et al. 2015, section 3).
 
@@ -61,6 +63,7 @@ def learn_visual_words(encoder: StridedEncoder, dataset: BouncingDigits, seed: i
     encoder.eval()
 
 
+@flush_denormals()
 def features_of(encoder: StridedEncoder, dataset: BouncingDigits, *, recombined: bool = False) -> ClipFeatures:
     """The features of all clips, in memory.
 

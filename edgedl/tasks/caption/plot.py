@@ -78,7 +78,9 @@ def look(network: CaptionNetwork, vocabulary: Vocabulary, pixels: NDArray[np.uin
     """
     import torch
 
-    with torch.no_grad():
+    from exporters.denormals import flush_denormals
+
+    with torch.no_grad(), flush_denormals():
         frames = torch.from_numpy(np.ascontiguousarray(pixels))
         features = network.frame_features(frames)  # (T, P, F)
         memory = network.decoder.remember(features.unsqueeze(0), torch.tensor([len(frames)]))

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from edgedl.tasks.digits.rbm import RBM
+from exporters.denormals import flush_denormals
 from runtime.errors import CheckFailedError, InputError
 
 
@@ -109,6 +110,7 @@ def contrastive_divergence(
     ), state
 
 
+@flush_denormals()
 @torch.no_grad()
 def pretrain(
     rbm: RBM,

@@ -15,6 +15,7 @@ from edgedl.tasks.features.class_activation import grad_cam, layer_answer
 from edgedl.tasks.features.figure import ClassMap, FeatureSheet, UnitRow, save_features
 from edgedl.tasks.features.subjects import Subject, subject
 from edgedl.training.progress import Progress
+from exporters.denormals import flush_denormals
 from exporters.image import resize_images
 from runtime.media.pictures import read_image
 from runtime.occlusion import Probe, occlude
@@ -43,6 +44,7 @@ def plot_features(source: str, photo: str, output: str | os.PathLike[str] | None
     return save_features(sheet, Path(output) if output else Path(f"{Path(photo).stem}-features.png"))
 
 
+@flush_denormals()
 def look_at(chosen: Subject, pixels: NDArray[np.uint8], *, steps: int = STEPS) -> FeatureSheet:
     """Everything that the figure shows.
 

@@ -13,6 +13,7 @@ from edgedl.nn.age import AgeNetwork
 from edgedl.tasks.age.network.resnet10 import ResidualBlock, ResNet10
 from edgedl.weights.catalogue import AGE_RESNET10
 from edgedl.weights.fetch import fetch
+from exporters.optimize import flush_module
 
 YEARS = (0.25, *(float(year) for year in range(1, 81)))
 """The 81 classes of the published network; the youngest stands for babies of a few months."""
@@ -26,6 +27,9 @@ _BLOCKS = (((47, 46), (44, 43)), ((39, 38), (36, 35)), ((28, 27), (25, 24)), ((2
 
 def load_age_resnet10() -> AgeNetwork:
     """The published network as a torch module in evaluation mode, ready to be exported or fine-tuned.
+
+    Half a per cent of the published weights is below 1e-20. These are set to zero: in float64 no answer moves by
+    1e-12, and with them a training step takes ten times as long on Intel's processors.
 
     Raises:
         WeightsError: the weights cannot be had.
@@ -44,6 +48,7 @@ def load_age_resnet10() -> AgeNetwork:
             norm.bias.copy_(tensors[f"layer_{number}_bias"] * scale + offset)
         network.head.weight.copy_(tensors["layer_1_weights"].T)
         network.head.bias.copy_(tensors["layer_1_bias"])
+    flush_module(network)
     return network.eval()
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from exporters.convert import convert, rename_axes
+from exporters.denormals import flush_denormals
 from exporters.errors import ParityError
 from exporters.image import resize_images
 from exporters.optimize import flush_graph, flush_module
@@ -55,6 +56,7 @@ def probe_picture(size: int) -> NDArray[np.uint8]:
 
 
 @one_thread()
+@flush_denormals()
 def probe(network: FrameEncoder) -> NDArray[np.float32]:
     """The answer of torch to the probe picture, (P, F): tells what an encoder computes, its code included."""
     with torch.no_grad():
