@@ -19,7 +19,7 @@ from edgedl.tasks.caption.digits import features_of, learn_visual_words
 from edgedl.tasks.caption.network.frame_encoder import FrameEncoder, probe
 from edgedl.tasks.caption.network.strided import StridedEncoder
 from edgedl.tasks.caption.plot import look
-from edgedl.tasks.features import look_at
+from edgedl.tasks.features.plot import look_at
 from exporters.denormals import denormals_are_flushed
 from tests.edgedl.tasks.captioners import VOCABULARY, SmallEncoder, captioner
 from tests.edgedl.tasks.test_features import reds
