@@ -34,7 +34,7 @@ a first walk:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser with every verb."""
     parser = Parser(
         prog="edgedl",
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str], out: Output) -> int:
     try:
-        args = build_parser().parse_args(arguments)
+        args = build_parser().parse_verb(arguments)
     except SystemExit as leaving:  # --help and --version
         return int(leaving.code or 0)
     args.out = out

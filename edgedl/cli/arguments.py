@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from edgedl.cli.failures import UsageError
 
@@ -18,16 +19,48 @@ class Parser(argparse.ArgumentParser):
 
     declare: Callable[[Parser, Sequence[str]], None] | None = None
 
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parses after the late options were added."""
-        declare, self.declare = self.declare, None
-        if declare is not None:
-            declare(self, args or ())
-        return super().parse_known_args(args, namespace)
+    @property
+    def verbs(self) -> dict[str, Parser]:
+        """The parser of each verb."""
+        (sub,) = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        return cast("dict[str, Parser]", sub.choices)
+
+    def parse_verb(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parses a command line: a verb, its options and its inputs, in any order.
+
+        Raises:
+            UsageError: it does not parse.
+        """
+        place = next((place for place, word in enumerate(words) if not word.startswith("-")), None)
+        if place is None:
+            return self.parse_args(words)  # --help, --version, or nothing at all
+        if words[place] not in self.verbs:
+            self.error(f"unknown verb {words[place]!r}{suggestion(words[place], self.verbs)}")
+        return self.verbs[words[place]].parse([*words[:place], *words[place + 1 :]])
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """Parses what follows the verb: options and inputs in any order.
+
+        Raises:
+            UsageError: they do not parse.
+        """
+        if self.declare is not None:
+            self.declare(self, words)
+        args, unknown = self.parse_known_intermixed_args(words)
+        if unknown:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            self.error(f"unknown {unknown[0]}{suggestion(unknown[0].partition('=')[0], known)}")
+        return args
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse on a usage error."""
-        raise UsageError(message, usage=self.format_usage())
+        raise UsageError(f"{message} ({self.prog} --help lists the options)", usage=self.format_usage())
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``; did you mean …?`` where a known word is like the one that was given."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 if TYPE_CHECKING:

@@ -56,7 +56,7 @@ class Failure:
 def explain(error: BaseException) -> Failure:
     """Finds the sentence and the exit status for an exception that ended a command."""
     if isinstance(error, UsageError):
-        return Failure(USAGE, f"{error} (edgedl --help lists the verbs, edgedl VERB --help their options)", error.usage)
+        return Failure(USAGE, str(error), error.usage)
     if isinstance(error, KeyboardInterrupt):
         return Failure(INTERRUPTED, "interrupted")
     if isinstance(error, ImportError):

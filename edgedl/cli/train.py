@@ -6,10 +6,12 @@ import argparse
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from edgedl.cli import arguments
 from edgedl.cli.output import number
+from edgedl.tasks import SUMMARIES
 
 # Lightning starts the further processes of a run as the same command with this environment.
 SAME_RUN = "EDGEDL_RUN"
@@ -17,14 +19,15 @@ SAME_RUN = "EDGEDL_RUN"
 
 def add_parser(sub: arguments.Subparsers) -> None:
     """Declares the verb; the task declares its own options once its name is known."""
+    tasks = "\n".join(f"  {name:11}{summary}" for name, summary in SUMMARIES.items())
     parser = arguments.verb(
         sub,
         "train",
         run,
         "train a network",
-        "`edgedl train TASK --help` lists the options of a task.",
+        f"`edgedl train TASK --help` lists the options of a task.\n\ntasks:\n{tasks}",
     )
-    parser.add_argument("task", metavar="TASK", help="what to learn, e.g. age; comes before the options")
+    parser.add_argument("task", metavar="TASK", help="what to learn, e.g. age")
     parser.add_argument(
         "--data", metavar="PATH", help="a folder or zip in the data set's own format (default: the embedded data)"
     )
@@ -33,10 +36,13 @@ def add_parser(sub: arguments.Subparsers) -> None:
 
 
 def _declare_task(parser: arguments.Parser, words: Sequence[str]) -> None:
-    if words and not words[0].startswith("-"):
-        from edgedl.tasks import task
+    """Declares the options of the task that is named, wherever it stands; behind a flag stands that flag's value."""
+    from edgedl.tasks import task, task_names
 
-        task(words[0]).add_train_arguments(parser)
+    for before, word in pairwise(("", *words)):
+        if word in task_names() and before not in ("--data", "-o", "--output"):
+            task(word).add_train_arguments(parser)
+            return
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,27 +5,25 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from runtime.errors import InputError
-
 if TYPE_CHECKING:
     from edgedl.tasks.base import Task
 
-# Task -> module; each has a `TASK`. Named here, imported when asked for.
-_TASKS = {
-    "age": "edgedl.tasks.age.task",
-    "caption": "edgedl.tasks.caption.task",
-    "timer": "edgedl.tasks.timer.task",
-    "chars": "edgedl.tasks.chars.task",
-    "digits": "edgedl.tasks.digits.task",
-    "sgd": "edgedl.tasks.sgd.task",
-    "longlag": "edgedl.tasks.longlag.task",
-    "gradients": "edgedl.tasks.gradients.task",
+SUMMARIES = {
+    "age": "the ages of the faces in a photo",
+    "caption": "what a photo or a video shows, in a sentence",
+    "timer": "a pulse of a given length, by a recurrent network",
+    "chars": "the next characters of a text",
+    "digits": "handwritten digits: soft-max, CNN, deep belief network",
+    "sgd": "descent on a cost of two weights, by several methods",
+    "longlag": "what stands far before: adding, copying, order, pixels",
+    "gradients": "how much of a gradient reaches the first step",
 }
+"""The tasks in the order of the deck, each with a summary. The module ``edgedl.tasks.NAME.task`` holds its `TASK`."""
 
 
 def task_names() -> tuple[str, ...]:
     """All tasks, in the order of the deck."""
-    return tuple(_TASKS)
+    return tuple(SUMMARIES)
 
 
 def task(name: str) -> Task:
@@ -34,7 +32,9 @@ def task(name: str) -> Task:
     Raises:
         InputError: there is none.
     """
-    if name not in _TASKS:
-        raise InputError(f"unknown task {name!r}; there is {', '.join(_TASKS)}")
-    found: Task = import_module(_TASKS[name]).TASK
+    from runtime.errors import InputError
+
+    if name not in SUMMARIES:
+        raise InputError(f"unknown task {name!r}; there is {', '.join(SUMMARIES)}")
+    found: Task = import_module(f"edgedl.tasks.{name}.task").TASK
     return found

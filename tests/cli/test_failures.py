@@ -74,7 +74,10 @@ def test_a_traceback_is_shown_when_asked_for(edgedl, monkeypatch, how):
     ("arguments", "found"),
     [
         ([], "required: VERB"),
-        (["frobnicate"], "invalid choice: 'frobnicate'"),
+        (["frobnicate"], "unknown verb 'frobnicate' (edgedl --help"),
+        (["predct", "x"], "unknown verb 'predct'; did you mean predict? (edgedl --help"),
+        (["predict", "x", "--treads", "2"], "unknown --treads; did you mean --threads? (edgedl predict --help"),
+        (["predict", "x", "--treads=2"], "unknown --treads=2; did you mean --threads?"),
         (["inspect"], "required: B"),
         (["inspect", "x", "--device"], "--device"),
         (["verify", "x", "--threads", "0"], "'0' is not a whole number of at least 1"),

@@ -10,6 +10,7 @@ import pytest
 
 from edgedl._version import __version__
 from edgedl.cli import VERBS, build_parser
+from edgedl.tasks import task_names
 
 NAMES = [verb.__name__.rpartition(".")[2] for verb in VERBS]
 
@@ -97,6 +98,42 @@ def test_options_are_not_abbreviated(edgedl):
     result = edgedl("inspect", "x", "--jso")
     assert result.status == 2
     assert "--jso" in result.err
+
+
+ORDERS = [
+    ("predict", "B", "--save", "out", "a.jpg", "b.jpg"),
+    ("predict", "--save", "out", "B", "a.jpg", "b.jpg"),
+    ("--save=out", "predict", "B", "a.jpg", "b.jpg"),
+    ("predict", "B", "a.jpg", "--save", "out", "b.jpg"),
+    ("predict", "B", "a.jpg", "b.jpg", "--save", "out"),
+]
+
+
+@pytest.mark.parametrize("words", ORDERS, ids=range(len(ORDERS)))
+def test_options_and_inputs_stand_in_any_order(words):
+    args = build_parser().parse_verb(words)
+    assert (args.bundle, args.inputs, args.save) == ("B", ["a.jpg", "b.jpg"], "out")
+
+
+def test_what_stands_behind_two_dashes_is_an_input():
+    args = build_parser().parse_verb(["predict", "B", "--json", "--", "--save", "-x.jpg"])
+    assert (args.inputs, args.save, args.json) == (["--save", "-x.jpg"], None, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("train", "timer", "--hidden", "4", "--data", "age"), ("train", "--data", "age", "--hidden", "4", "timer")],
+    ids=["first", "last"],
+)
+def test_a_task_may_stand_anywhere(words):
+    args = build_parser().parse_verb(words)
+    assert (args.task, args.hidden, args.data) == ("timer", 4, "age")
+
+
+def test_train_help_lists_the_tasks(edgedl):
+    told = edgedl("train", "--help").out
+    for name in task_names():
+        assert f"\n  {name} " in told
 
 
 def test_every_verb_has_help_and_a_run():

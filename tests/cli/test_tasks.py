@@ -70,6 +70,7 @@ def scaling(monkeypatch, tmp_path):
         return known
 
     monkeypatch.setattr(tasks, "task", task)
+    monkeypatch.setattr(tasks, "task_names", lambda: ("scaling",))
     return known
 
 
