@@ -68,6 +68,8 @@ class Bundle:
         """
         path = Path(path)
         try:
+            if (path / "config.json").is_file() and not (path / MANIFEST).exists():
+                raise BundleError(f"{path} is a run, not a bundle; export it first: edgedl export {path} -o NAME.edge")
             source = open_source(path, limits)
             if MANIFEST not in source.sizes:
                 raise BundleError(f"{path}: no {MANIFEST} in it, so it is not a bundle")

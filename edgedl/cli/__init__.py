@@ -50,6 +50,19 @@ def build_parser() -> Parser:
     return parser
 
 
+def complete() -> None:
+    """Answers a shell that asks how a command line may go on, and leaves; without argcomplete nothing is answered."""
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    parser = build_parser()
+    verb, *words = [*os.environ.get("COMP_LINE", "").split()[1:], ""]
+    if verb in parser.verbs:
+        parser.verbs[verb].declare_late(words)
+    argcomplete.autocomplete(parser)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
@@ -59,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
+    if "_ARGCOMPLETE" in os.environ:
+        complete()
     arguments = list(sys.argv[1:] if argv is None else argv)
     # Known before parsing, so that a usage error obeys them too.
     out = Output(sys.stdout, as_json="--json" in arguments)

@@ -44,13 +44,17 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: they do not parse.
         """
-        if self.declare is not None:
-            self.declare(self, words)
+        self.declare_late(words)
         args, unknown = self.parse_known_intermixed_args(words)
         if unknown:
             known = [flag for action in self._actions for flag in action.option_strings]
             self.error(f"unknown {unknown[0]}{suggestion(unknown[0].partition('=')[0], known)}")
         return args
+
+    def declare_late(self, words: Sequence[str]) -> None:
+        """Adds the options that depend on what is to be parsed."""
+        if self.declare is not None:
+            self.declare(self, words)
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse on a usage error."""

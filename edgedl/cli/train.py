@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -12,6 +13,8 @@ from pathlib import Path
 from edgedl.cli import arguments
 from edgedl.cli.output import number
 from edgedl.tasks import SUMMARIES
+
+log = logging.getLogger(__name__)
 
 # Lightning starts the further processes of a run as the same command with this environment.
 SAME_RUN = "EDGEDL_RUN"
@@ -53,7 +56,12 @@ def run(args: argparse.Namespace) -> int:
     if args.output is None and getattr(args, "resume", None):
         raise InputError("--resume needs to know which run: add -o RUN")
     with _run_folder(args) as path:
-        result = task(args.task).train(args, path)
+        try:
+            result = task(args.task).train(args, path)
+        except KeyboardInterrupt:
+            if (path / "checkpoints" / "last.ckpt").exists():
+                log.warning("to go on with this training: edgedl train %s -o %s --resume", args.task, path)
+            raise
     args.out.text(f"run  {path}")
     for key, value in result.items():
         if not isinstance(value, Mapping | list | tuple):

@@ -76,7 +76,7 @@ def fit(
     """
     options = options or TrainOptions()
     if run.last.exists() and not options.resume and is_first_process():
-        raise InputError(f"{run.path} has been trained already; resume it, or choose another folder")
+        raise InputError(f"{run.path} has been trained already; continue it with --resume, or choose another folder")
     start = time.monotonic()
     sets = dict(validation) if isinstance(validation, Mapping) else {"validation": validation}
     if not sets:

@@ -102,7 +102,7 @@ class Run:
         if not is_first_process():
             return run
         if (folder / "config.json").exists():
-            raise InputError(f"{folder} already holds a run; resume it, or choose another folder")
+            raise InputError(f"{folder} already holds a run; continue it with --resume, or choose another folder")
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder} exists and is not empty; a new run needs a folder of its own")
         run.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -142,3 +143,27 @@ def test_every_verb_has_help_and_a_run():
     for verb in VERBS:
         assert verb.__doc__
         assert callable(verb.run)
+
+
+def completions(tmp_path, line: str) -> list[str]:
+    """What a shell would be offered for a line that was typed so far."""
+    answer = tmp_path / "answer"
+    environment = {
+        "_ARGCOMPLETE": "1", "_ARGCOMPLETE_IFS": "\n", "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "COMP_LINE": line, "COMP_POINT": str(len(line)),
+    }  # fmt: skip
+    subprocess.run([sys.executable, "-m", "edgedl"], env=os.environ | environment, timeout=60, check=False)
+    return [word.strip() for word in answer.read_text().split("\n")]
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("edgedl pre", ["predict"]),
+        ("edgedl verify --exp", ["--explain"]),
+        ("edgedl train timer --self-w", ["--self-weight"]),
+        ("edgedl train timer --network jo", ["jordan"]),
+    ],
+)
+def test_a_shell_is_told_how_a_line_may_go_on(tmp_path, line, offered):
+    assert completions(tmp_path, line) == offered

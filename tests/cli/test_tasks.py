@@ -248,3 +248,22 @@ def test_plot_asks_any_bundle_for_occlusion_and_runs_for_features(edgedl, monkey
         assert (result.status, result.out) == (2, "")
         assert message in result.err
     assert "not allowed with argument" in edgedl("plot", run_folder, "--clip", "a", "--features", "b").err
+
+
+@pytest.mark.parametrize("verb", [("verify",), ("inspect",), ("predict", "x.jpg"), ("bench",), ("evaluate",)], ids=str)
+def test_a_run_where_a_bundle_is_wanted_is_to_be_exported_first(edgedl, run_folder, verb):
+    result = edgedl(verb[0], run_folder, *verb[1:])
+    assert (result.status, result.out) == (2, "")
+    assert f"{run_folder} is a run, not a bundle; export it first: edgedl export {run_folder} -o" in result.err
+
+
+def test_an_interrupted_training_says_how_to_go_on(edgedl, scaling, monkeypatch):
+    def train(args, path):
+        (path / "checkpoints").mkdir(parents=True)
+        (path / "checkpoints" / "last.ckpt").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scaling, "train", train)
+    result = edgedl("train", "scaling", "-o", "mine")
+    assert result.status == 130
+    assert "to go on with this training: edgedl train scaling -o mine --resume" in result.err
