@@ -1,6 +1,7 @@
 # make demo    the main job, shown: public weights -> bundle -> verify -> predict -> train -> export -> serve
 # make test    every test that takes less than a minute
 # make check   lint, types, layers, Dockerfile
+# make docs    the manual as a site, in build/site
 #
 # Each sets itself up in .venv and needs Python 3.11+, pip and make, nothing else. A second call does not install again.
 
@@ -18,10 +19,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo demo-age demo-captions test test-slow test-lowest check format bench clean
+.PHONY: help setup demo demo-age demo-captions test test-slow test-lowest check docs format bench clean
 
 help:
-	@sed -n 's/^# //p' Makefile | head -3
+	@sed -n 's/^# //p' Makefile | head -4
 
 setup: $(STAMP)
 
@@ -84,6 +85,11 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/hadolint Dockerfile
+
+# Warnings are errors: a link that leads nowhere, a docstring that cannot be read. Nothing is fetched.
+docs: $(STAMP)
+	$(ONE_THREAD) $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -b html -c docs . build/site
+	@echo "The manual is at build/site/index.html"
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix

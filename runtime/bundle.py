@@ -48,7 +48,7 @@ class Bundle:
         self._source = source
         data = source.read(MANIFEST)
         self.digest = hashlib.sha256(data).hexdigest()
-        """The sha256 of ``manifest.json``, which names that of every other file: the digest of the whole bundle."""
+        """The sha256 of ``manifest.json``. It names that of every other file, so it stands for the whole bundle."""
         self.manifest = Manifest.from_json(_parse_json(data))
         self._digests = self.manifest.digests()
 

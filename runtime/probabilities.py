@@ -55,7 +55,7 @@ def one_hot(labels: ArrayLike, classes: int) -> NDArray[np.float32]:
         classes: how many there are.
 
     Returns:
-        float32, (*labels.shape, classes).
+        float32, the shape of the labels with ``classes`` behind it.
 
     Raises:
         InputError: a label is no whole number or none of the classes. A negative one does not count from the end.

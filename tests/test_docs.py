@@ -1,4 +1,4 @@
-"""Every code block of README.md and docs/*.md runs, and prints what the page says it prints.
+"""Every code block of README.md and docs/ runs, and prints what the page says it prints.
 
 The blocks of a page run in order in one empty folder. ``python`` and ``bash`` blocks have to succeed; in a ``console``
 block each ``$ command`` is run and its output compared with the lines below it, where a line ``…`` stands for any lines
@@ -10,31 +10,51 @@ what else is to be done:
     <!-- docs: exit 1 -->                       this exit status is expected
     <!-- docs: output -->                       a text block: what the block before it printed
     <!-- docs: file NAME -->                    write the block to this file instead of running it
+    <!-- docs: into NAME after TEXT -->         insert the block into this file, below the line TEXT
+
+CONTRIBUTING.md is followed by `tests/test_contributing.py`, in a copy of the packages.
 """
 
 from __future__ import annotations
 
-import os
 import re
+import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.preloaded import Preloaded
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [*ROOT.glob("README.md"), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PROSE = [*PAGES, *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"))]
 RUN = ("bash", "console", "python")
 # Languages of blocks that show something rather than do something.
-SHOWN = ("", "c", "cpp", "html", "ini", "javascript", "json", "text", "toml", "yaml")
+SHOWN = (
+    "",
+    "c",
+    "cpp",
+    "html",
+    "ini",
+    "javascript",
+    "json",
+    "text",
+    "toml",
+    "yaml",
+    "{eval-rst}",
+    "{include}",
+    "{toctree}",
+)
 TIMEOUT_S = 600
 
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\S*)\s*$")
 COMMENT = re.compile(r"^\s*<!-- docs: (?P<text>.*?) -->\s*$")
 ORDER = re.compile(
-    r"not run, because (?P<reason>\S.{9,})|(?P<slow>slow)|exit (?P<exit>\d+)|(?P<output>output)|file (?P<file>[\w.-]+)"
+    r"not run, because (?P<reason>\S.{9,})|(?P<slow>slow)|exit (?P<exit>\d+)|(?P<output>output)"
+    r"|file (?P<file>[\w./-]+)|into (?P<into>[\w./-]+) after (?P<after>\S.*)"
 )
 
 
@@ -101,19 +121,10 @@ def printed_as_said(said: str, printed: str) -> bool:
 
 
 class Reader:
-    """Someone who types in what a page says."""
+    """Someone who types in what a page says, in a folder of their own."""
 
-    def __init__(self, page: str, folder: Path) -> None:
-        self.page = page
-        self.folder = folder / "work"
-        self.folder.mkdir()
-        # This very tree's command, wherever the environment's own points to.
-        command = folder / "bin" / "edgedl"
-        command.parent.mkdir()
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m edgedl "$@"\n')
-        command.chmod(0o755)
-        path = os.pathsep.join((str(command.parent), str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "default"}
+    def __init__(self, page: str, folder: Path, environment: Mapping[str, str]) -> None:
+        self.page, self.folder, self.environment = page, folder, environment
         self.printed = ""
 
     def read(self, block: Block) -> None:
@@ -122,9 +133,12 @@ class Reader:
         if block.ordered("output"):
             assert printed_as_said(block.code, self.printed), f"{where}: printed was\n{self.printed}"
         elif name := block.ordered("file"):
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_text(block.code + "\n")
+        elif name := block.ordered("into"):
+            self.insert(self.folder / name, str(block.ordered("after")), block.code, where)
         elif block.language == "python":
-            self.run([sys.executable, "-c", block.code], status, where)
+            self.run(["python", "-c", block.code], status, where)
         elif block.language == "bash":
             self.run(["bash", "-euo", "pipefail", "-c", block.code], status, where)
         elif block.language == "console":
@@ -132,9 +146,14 @@ class Reader:
                 self.run(["bash", "-c", command], status, f"{where}: {command}")
                 assert said is None or printed_as_said(said, self.printed), f"{where}: printed was\n{self.printed}"
 
+    def insert(self, file: Path, after: str, code: str, where: str) -> None:
+        text = file.read_text()
+        assert text.count(f"{after}\n") == 1, f"{where}: {file} has not one line `{after}`"
+        file.write_text(text.replace(f"{after}\n", f"{after}\n{code}\n"))
+
     def run(self, command: list[str], status: int, where: str) -> None:
         done = subprocess.run(
-            command,
+            [shutil.which(command[0], path=self.environment["PATH"]) or command[0], *command[1:]],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
@@ -147,37 +166,59 @@ class Reader:
         self.printed = done.stdout
 
 
-def read(page: Path, folder: Path, *, slow: bool) -> None:
-    reader = Reader(page.name, folder)
+def read(page: Path, folder: Path, environment: Mapping[str, str], *, slow: bool = False) -> None:
+    reader = Reader(page.name, folder, environment)
     for block in blocks(page.read_text(encoding="utf-8")):
         if not block.ordered("reason") and (slow or not block.ordered("slow")):
             reader.read(block)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_blocks_of_the_page_run(page, tmp_path):
-    read(page, tmp_path, slow=False)
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+    """Where `edgedl` and `python` are this very tree's, whatever else is installed."""
+    preloaded = Preloaded(tmp_path_factory.mktemp("preloaded"), ROOT)
+    yield preloaded.environment
+    preloaded.close()
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_the_blocks_of_the_page_run(page, tmp_path, environment):
+    read(page, tmp_path, environment)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_slow_blocks_of_the_page_run_too(page, tmp_path):
-    if not any(block.ordered("slow") for block in blocks(page.read_text(encoding="utf-8"))):
-        pytest.skip("the page has no slow block")
-    read(page, tmp_path, slow=True)
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "<!-- docs: slow -->" in page.read_text("utf-8")], ids=name_of
+)
+def test_the_slow_blocks_of_the_page_run_too(page, tmp_path, environment):
+    read(page, tmp_path, environment, slow=True)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PROSE, ids=name_of)
 def test_the_languages_are_known(page):
     for block in blocks(page.read_text(encoding="utf-8")):
         assert block.language in RUN + SHOWN, f"{page.name}, line {block.line}: `{block.language}`"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PROSE, ids=name_of)
 def test_links_to_files_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+DECISIONS = [page for page in PAGES if page.parent.name == "decisions" and page.name != "index.md"]
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
+def test_a_decision_has_its_form(page):
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"^Status: (accepted|superseded) .*\d{4}-\d\d-\d\d", text, re.MULTILINE), "Status: accepted · DATE"
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Choice", "Evidence"]
 
 
 WRONG = {
@@ -189,11 +230,17 @@ WRONG = {
     "another output of python": "```python\nprint(1)\n```\n\n<!-- docs: output -->\n```text\n2\n```",
     "another exit status": "<!-- docs: exit 1 -->\n```bash\nexit 2\n```",
     "no exit status": "<!-- docs: exit 1 -->\n```bash\ntrue\n```",
+    "a line that is not there": "<!-- docs: into page.md after three -->\n```python\nx\n```",
 }
 RIGHT = {
     "a wildcard": "```console\n$ echo one 2.34 three\none … three\n$ printf '1\\n2\\n3\\n'\n1\n…\n```",
     "commands over two lines": "```console\n$ echo one \\\n  two\none two\n```",
     "files": "<!-- docs: file a.py -->\n```python\nprint(3)\n```\n\n```console\n$ python a.py\n3\n```",
+    "lines in a file": "<!-- docs: file a/b -->\n```text\none\nthree\n```\n\n<!-- docs: into a/b after one -->\n"
+    "```text\ntwo\n```\n\n```console\n$ cat a/b\none\ntwo\nthree\n```",
+    "another program of python": "```console\n$ python -m this | head -1\nThe Zen of Python, …\n```",
+    "arguments of python": "```console\n$ python -c 'import sys; print(sys.argv)' 'one two'\n['-c', 'one two']\n```",
+    "standard input": "```console\n$ echo one | python -c 'print(input())'\none\n```",
     "not run": "<!-- docs: not run, because it would fail -->\n```bash\nfalse\n```",
     "slow": "<!-- docs: slow -->\n```bash\nfalse\n```",
     "exit status": "<!-- docs: exit 3 -->\n```python\nraise SystemExit(3)\n```",
@@ -205,18 +252,18 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("text", WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_page_fails(text, tmp_path):
+def test_a_wrong_page_fails(text, tmp_path, environment):
     page = tmp_path / "page.md"
     page.write_text(text)
     with pytest.raises(AssertionError):
-        read(page, tmp_path, slow=False)
+        read(page, tmp_path, environment)
 
 
 @pytest.mark.parametrize("text", RIGHT.values(), ids=RIGHT.keys())
-def test_a_right_page_passes(text, tmp_path):
+def test_a_right_page_passes(text, tmp_path, environment):
     page = tmp_path / "page.md"
     page.write_text(text)
-    read(page, tmp_path, slow=False)
+    read(page, tmp_path, environment)
 
 
 @pytest.mark.parametrize("order", ["not run", "not run, because", "later", "exit"])

@@ -43,7 +43,7 @@ def photo_recipe() -> Recipe:
 
     On Flickr8k the first 18 epochs took 57 minutes on one core of two without AVX-512, the other at the same work:
     CIDEr-D .559 and .569 of greedy captions on the development photos, .582 by both captioners together with beam 3
-    (docs/decisions.md).
+    (docs/decisions/0021-photo-captions.md).
     """
     return Recipe(
         options=TrainOptions(

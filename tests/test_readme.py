@@ -1,0 +1,99 @@
+"""The README: its length, and its figures, which are those of benchmarks/results."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edgedl
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SECTION = README.partition("\n## Measured\n")[2].partition("\n## ")[0]
+ROWS = dict(line.strip("| ").split(" | ")[:2] for line in SECTION.splitlines() if line.startswith("| "))
+INTRODUCTION = SECTION.partition("\n|")[0]
+
+
+def result(name: str) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    return document
+
+
+def ratios(large: bool) -> str:
+    """The fifth of a second that the peer takes tells photos of megapixels from small ones."""
+    found = [photo["ratio"] for photo in result("age_photo")["photos"] if (photo["peer_ms"] > 200) is large]
+    return f"{min(found):.1f} to {max(found):.1f} times faster"
+
+
+def streams() -> str:
+    found = [row["overhead_us"] for row in result("recurrent_export")["streaming"]]
+    return f"{min(found):.1f} to {max(found):.1f} µs more"
+
+
+AGE, CLIP, MEMORY = result("age_photo"), result("caption_clip"), result("caption_memory")
+RECURRENT, START = result("recurrent_export"), result("cold_start")
+FIGURES = {
+    "photo to ages, 3 photos of 2.5 megapixels": ("age_photo", ratios(large=True)),
+    "photo to ages, 2 small photos": ("age_photo", ratios(large=False)),
+    "the face network alone": (
+        "age_photo",
+        f"{AGE['network']['ratio']:.1f} times faster, ages within {AGE['network']['age_difference_years']:.1e} years",
+    ),
+    "clip of 10 frames to captions, beam 3": ("caption_clip", f"{CLIP['clip']['ratio']:.1f} times faster"),
+    "its search alone, 1 and 8 clips": (
+        "caption_clip",
+        f"{CLIP['decoding']['1']['ratio']:.1f} and {CLIP['decoding']['8']['ratio']:.1f} times faster",
+    ),
+    "memory: a ten-minute 1080p video, then 100 clips": (
+        "caption_memory",
+        f"{MEMORY['peak_mb']:.0f} and {MEMORY['resident_after_100_clips_mb']:.0f} MB",
+    ),
+    "384 combinations of recurrent layers": (
+        "recurrent_export",
+        f"all equal; median {RECURRENT['median ratio']:.1f}, slowest {RECURRENT['least ratio']:.1f} times faster",
+    ),
+    "a step of a stream": ("recurrent_export", streams()),
+    "a call of `Engine`": (
+        "engine_overhead",
+        f"{max(one['median_us'] for one in result('engine_overhead')['overhead'].values()):.1f} µs more",
+    ),
+    "a fresh process to its first answer": (
+        "cold_start",
+        f"{START['first_prediction_s']:.2f} s, {START['ratio']:.1f} times",
+    ),
+    "`edgedl --help`": ("cold_start", f"{START['help_s']:.2f} s"),
+}
+
+
+@pytest.mark.parametrize("what", FIGURES)
+def test_the_figure_is_the_measured_one(what):
+    assert ROWS[what] == FIGURES[what][1]
+
+
+@pytest.mark.parametrize("what", FIGURES)
+def test_the_machine_is_named(what):
+    machine = result(FIGURES[what][0])["machine"]
+    words = f"{INTRODUCTION} {next(line for line in SECTION.splitlines() if line.startswith(f'| {what} '))}"
+    assert machine["processor"] in words, f"{what} was measured on {machine['processor']}; say so in its row"
+
+
+def test_no_figure_comes_from_nowhere():
+    assert ROWS.keys() - {"what"} == FIGURES.keys()
+
+
+def test_what_the_rows_count():
+    assert sum(photo["peer_ms"] > 200 for photo in AGE["photos"]) == 3
+    assert len(AGE["photos"]) == 5
+    assert (RECURRENT["combinations"], RECURRENT["not equal, or other operators"]) == (384, [])
+
+
+def test_the_wheel_has_the_version_of_this_tree():
+    assert set(re.findall(r"edgedl-([\d.]+\w*)-py3", README)) == {edgedl.__version__}
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 220
