@@ -23,6 +23,14 @@ def add_parser(sub: arguments.Subparsers) -> None:
         help="a part of the data, e.g. val (default: all of --data; of the embedded data val for age, caption and sgd, "
         "test for the others)",
     )
+    parser.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
+    parser.add_argument(
+        "--max-unreadable",
+        type=float,
+        metavar="SHARE",
+        help="of age and caption: of the files of --data that may be left out because they cannot be read "
+        "(default: 0.01)",
+    )
     parser.add_argument(
         "--aligned",
         action="store_true",
@@ -36,11 +44,14 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from edgedl.tasks import task
     from runtime.bundle import Bundle
+    from runtime.errors import InputError
 
+    if args.format and not args.data:
+        raise InputError("--format says how --data is to be read; there is no --data")
     # Only what was asked for, so that a task need not know every other task's options.
     options: dict[str, Any] = {"aligned": True} if args.aligned else {}
-    if args.variant:
-        options["variant"] = args.variant
+    given = {name: getattr(args, name) for name in ("variant", "format", "max_unreadable")}
+    options |= {name: value for name, value in given.items() if value is not None}
     name = Bundle.open(args.bundle).manifest.task
     result: Mapping[str, Any] = task(name).evaluate(
         args.bundle, args.data, args.split, args.device, args.threads, **options
@@ -49,9 +60,16 @@ def run(args: argparse.Namespace) -> int:
     args.out.text(table(("metric", "value"), list(result["metrics"].items())))
     for key, value in result.items():
         if key not in ("n", "metrics"):
-            args.out.text(_more(key, value))
+            args.out.text(_more(key, _left_out(value) if key == "unreadable" else value))
     args.out.document({"ok": True, **result})
     return 0
+
+
+def _left_out(found: Mapping[str, Any]) -> str:
+    """Files that could not be read: their number and the names of the first."""
+    names = ", ".join(found["names"])
+    more = ", …" if found["count"] > len(found["names"]) else ""
+    return f"{found['count']:,} ({names}{more})" if names else "none"
 
 
 def _more(key: str, value: Any) -> str:

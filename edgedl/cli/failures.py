@@ -30,7 +30,6 @@ EXTRAS = {
     "orjson": ("orjson", "serve"),
     "platformdirs": ("platformdirs", "train"),
     "prometheus_client": ("prometheus-client", "serve"),
-    "scipy": ("scipy", "train"),
     "tflite": ("tflite", "train"),
     "torch": ("torch", "train"),
 }

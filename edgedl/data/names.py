@@ -41,8 +41,3 @@ def require(source: Source, pattern: re.Pattern[str], expected: str) -> None:
         return
     found = f"{len(names):,} images such as {names[0]}" if names else "no image file"
     raise InputError(f"{source.path} holds {found}; expected {expected}; give the folder or zip that holds such files")
-
-
-def count(skipped: dict[str, int], reason: str) -> None:
-    """One more file left out for this reason."""
-    skipped[reason] = skipped.get(reason, 0) + 1

@@ -9,6 +9,8 @@ from typing import Any
 from edgedl.data.sources import Source
 from runtime.errors import InputError
 
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+
 
 def recognise(source: Source, formats: Sequence[ModuleType]) -> tuple[str, ...]:
     """The names of the formats whose files are there."""
@@ -42,7 +44,7 @@ def load(source: Source, formats: Sequence[ModuleType], kind: str, format: str |
     if len(matching) > 1:
         raise InputError(
             f"{source.path} could be any of {', '.join(matching)}:"
-            " say which with format=…, or give the folder of one of them"
+            " say which with --format (in Python format=), or give the folder of one of them"
         )
     return _by_name(formats, kind, matching[0]).load(source)
 
@@ -60,4 +62,6 @@ def _contents(source: Source) -> str:
     names = source.names()
     if not names:
         return "it is empty"
-    return f"it holds {len(names):,} files such as {', '.join(names[:3])}"
+    found = f"it holds {len(names):,} files such as {', '.join(names[:3])}"
+    packed = [name for name in names if name.lower().endswith(ARCHIVES)]
+    return f"{found}; what is packed in it, {packed[0]}, has to be unpacked first" if packed else found

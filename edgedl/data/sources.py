@@ -1,30 +1,23 @@
-"""A folder or a zip as a flat list of member names and their bytes; a zip is read in place, never unpacked."""
+"""A folder or a zip as a flat list of member names and their bytes; a zip is read in place, never unpacked.
+
+The names are clean (see `edgedl.data.members`): the same whatever the system that wrote or packed the files.
+"""
 
 from __future__ import annotations
 
-import lzma
+import filecmp
+import logging
 import os
-import threading
 import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
-from runtime.errors import InputError, TooLargeError
+from edgedl.data.archives import not_a_zip
+from edgedl.data.members import check_size, clean, explained, is_data
+from edgedl.data.zips import ZipSource
+from runtime.errors import InputError
 
-# RuntimeError is an encrypted member, NotImplementedError a compression that Python lacks.
-_UNREADABLE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    NotImplementedError,
-)
-MAX_MEMBER_BYTES = 512 * 2**20  # the largest file of any format here, imdb.mat, has a few dozen MiB
+log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -56,118 +49,82 @@ class Source(Protocol):
         """
         ...
 
+    def same(self, member: str, other: str) -> bool:
+        """Whether two files hold the same bytes.
+
+        Raises:
+            InputError: one is not there or cannot be read.
+        """
+        ...
+
+    def file(self, member: str) -> Path:
+        """The file on disk that holds a member: the member itself, or the zip."""
+        ...
+
 
 class FolderSource:
-    """The files below a folder."""
+    """The files below a folder. Links are followed: large sets are often linked in."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._names: tuple[str, ...] | None = None
+        self._files: dict[str, str] | None = None
 
     def names(self) -> tuple[str, ...]:
         """Every file below the folder, relative, with forward slashes, sorted; hidden ones are left out."""
-        if self._names is None:
-            found = []
-            for folder, _, files in os.walk(self.path):
-                relative = Path(folder).relative_to(self.path)
-                found += [(relative / file).as_posix() for file in files]
-            self._names = tuple(sorted(filter(_is_data, found)))
-        return self._names
+        return tuple(self._paths())
 
     def read(self, member: str) -> bytes:
         """The bytes of one file below the folder."""
-        file = self.path / member
-        try:
-            size = file.stat().st_size
-            if size > MAX_MEMBER_BYTES:
-                raise TooLargeError(_too_large(file, size))
+        file = self._regular(member)
+        with explained(f"{file}"):
+            check_size(f"{file}", file.stat().st_size)
             return file.read_bytes()
-        except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
 
     def head(self, member: str, size: int) -> bytes:
         """The first bytes of one file below the folder."""
-        file = self.path / member
-        try:
-            with file.open("rb") as stream:
-                return stream.read(size)
-        except OSError as error:
-            raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
+        file = self._regular(member)
+        with explained(f"{file}"), file.open("rb") as stream:
+            return stream.read(size)
+
+    def same(self, member: str, other: str) -> bool:
+        """Whether two files below the folder hold the same bytes."""
+        first, second = self._regular(member), self._regular(other)
+        with explained(f"{first} or {second}"):
+            return filecmp.cmp(first, second, shallow=False)
+
+    def file(self, member: str) -> Path:
+        """The member's own path."""
+        return self.path / self._paths().get(member, member)
+
+    def _regular(self, member: str) -> Path:
+        file = self.file(member)
+        if file.exists() and not file.is_file():
+            raise InputError(f"{file} cannot be read: it is a folder, a device or a pipe, not a file")
+        return file
+
+    def _paths(self) -> dict[str, str]:
+        """The path of each clean name relative to the folder, sorted."""
+        if self._files is None:
+            found: dict[str, str] = {}
+            visited: set[str] = set()
+            for folder, folders, files in os.walk(self.path, followlinks=True, onerror=self._refused):
+                visited.add(os.path.realpath(folder))  # a link to a folder above would never end
+                folders[:] = [name for name in folders if os.path.realpath(Path(folder) / name) not in visited]
+                relative = Path(folder).relative_to(self.path)
+                for path in sorted((relative / file).as_posix() for file in files):
+                    name = clean(path)
+                    if is_data(name):
+                        found[path if name in found else name] = path
+            self._files = dict(sorted(found.items()))
+        return self._files
+
+    def _refused(self, error: OSError) -> None:
+        if Path(error.filename) == self.path:
+            raise InputError(f"{self.path} cannot be read: {error.strerror}") from error
+        log.warning("the folder %s cannot be read and is passed over: %s", error.filename, error.strerror)
 
     def __repr__(self) -> str:
         return f"FolderSource({str(self.path)!r})"
-
-
-class ZipSource:
-    """The members of a zip file.
-
-    Any number of threads may read at once (``zipfile`` locks the one file position). Processes must not share a
-    position, so a forked child opens the file for itself, and a pickled source travels without its handle.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        self._lock = threading.Lock()
-        self._opened: tuple[int, zipfile.ZipFile] | None = None
-        self._names = tuple(sorted(name for name in self._archive().namelist() if _is_data(name)))
-
-    def names(self) -> tuple[str, ...]:
-        """Every member that is a file, sorted; hidden ones and macOS's shadow files are left out."""
-        return self._names
-
-    def read(self, member: str) -> bytes:
-        """The bytes of one member, its checksum compared."""
-        archive = self._archive()
-        with self._explained(member):
-            size = archive.getinfo(member).file_size
-            if size > MAX_MEMBER_BYTES:
-                raise TooLargeError(_too_large(self.path / member, size))
-            return archive.read(member)
-
-    def head(self, member: str, size: int) -> bytes:
-        """The first bytes of one member."""
-        archive = self._archive()
-        with self._explained(member), archive.open(member) as stream:
-            return stream.read(size)
-
-    @contextmanager
-    def _explained(self, member: str) -> Iterator[None]:
-        try:
-            yield
-        except KeyError as error:
-            raise InputError(f"{self.path} holds no file {member!r}") from error
-        except _UNREADABLE as error:
-            raise InputError(
-                f"{member!r} in {self.path} cannot be read: {error}; unpack the file by other means"
-            ) from error
-
-    def _archive(self) -> zipfile.ZipFile:
-        process = os.getpid()
-        with self._lock:
-            if self._opened is None or self._opened[0] != process:
-                try:
-                    self._opened = process, zipfile.ZipFile(self.path)
-                except (zipfile.BadZipFile, OSError) as error:
-                    raise InputError(
-                        f"{self.path} cannot be read as a zip file: {error}; copy it here again"
-                    ) from error
-            return self._opened[1]
-
-    def close(self) -> None:
-        """Close this process's handle; the next read opens it again."""
-        with self._lock:
-            if self._opened is not None and self._opened[0] == os.getpid():
-                self._opened[1].close()
-            self._opened = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_names": self._names}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock(), _opened=None)
-
-    def __repr__(self) -> str:
-        return f"ZipSource({str(self.path)!r})"
 
 
 def open_source(path: str | os.PathLike[str]) -> Source:
@@ -177,18 +134,15 @@ def open_source(path: str | os.PathLike[str]) -> Source:
         path: a folder, or a zip file under any name.
 
     Raises:
-        InputError: nothing is there, or it is a file that is not a zip.
+        InputError: nothing is there, or it is a file that is not a zip, or a zip that cannot be read.
     """
     path = Path(path)
     if path.is_dir():
         return FolderSource(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a folder or a zip file")
-    if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"{path} is a file but not a zip; expected the folder or the zip that holds the whole data set"
-            f" (of {path.name}, that would be {path.parent})"
-        )
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        raise InputError(not_a_zip(path))
     return ZipSource(path)
 
 
@@ -197,7 +151,7 @@ def stamp(source: Source, member: str) -> tuple[str, int, int]:
 
     Tells whether something made from the member may be used again. What lies nowhere is told by its source's repr.
     """
-    file = source.path / member if source.path.is_dir() else source.path
+    file = source.file(member)
     if not file.exists():
         return repr(source), 0, 0
     stat = file.stat()
@@ -208,12 +162,3 @@ def parent(member: str) -> str:
     """The folder of a member with a trailing slash, or nothing for one at the root, to be put before a name."""
     folder = PurePosixPath(member).parent.as_posix()
     return "" if folder == "." else f"{folder}/"
-
-
-def _is_data(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return not name.endswith("/") and not any(part.startswith(".") or part == "__MACOSX" for part in parts)
-
-
-def _too_large(file: Path, size: int) -> str:
-    return f"{file} has {size:,} bytes; at most {MAX_MEMBER_BYTES:,} are read"

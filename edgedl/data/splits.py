@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Protocol
+
+from runtime.errors import InputError
 
 
 def held_out(keys: Iterable[str]) -> frozenset[str]:
@@ -22,8 +25,37 @@ def held_out(keys: Iterable[str]) -> frozenset[str]:
         The ``round(n / 10)`` keys with the smallest SHA-256 out of n distinct ones; at least one from two on, so that a
         small set can be tried out.
     """
-    distinct = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode()).digest())
+    # A lone surrogate, which a table may hold, is no reason to fail.
+    distinct = sorted(set(keys), key=lambda key: hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest())
     count = round(len(distinct) / 10)
     if count == 0 and len(distinct) >= 2:
         count = 1
     return frozenset(distinct[:count])
+
+
+class Splittable(Protocol):
+    """A data set with splits."""
+
+    @property
+    def name(self) -> str:
+        """The data set."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that hold at least one sample."""
+        ...
+
+
+def require_training_parts(dataset: Splittable) -> None:
+    """Refuses a data set that has nothing to learn from, or nothing to choose the best epoch by.
+
+    Raises:
+        InputError: it lacks the split "train" or "val".
+    """
+    lacking = [f"no split {split!r}" for split in ("train", "val") if split not in dataset.splits]
+    if lacking:
+        raise InputError(
+            f"the data set {dataset.name} has {' and '.join(lacking)}; it has: {', '.join((*dataset.splits, 'all'))};"
+            " training needs both (where a set has no lists of splits, a tenth of at least two is validation)"
+        )

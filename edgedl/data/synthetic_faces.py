@@ -184,6 +184,14 @@ class PaintedFaces:
         """The first bytes of that file."""
         return self.read(member)[:size]
 
+    def same(self, member: str, other: str) -> bool:
+        """Whether two numbers have the same picture."""
+        return self.read(member) == self.read(other)
+
+    def file(self, member: str) -> Path:
+        """A path where nothing lies."""
+        return self.path / member
+
 
 def _people(seed: int, numbers: Sequence[int], size: int) -> tuple[Traits, NDArray[np.float32], NDArray[np.uint8]]:
     """The traits (n), ages (n,) and noise (n, size, size, 3) of faces.

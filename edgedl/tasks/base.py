@@ -106,5 +106,5 @@ def refuse_options(options: Mapping[str, Any], known: tuple[str, ...], what: str
 
 
 def _flags(names: Sequence[str]) -> str:
-    *most, last = (_FLAGS.get(name, f"--{name}") for name in names)
+    *most, last = (_FLAGS.get(name, f"--{name.replace('_', '-')}") for name in names)
     return f"{', '.join(most)} and {last}" if most else last

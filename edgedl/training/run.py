@@ -19,7 +19,8 @@ import io
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -94,10 +95,7 @@ class Run:
             "versions": installed_versions(),
             **config,
         }
-        try:
-            text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        except (TypeError, ValueError) as error:
-            raise InputError(f"a run's configuration must be plain JSON: {error}") from error
+        text = _configuration(full)
         run = cls(folder, json.loads(text))
         if not is_first_process():
             return run
@@ -134,6 +132,30 @@ class Run:
                 f"{file} has schema_version {config['schema_version']}; this edgedl reads {SCHEMA_VERSION}; update it"
             )
         return cls(folder, config)
+
+    @contextmanager
+    def provisional(self) -> Iterator[Run]:
+        """Deletes this new run if the data turn out to be unusable (`InputError`), so that its folder is free again."""
+        try:
+            yield self
+        except InputError:
+            if is_first_process():
+                (self.path / "config.json").unlink(missing_ok=True)
+                with suppress(OSError):  # somebody has put something there
+                    self.checkpoints.rmdir()
+                    self.path.rmdir()
+            raise
+
+    def amended(self, **entries: Any) -> Run:
+        """Writes entries of the configuration anew that are known only after the run has begun.
+
+        Returns:
+            The run with the new configuration.
+        """
+        text = _configuration({**self.config, **entries})
+        if is_first_process():
+            write_atomically(self.path / "config.json", text.encode())
+        return Run(self.path, json.loads(text))
 
     @property
     def task(self) -> str:
@@ -199,6 +221,13 @@ class Run:
         for row in rows:
             writer.writerow(["" if name not in row else _number(row[name]) for name in names])
         write_atomically(self.metrics, text.getvalue().encode())
+
+
+def _configuration(config: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise InputError(f"a run's configuration must be plain JSON: {error}") from error
 
 
 def _number(value: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgedl.data.samples import FaceDataset
+from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.age.data.face_crops import chosen_face
 from runtime.pipelines.age import AgePipeline
 from runtime.threads import default_threads
@@ -41,7 +43,9 @@ def error_by_age(
     return table
 
 
-def evaluate_ages(pipeline: AgePipeline, dataset: FaceDataset, *, aligned: bool) -> dict[str, Any]:
+def evaluate_ages(
+    pipeline: AgePipeline, dataset: FaceDataset, *, aligned: bool, unreadable: Unreadable | None = None
+) -> dict[str, Any]:
     """Predicts every face of a data set.
 
     Args:
@@ -49,30 +53,38 @@ def evaluate_ages(pipeline: AgePipeline, dataset: FaceDataset, *, aligned: bool)
         dataset: the faces.
         aligned: the network alone, on each picture as it is. Otherwise the whole pipeline, and a picture in which no
             face is found is counted and judged as a whole, as DEX does.
+        unreadable: takes what cannot be read; None: every picture must be readable.
 
     Returns:
         {"n", "dataset", "mode", "metrics": {"MAE", "CS@5"}, "not_found", "by_age": {band: {"MAE", "bias", "n"}}}
 
     Raises:
-        InputError: a picture cannot be read.
+        InputError: too many pictures cannot be read, or all.
     """
+    if unreadable is None:
+        unreadable = Unreadable(dataset.name, len(dataset), share=0)
 
-    def one(index: int) -> tuple[float, bool]:
-        image = dataset.image(index)
+    def one(index: int) -> tuple[float, bool] | None:
+        image = unreadable.attempt(dataset[index].name, partial(dataset.image, index))
+        if image is None:
+            return None
         face = None if aligned else chosen_face(pipeline, image, dataset[index])
         crop = image if face is None else pipeline.settings.crop(image, face)
         return float(pipeline.ages([crop])[0]["age"]), face is not None
 
     with ThreadPoolExecutor(default_threads()) as pool:
-        answers = list(pool.map(one, range(len(dataset))))
-    predicted = np.array([age for age, _ in answers])
+        tried = list(pool.map(one, range(len(dataset))))
+    rows = [row for row, answer in enumerate(tried) if answer is not None]
+    answers = [answer for answer in tried if answer is not None]
+    unreadable.check({f"faces of {dataset.name}": len(rows)})
+    predicted, ages = np.array([age for age, _ in answers]), dataset.ages[rows]
     result: dict[str, Any] = {
-        "n": len(dataset),
+        "n": len(rows),
         "dataset": dataset.name,
         "mode": "aligned faces, network alone" if aligned else "whole pipeline",
-        "metrics": age_metrics(predicted, dataset.ages),
+        "metrics": age_metrics(predicted, ages),
     }
     if not aligned:
         result["not_found"] = sum(not found for _, found in answers)
-    result["by_age"] = error_by_age(predicted, dataset.ages)
+    result["by_age"] = error_by_age(predicted, ages)
     return result

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from edgedl.data.unreadable import MAX_SHARE, OPTION, Unreadable
 from edgedl.tasks.base import Task, refuse_options
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
     from runtime.bundle import Bundle
+
+log = logging.getLogger(__name__)
 
 NETWORKS = ("resnet10", "compact")
 
@@ -38,6 +42,13 @@ class AgeTask(Task):
         group.add_argument("--expectation-weight", type=float, metavar="X", help="weight of |E - age|")
         group.add_argument("--dropout", type=float, metavar="SHARE", help="of the features, while training")
         group.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
+        group.add_argument(
+            OPTION,
+            type=float,
+            default=MAX_SHARE,
+            metavar="SHARE",
+            help=f"of the files of --data that may be left out because they cannot be read (default: {MAX_SHARE:g})",
+        )
         group.add_argument("--faces", type=int, metavar="N", help="how many embedded faces to draw")
         group.add_argument(
             "--cache", action=BooleanOptionalAction, default=True, help="keep the cropped faces in the user's cache"
@@ -94,13 +105,16 @@ class AgeTask(Task):
         from edgedl.tasks.age.evaluation import evaluate_ages
         from runtime.pipelines import load
 
-        refuse_options(options, ("aligned", "variant"), "an age bundle is evaluated")
-        aligned = bool(options.get("aligned", False))
-        dataset = SyntheticFaces(n=EMBEDDED_FACES) if data is None else open_faces(data)
+        refuse_options(options, ("aligned", "variant", "format", "max_unreadable"), "an age bundle is evaluated")
+        dataset = SyntheticFaces(n=EMBEDDED_FACES) if data is None else open_faces(data, options.get("format"))
+        if data is not None:
+            log.info("%s", dataset.summary())
         part = dataset.split(split or ("val" if data is None else "all"))
+        unreadable = Unreadable(dataset.name, len(part), options.get("max_unreadable", MAX_SHARE))
         # The pictures run side by side, so each model gets one thread unless more were asked for.
         with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
-            return {**evaluate_ages(pipeline, part, aligned=aligned), "skipped": dict(dataset.skipped)}
+            result = evaluate_ages(pipeline, part, aligned=bool(options.get("aligned")), unreadable=unreadable)
+        return {**result, "skipped": dict(dataset.skipped), "unreadable": unreadable.to_json()}
 
 
 TASK = AgeTask()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from edgedl.data.samples import FaceDataset
+from edgedl.data.splits import require_training_parts
 from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
+from edgedl.data.unreadable import Unreadable
 from edgedl.nn.age import AgeNetwork
 from edgedl.tasks.age.bundle import dlib_crop
 from edgedl.tasks.age.data.face_crops import FaceCrops, face_crops
@@ -138,8 +141,9 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
             f"{len(dataset)} of {dataset.name}; resume it with the data that it was begun with"
         )
     # Whatever can be wrong with what was asked for shows before the run's folder is made.
+    require_training_parts(dataset)
     subsets = {name: dataset.split(name) for name in ("train", "val")}
-    ages = {name: np.clip(part.ages, config["years"][0], config["years"][-1]) for name, part in subsets.items()}
+    unreadable = Unreadable(dataset.name, sum(map(len, subsets.values())), args.max_unreadable)
     objective = AgeObjective(
         config["years"],
         config["objective"]["name"],
@@ -151,13 +155,22 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     crop = dlib_crop(int(config["size"]))
     side = int(config["size"]) * 3 // 2
     cache = cache_folder() / "crops" if args.cache else None
-    with detector_pipeline() as pipeline:
-        if run is None:
-            run = Run.create(run_path, config)
+    with (
+        detector_pipeline() as pipeline,
+        Run.create(run_path, config).provisional() if run is None else nullcontext(run) as run,
+    ):
         parts = {
-            name: face_crops(part, pipeline, crop, side, cache=cache, progress=Progress(f"cropping {name}"))
+            name: face_crops(
+                part, pipeline, crop, side, cache=cache, unreadable=unreadable, progress=Progress(f"cropping {name}")
+            )
             for name, part in subsets.items()
         }
+        unreadable.check({f"faces in split {name}": len(part) for name, part in parts.items()})
+    run = run.amended(**unreadable.in_config(config))
+    ages = {
+        name: np.clip(subsets[name].ages[part.rows], config["years"][0], config["years"][-1])
+        for name, part in parts.items()
+    }
     if config["weights"]:
         start_from_public(network, parts["train"])
     both = dataset.name in ALIGNED_SETS
@@ -178,6 +191,7 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
         "epochs": result.epochs,
         "seconds": round(result.seconds, 1),
         "not_found": {name: int((~part.found).sum()) for name, part in parts.items()},
+        "unreadable": unreadable.to_json(),
     }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,13 +13,16 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedl.data.unreadable import MAX_SHARE, Unreadable
 from edgedl.tasks.caption.data.bouncing_digits import ABSENT, BouncingDigits
 from edgedl.tasks.caption.data.captions import open_captions
 from edgedl.tasks.caption.metrics import caption_metrics, exact_sentences, import_scorers
 from edgedl.training.progress import Progress
-from runtime.errors import InputError, MissingExtraError
+from runtime.errors import MissingExtraError
 from runtime.pipelines.caption import CaptionPipeline
 from runtime.threads import default_threads
+
+log = logging.getLogger(__name__)
 
 CLIPS_AT_ONCE = 64
 """That one thread reads before it captions them: of so many, those of one size share a run of the graph."""
@@ -56,7 +61,13 @@ class DescribedClips(Protocol):
 
 
 def evaluate_bundle(
-    pipeline: CaptionPipeline, data: str | PathLike[str] | None, split: str | None, progress: Progress | None = None
+    pipeline: CaptionPipeline,
+    data: str | PathLike[str] | None,
+    split: str | None,
+    progress: Progress | None = None,
+    *,
+    format: str | None = None,  # noqa: A002 - the user's word
+    max_unreadable: float = MAX_SHARE,
 ) -> dict[str, Any]:
     """Judges a bundle on a data set, by default on the validation clips of the embedded one.
 
@@ -65,10 +76,13 @@ def evaluate_bundle(
         data: a folder or zip in the data set's own format; None: the bouncing digits.
         split: a part of the data; None: all of it, of the embedded data those of validation.
         progress: told how many clips are done.
+        format: of the data; None recognises it.
+        max_unreadable: the share of the clips that may be left out because they cannot be read.
 
     Returns:
-        What `evaluate_captions` gives, and "skipped"; of the embedded data "by_digits", the share of exact sentences
-        for clips of one digit and of two. Without pycocoevalcap the embedded data are judged by exact sentences alone.
+        What `evaluate_captions` gives, "skipped" and "unreadable"; of the embedded data "by_digits", the share of exact
+        sentences for clips of one digit and of two. Without pycocoevalcap the embedded data are judged by exact
+        sentences alone.
 
     Raises:
         InputError: the data cannot be read.
@@ -76,16 +90,24 @@ def evaluate_bundle(
     """
     if data is not None:
         import_scorers()  # what is missing shows before the work is done
-        dataset = open_captions(data)
-        result = evaluate_captions(pipeline, dataset.split(split or "all"), progress=progress)[0]
-        return {**result, "skipped": dict(dataset.skipped)}
+        dataset = open_captions(data, format)
+        log.info("%s", dataset.summary())
+        part = dataset.split(split or "all")
+        unreadable = Unreadable(dataset.name, len(part), max_unreadable)
+        result = evaluate_captions(pipeline, part, unreadable=unreadable, progress=progress)[0]
+        return {**result, "skipped": dict(dataset.skipped), "unreadable": unreadable.to_json()}
     digits = BouncingDigits().split(split or "val")
     result, said = evaluate_captions(pipeline, digits, scored=_scorers_are_there(), progress=progress)
     return {**result, "by_digits": exact_by_digits(said, digits)}
 
 
 def evaluate_captions(
-    pipeline: CaptionPipeline, dataset: DescribedClips, *, scored: bool = True, progress: Progress | None = None
+    pipeline: CaptionPipeline,
+    dataset: DescribedClips,
+    *,
+    scored: bool = True,
+    unreadable: Unreadable | None = None,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Captions every clip of a data set.
 
@@ -93,17 +115,19 @@ def evaluate_captions(
         pipeline: the bundle.
         dataset: the clips.
         scored: compute what needs pycocoevalcap, see `edgedl.tasks.caption.metrics`.
+        unreadable: takes what cannot be read; None: every clip must be readable.
         progress: told how many clips are done.
 
     Returns:
-        {"n", "dataset", "metrics", "not_computed": {metric: why}, "examples": [{"clip", "caption", "reference"}]}, and
-        the caption of each clip.
+        {"n", "references", "dataset", "metrics", "not_computed": {metric: why}, "examples": [{"clip", "caption",
+        "reference"}]}, and the caption of each clip that can be read.
 
     Raises:
-        InputError: there is no clip, or one cannot be read.
+        InputError: there is no clip, or too many cannot be read.
     """
-    said = captions_of(pipeline, dataset, progress)
-    truth = [dataset.captions(index) for index in range(len(dataset))]
+    captions = captions_of(pipeline, dataset, progress, unreadable)
+    rows, said = list(captions), list(captions.values())
+    truth = [dataset.captions(row) for row in rows]
     if scored:
         judged = caption_metrics(said, truth)
         values, not_computed = judged.values, judged.not_computed
@@ -111,9 +135,10 @@ def evaluate_captions(
         values = {"accuracy": exact_sentences(said, truth)}
         not_computed = dict.fromkeys(BY_SCORERS, str(MissingExtraError("pycocoevalcap", "eval")))
     shown = sorted({(2 * i + 1) * len(said) // (2 * EXAMPLES) for i in range(EXAMPLES)})
-    examples = [{"clip": dataset.clip_name(i), "caption": said[i], "reference": truth[i][0]} for i in shown]
+    examples = [{"clip": dataset.clip_name(rows[i]), "caption": said[i], "reference": truth[i][0]} for i in shown]
     result = {
         "n": len(said),
+        "references": sum(map(len, truth)),
         "dataset": dataset.name,
         "metrics": values,
         "not_computed": not_computed,
@@ -122,24 +147,37 @@ def evaluate_captions(
     return result, said
 
 
-def captions_of(pipeline: CaptionPipeline, dataset: DescribedClips, progress: Progress | None = None) -> list[str]:
-    """The best caption of each clip. Several threads read and caption, each a stretch of the clips at a time.
+def captions_of(
+    pipeline: CaptionPipeline,
+    dataset: DescribedClips,
+    progress: Progress | None = None,
+    unreadable: Unreadable | None = None,
+) -> dict[int, str]:
+    """The best caption of each clip that can be read, by the clip's number.
+
+    Several threads read and caption, each a stretch of the clips at a time.
 
     Raises:
-        InputError: a clip cannot be read.
+        InputError: too many clips cannot be read, or all.
     """
+    if unreadable is None:
+        unreadable = Unreadable(dataset.name, len(dataset), share=0)
     stretches = [range(i, min(i + CLIPS_AT_ONCE, len(dataset))) for i in range(0, len(dataset), CLIPS_AT_ONCE)]
 
-    def describe(stretch: range) -> list[str]:
-        held = _held(pipeline, dataset, stretch)
-        return [captions[0].text for clips in held for captions in pipeline.captions(clips)]
+    def describe(stretch: range) -> dict[int, str]:
+        said: dict[int, str] = {}
+        for clips in _held(pipeline, dataset, stretch, unreadable):
+            answers = pipeline.captions(list(clips.values()))
+            said |= {row: captions[0].text for row, captions in zip(clips, answers, strict=True)}
+        return said
 
-    said: list[str] = []
+    said: dict[int, str] = {}
     with ThreadPoolExecutor(default_threads()) as pool:
-        for captions in pool.map(describe, stretches):
-            said += captions
+        for stretch, captions in zip(stretches, pool.map(describe, stretches), strict=True):
+            said |= captions
             if progress is not None:
-                progress(len(said), len(dataset))
+                progress(stretch.stop, len(dataset))
+    unreadable.check({f"clips of {dataset.name}": len(said)})
     return said
 
 
@@ -155,19 +193,24 @@ def exact_by_digits(said: Sequence[str], digits: BouncingDigits) -> dict[str, Ma
     return table
 
 
-def _held(pipeline: CaptionPipeline, dataset: DescribedClips, stretch: range) -> Iterator[list[NDArray[np.uint8]]]:
-    """The clips' frames as the pipeline samples them, as many together as may be held."""
-    clips: list[NDArray[np.uint8]] = []
+def _held(
+    pipeline: CaptionPipeline, dataset: DescribedClips, stretch: range, unreadable: Unreadable
+) -> Iterator[dict[int, NDArray[np.uint8]]]:
+    """The clips' frames by number, as the pipeline samples them, as many together as may be held."""
+    clips: dict[int, NDArray[np.uint8]] = {}
     for index in stretch:
-        try:
-            clips.append(pipeline.read(dataset.media(index)).pixels)
-        except InputError as error:
-            raise type(error)(f"{dataset.clip_name(index)} of {dataset.name}: {error}") from error
-        if sum(clip.nbytes for clip in clips) >= HELD_BYTES:
+        frames = unreadable.attempt(dataset.clip_name(index), partial(_frames, pipeline, dataset, index))
+        if frames is not None:
+            clips[index] = frames
+        if sum(clip.nbytes for clip in clips.values()) >= HELD_BYTES:
             yield clips
-            clips = []
+            clips = {}
     if clips:
         yield clips
+
+
+def _frames(pipeline: CaptionPipeline, dataset: DescribedClips, index: int) -> NDArray[np.uint8]:
+    return pipeline.read(dataset.media(index)).pixels
 
 
 def _scorers_are_there() -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgedl.data.unreadable import MAX_SHARE, OPTION
 from edgedl.tasks.base import Task, refuse_options
 from edgedl.tasks.caption.config import DECODERS
 from runtime.errors import InputError
@@ -53,6 +54,13 @@ class CaptionTask(Task):
         group.add_argument("--samples", type=int, metavar="N", help="captions sampled of a clip for that")
         group.add_argument("--self-critical-dropout", type=float, metavar="SHARE", help="of features, in those epochs")
         group.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
+        group.add_argument(
+            OPTION,
+            type=float,
+            default=MAX_SHARE,
+            metavar="SHARE",
+            help=f"of the files of --data that may be left out because they cannot be read (default: {MAX_SHARE:g})",
+        )
         group.add_argument("--clips", type=int, metavar="N", help="how many embedded clips to learn from")
         group.add_argument(
             "--cache", action=BooleanOptionalAction, default=True, help="keep a frozen encoder's features"
@@ -107,10 +115,17 @@ class CaptionTask(Task):
         from edgedl.training.progress import Progress
         from runtime.pipelines import load
 
-        refuse_options(options, ("variant",), "a caption bundle is evaluated")
+        refuse_options(options, ("variant", "format", "max_unreadable"), "a caption bundle is evaluated")
         # The clips run side by side, so the graph gets one thread unless more were asked for.
         with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
-            return evaluate_bundle(pipeline, data, split, Progress("captions"))
+            return evaluate_bundle(
+                pipeline,
+                data,
+                split,
+                Progress("captions"),
+                format=options.get("format"),
+                max_unreadable=options.get("max_unreadable", MAX_SHARE),
+            )
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
         """Draws the curves of a run; with a clip, its frames and where the decoder of a run looked for each word."""

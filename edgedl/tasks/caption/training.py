@@ -6,25 +6,26 @@ import logging
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
+from edgedl.data.splits import require_training_parts
+from edgedl.data.unreadable import Unreadable
 from edgedl.nn.efficientnet_lite import SIZE, EfficientNetLite0
-from edgedl.tasks.caption.batches import ClipBatches, ClipInputs, FeatureInputs, PixelInputs
+from edgedl.tasks.caption.batches import ClipBatches
 from edgedl.tasks.caption.cider import CiderD
 from edgedl.tasks.caption.config import DECODERS
 from edgedl.tasks.caption.data.bouncing_digits import CLIPS, DIGIT_WORDS, FRAMES, HELD_OUT_CLIPS, BouncingDigits
 from edgedl.tasks.caption.data.captions import CaptionDataset, open_captions
-from edgedl.tasks.caption.data.clip_features import VIEWS, Clips, clip_features
 from edgedl.tasks.caption.data.vocabulary import build, encode, tokenise
-from edgedl.tasks.caption.digits import features_of, learn_visual_words
+from edgedl.tasks.caption.digits import learn_visual_words
+from edgedl.tasks.caption.inputs import CaptionedClips, read_clips
 from edgedl.tasks.caption.network.attention import ATTENDING
 from edgedl.tasks.caption.network.caption_network import CaptionNetwork
 from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder
@@ -36,12 +37,9 @@ from edgedl.training.arguments import share_of_epochs, train_options
 from edgedl.training.fit import fit
 from edgedl.training.lightning_module import TaskModule
 from edgedl.training.options import TrainOptions
-from edgedl.training.progress import Progress
 from edgedl.training.run import Run
 from edgedl.weights.catalogue import EFFICIENTNET_LITE0, PublicWeights
 from edgedl.weights.efficientnet_lite0 import load_efficientnet_lite0
-from edgedl.weights.fetch import cache_folder
-from exporters.image import resize_images
 from runtime.errors import InputError
 from runtime.media.frames import FrameSampling
 from runtime.pipelines.caption import CaptionSettings
@@ -51,21 +49,10 @@ log = logging.getLogger(__name__)
 
 JUDGED_AT_ONCE = 50
 
-MOST_PIXEL_BYTES = 8 << 30
-"""Of the frames that an encoder learns from."""
-
 _ENCODERS: Mapping[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "efficientnet-lite0": lambda config: EfficientNetLite0(int(config.get("size", SIZE))),
     "strided": lambda config: StridedEncoder(len(DIGIT_WORDS)),
 }
-
-
-class CaptionedClips(Clips, Protocol):
-    """Clips of a data set with what people said of them."""
-
-    def captions(self, index: int) -> tuple[str, ...]:
-        """Everything that was said of a clip, at least one sentence."""
-        ...
 
 
 def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
@@ -94,35 +81,36 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
     if run and known["seed"] != options.seed:
         raise InputError(f"{run_path} was begun with --seed {known['seed']}, not {options.seed}; resume it with that")
     if isinstance(dataset, CaptionDataset):
+        require_training_parts(dataset)
         # What training sees is what the bundle will see.
         settings = settings_of(known)
         dataset = dataset.sampled(settings.frames, shorter=settings.shorter)
     train, validation = dataset.split("train"), dataset.split("val")
+    unreadable = Unreadable(dataset.name, len(train) + len(validation), args.max_unreadable)
     vocabulary = Vocabulary(tuple(known["vocabulary"])) if run else _vocabulary(train, args.rarest or recipe.rarest)
     config = {**known, "vocabulary": list(vocabulary.words)}
     torch.manual_seed(options.seed)
     network = network_of(config)
-    if run is None:
-        run = Run.create(run_path, config)
-    _prepare_encoder(network, run, train, options.seed)
-    network.freeze_encoder(bool(config["frozen"]))
-    inputs = _inputs(network, config, train, validation, args)
-    said, held = (
-        [[encode(vocabulary, text) for text in part.captions(index)] for index in range(len(part))]
-        for part in (train, validation)
-    )
+    with Run.create(run_path, config).provisional() if run is None else nullcontext(run) as run:
+        _prepare_encoder(network, run, train, options.seed)
+        network.freeze_encoder(bool(config["frozen"]))
+        parts = {"train": train, "val": validation}
+        read = read_clips(network, config, parts, unreadable, varied=args.augment is not False, cached=args.cache)
+    run = run.amended(**unreadable.in_config(config))
+    texts = {name: part.captions() for name, part in read.items()}
+    said, held = ([[encode(vocabulary, text) for text in lines] for lines in texts[name]] for name in ("train", "val"))
     batches = partial(ClipBatches, rows=recipe.rows, max_length=recipe.learnt_length, epochs=options.epochs)
     learning = CaptionLearning(
         learnt,
         epochs=options.epochs,
         max_length=int(config["max_length"]),
-        judge=CiderD([_references(vocabulary, validation.captions(i)) for i in range(len(validation))]),
+        judge=CiderD([_references(vocabulary, lines) for lines in texts["val"]]),
         reward=CiderD([[[*tokens, END] for tokens in lines] for lines in said]) if learnt.self_critical else None,
     )
     result = fit(
         TaskModule(network, learning),
-        batches(inputs["train"], said, learnt=_learnt(train), batch_size=options.batch_size, seed=options.seed),
-        batches(inputs["val"], held, batch_size=JUDGED_AT_ONCE, train=False),
+        batches(read["train"].inputs, said, learnt=_learnt(train), batch_size=options.batch_size, seed=options.seed),
+        batches(read["val"].inputs, held, batch_size=JUDGED_AT_ONCE, train=False),
         run,
         options,
     )
@@ -133,6 +121,7 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
         "epochs": result.epochs,
         "seconds": round(time.monotonic() - began, 1),
         "words": len(vocabulary) - 2,
+        "unreadable": unreadable.to_json(),
     }
 
 
@@ -267,67 +256,6 @@ def _prepare_encoder(network: CaptionNetwork, run: Run, train: CaptionedClips, s
         network.encoder.load_state_dict(load_efficientnet_lite0().state_dict())
     elif isinstance(network.encoder, StridedEncoder) and isinstance(train, BouncingDigits):
         learn_visual_words(network.encoder, train, seed)
-
-
-def _inputs(
-    network: CaptionNetwork,
-    config: Mapping[str, Any],
-    train: CaptionedClips,
-    validation: CaptionedClips,
-    args: Namespace,
-) -> dict[str, ClipInputs]:
-    """Features where the encoder is frozen, pixels where it learns."""
-    parts = {"train": train, "val": validation}
-    if isinstance(network.encoder, StridedEncoder):
-        return {
-            name: FeatureInputs(features_of(network.encoder, part, recombined=name == "train"))
-            for name, part in parts.items()
-            if isinstance(part, BouncingDigits)
-        }
-    varied = args.augment is not False
-    if not config["frozen"]:
-        return {
-            "train": PixelInputs(*_pixels(train, network.size), drawn=config["drawn"], mirrored=varied),
-            "val": PixelInputs(*_pixels(validation, network.size)),
-        }
-    cache = cache_folder() / "features" if args.cache else None
-    return {
-        name: FeatureInputs(
-            clip_features(
-                part,
-                network.encoder,
-                cache=cache,
-                views=VIEWS if name == "train" and varied else VIEWS[:1],
-                pool=config["decoder"] not in ATTENDING and not config["places"],
-                progress=Progress(f"features of {name}"),
-            ),
-            # Where the places are to be known apart, they have to stay where they are.
-            window=config.get("window") if varied and not config["places"] else None,
-        )
-        for name, part in parts.items()
-    }
-
-
-def _pixels(part: CaptionedClips, size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All frames in memory, at the size that the encoder looks at, and where each clip begins; see `PixelInputs`.
-
-    Raises:
-        InputError: they would not fit.
-    """
-    progress = Progress(f"reading {len(part)} clips")
-    frames: list[NDArray[np.uint8]] = []
-    offsets = [0]
-    for index in range(len(part)):
-        levels = resize_images(torch.from_numpy(part.frames(index)), (size, size), torch.float32)
-        frames.append(levels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy())
-        offsets.append(offsets[-1] + len(frames[-1]))
-        if offsets[-1] * size * size * 3 > MOST_PIXEL_BYTES:
-            raise InputError(
-                f"an encoder that learns needs its frames in memory: after {index + 1} of {len(part)} clips they take "
-                f"{MOST_PIXEL_BYTES >> 30} GiB; give fewer clips or frames (--frames), or leave --fine-tune out"
-            )
-        progress(index + 1, len(part))
-    return np.concatenate(frames), np.array(offsets)
 
 
 def _vocabulary(train: CaptionedClips, rarest: int) -> Vocabulary:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.caption.data import clip_features as module
 from edgedl.tasks.caption.data.captions import open_captions
 from edgedl.tasks.caption.data.clip_features import ClipFeatures, clip_features
@@ -23,7 +24,7 @@ from edgedl.tasks.caption.network import frame_encoder
 from edgedl.tasks.caption.network.frame_encoder import FrameEncoder
 from exporters.errors import ParityError
 from exporters.image import resize_images
-from runtime.errors import InputError
+from runtime.errors import InputError, MediaError
 from tests.caption_sets import FLICKR, FLICKR_PHOTOS
 
 SIZE, GRID, FEATURES = 8, 2, 6
@@ -58,6 +59,9 @@ class FakeClips:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    def clip_name(self, index: int) -> str:
+        return f"clip {index}"
 
     def frames(self, index: int) -> np.ndarray:
         if index >= self.broken_from:
@@ -186,6 +190,88 @@ def test_a_data_set_on_disk(tmp_path, encoder):
     assert len(np.unique(batch.reshape(len(photos), -1), axis=0)) == len(photos), "gray photos of different levels"
 
 
+@dataclass(frozen=True)
+class DamagedClips(FakeClips):
+    """Some clips cannot be read."""
+
+    damaged: frozenset[int] = frozenset({0, 3, 5})
+
+    def frames(self, index: int) -> np.ndarray:
+        if index in self.damaged:
+            raise MediaError(f"clip {index} is damaged")
+        return super().frames(index)
+
+
+def left_out(clips: FakeClips, encoder: SmallEncoder, cache: Path | None, **options) -> tuple[ClipFeatures, Unreadable]:
+    unreadable = Unreadable(clips.name, len(clips), 0.9)
+    return clip_features(clips, encoder, cache=cache, unreadable=unreadable, **options), unreadable
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_clips_that_cannot_be_read_have_no_frame(tmp_path, encoder, cached):
+    clips = DamagedClips()
+    both = ("plain", "mirrored")
+    for _ in range(2):
+        features, unreadable = left_out(clips, encoder, tmp_path if cached else None, views=both)
+        assert features.counts.tolist() == [0, 3, 1, 0, 9, 0]
+        assert unreadable.names == ("clip 0", "clip 3", "clip 5")
+    readable = features.readable()
+    assert readable.counts.tolist() == [3, 1, 9]
+    for row, index in enumerate((1, 2, 4)):
+        rows = slice(readable.offsets[row], readable.offsets[row + 1])
+        equal_to_half_precision(readable.views["plain"][rows], expected(clips, encoder, index))
+        equal_to_half_precision(readable.views["mirrored"][rows], expected(clips, encoder, index, mirrored=True))
+    assert readable.pooled().counts.tolist() == [3, 1, 9]
+
+
+def test_a_view_that_is_added_lacks_the_same_clips(tmp_path, encoder):
+    left_out(DamagedClips(), encoder, tmp_path)
+    features, unreadable = left_out(DamagedClips(), encoder, tmp_path, views=("plain", "mirrored"))
+    assert features.counts.tolist() == [0, 3, 1, 0, 9, 0]
+    assert unreadable.count == 3
+
+
+def test_a_clip_that_can_be_read_by_now_is_made_up_for(tmp_path, encoder):
+    left_out(DamagedClips(), encoder, tmp_path, views=("plain", "mirrored"))
+    clips = DamagedClips(damaged=frozenset({3}))
+    features, unreadable = left_out(clips, encoder, tmp_path)
+    assert features.counts.tolist() == [1, 3, 1, 0, 9, 1]
+    assert unreadable.names == ("clip 3",)
+    equal_to_half_precision(features.views["plain"][:1], expected(clips, encoder, 0))
+    assert not list(tmp_path.glob("*/mirrored.*")), "the other view has to be made again as well"
+
+
+def test_too_many_damaged_clips_end_the_work_and_what_was_done_is_kept(tmp_path, encoder):
+    clips = DamagedClips(lengths=(1,) * 60, damaged=frozenset(range(0, 60, 2)))
+    with pytest.raises(InputError, match=r"at least 21 of 60 files of fake cannot be read"):
+        clip_features(clips, encoder, cache=tmp_path, unreadable=Unreadable("fake", 60, 0.1), threads=1)
+    asked = len(clips.asked)
+    assert 15 <= asked <= 30
+    features, unreadable = left_out(clips, encoder, tmp_path, threads=1)
+    assert features.counts.tolist() == [0, 1] * 30
+    assert unreadable.count == 30
+    assert len(clips.asked) - asked <= 30 - 8, "two blocks of 16 were done, or one"
+
+
+def test_a_set_of_damaged_clips_is_refused_every_time(tmp_path, encoder):
+    clips = DamagedClips(damaged=frozenset(range(6)))
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"none of the clips of fake can be read: clip 0 \(clip 0 is damaged\)"):
+            clip_features(clips, encoder, cache=tmp_path, unreadable=Unreadable("fake", 6, 1))
+
+
+def test_clips_that_come_and_go_are_not_mixed_up(tmp_path, encoder):
+    """A disk that fails for a moment between two views: no view may be taken for the other's clips."""
+    left_out(DamagedClips(), encoder, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    counts = np.fromfile(folder / "plain.counts", np.int64)
+    moved = np.array([3, 0, 1, 0, 9, 0])
+    assert counts.sum() == moved.sum()
+    moved.tofile(folder / "plain.counts")
+    with pytest.raises(InputError, match="changed while they were in use; run it again"):
+        left_out(DamagedClips(damaged=frozenset({0, 1, 3, 5})), encoder, tmp_path, views=("plain", "mirrored"))
+
+
 LONG = FakeClips(lengths=tuple(1 + index % 3 for index in range(40)))
 
 
@@ -203,7 +289,7 @@ LONG = FakeClips(lengths=tuple(1 + index % 3 for index in range(40)))
 )
 def test_an_interrupted_run_goes_on(tmp_path, encoder, harm, kept):
     views = ("plain", "mirrored")
-    with pytest.raises(InputError, match="clip 37 cannot be read"):
+    with pytest.raises(InputError, match=r"of 40 files of fake cannot be read.* clip 37 \(clip 37 cannot be read\)"):
         clip_features(replace(LONG, broken_from=37), encoder, cache=tmp_path, views=views, threads=1)
     (folder,) = tmp_path.iterdir()
     assert not list(folder.glob("*.counts")), "nothing may take the half for the whole"

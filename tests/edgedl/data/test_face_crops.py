@@ -14,8 +14,9 @@ import pytest
 from edgedl.data.samples import FaceDataset, FaceSample
 from edgedl.data.sources import FolderSource
 from edgedl.data.synthetic_faces import SyntheticFaces
+from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.age.data.face_crops import chosen_face, face_crops
-from runtime.errors import InputError
+from runtime.errors import InputError, MediaError
 from runtime.faces import Detection, MarginCrop
 
 SIDE = 12
@@ -185,6 +186,65 @@ def test_a_picture_that_cannot_be_read_is_named(dataset, tmp_path):
     (tmp_path / "set" / "1.png").unlink()
     with pytest.raises(InputError, match=r"1\.png"):
         face_crops(dataset, StandIn(), CROP, SIDE, cache=None)
+
+
+def test_pictures_that_cannot_be_read_are_left_out(tmp_path):
+    dataset = pictures(tmp_path / "set", 9)
+    for number in (0, 3, 4, 8):
+        (tmp_path / "set" / f"{number}.png").write_bytes(b"damaged")
+    unreadable = Unreadable(dataset.name, len(dataset), 0.5)
+    pipeline = StandIn(face(6, 6, 18, 18))
+    crops = face_crops(dataset, pipeline, CROP, SIDE, cache=None, unreadable=unreadable)
+    assert crops.rows.tolist() == [1, 2, 5, 6, 7]
+    assert crops.whole[:, 0, 0, 0].tolist() == [10, 20, 50, 60, 70], "each row is its own picture"
+    assert dataset.ages[crops.rows].tolist() == [31, 32, 35, 36, 37]
+    assert len(crops) == len(crops.pipeline) == len(crops.found) == 5
+    assert pipeline.looked == 5
+    assert unreadable.names == ("0.png", "3.png", "4.png", "8.png")
+
+
+def test_of_cached_crops_the_same_pictures_are_missing(tmp_path):
+    dataset = pictures(tmp_path / "set")
+    (tmp_path / "set" / "1.png").write_bytes(b"damaged")
+    pipeline = StandIn(face(6, 6, 18, 18))
+    for _ in range(2):
+        unreadable = Unreadable(dataset.name, len(dataset), 0.5)
+        crops = face_crops(dataset, pipeline, CROP, SIDE, cache=tmp_path / "cache", unreadable=unreadable)
+        assert crops.rows.tolist() == [0, 2]
+        assert unreadable.to_json() == {"count": 1, "names": ["1.png"]}
+    assert pipeline.looked == 2, "the second time nothing is made anew"
+
+
+def test_a_picture_that_can_be_read_by_now_is_made_up_for(tmp_path, monkeypatch):
+    """The same file, another decoder: nothing about the file has changed."""
+    dataset = pictures(tmp_path / "set")
+    image = FaceDataset.image
+
+    def old_decoder(self, index):
+        if index == 1:
+            raise MediaError("the PNG is of a kind that this version has no decoder for")
+        return image(self, index)
+
+    monkeypatch.setattr(FaceDataset, "image", old_decoder)
+    unreadable = Unreadable(dataset.name, len(dataset), 0.5)
+    face_crops(dataset, StandIn(), CROP, SIDE, cache=tmp_path / "cache", unreadable=unreadable)
+    monkeypatch.setattr(FaceDataset, "image", image)
+    again = Unreadable(dataset.name, len(dataset), 0.5)
+    crops = face_crops(dataset, StandIn(), CROP, SIDE, cache=tmp_path / "cache", unreadable=again)
+    assert (unreadable.count, again.count) == (1, 0)
+    assert crops.rows.tolist() == [0, 1, 2]
+
+
+def test_a_set_without_a_picture_gives_no_crops(tmp_path):
+    dataset = pictures(tmp_path / "set")
+    for number in range(3):
+        (tmp_path / "set" / f"{number}.png").write_bytes(b"")
+    unreadable = Unreadable(dataset.name, len(dataset), 1)
+    for _ in range(2):
+        crops = face_crops(dataset, StandIn(), CROP, SIDE, cache=tmp_path / "cache", unreadable=unreadable)
+        assert len(crops) == 0
+    with pytest.raises(InputError, match=r"none of the faces can be read: 0\.png \(the input is empty\)"):
+        unreadable.check({"faces": len(crops)})
 
 
 BOXES = (face(0, 0, 10, 10, 0.99), face(20, 20, 60, 60, 0.6), face(70, 0, 95, 30, 0.8))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgedl.data import sources
+from edgedl.data import members
 from edgedl.data.sources import FolderSource, ZipSource, open_source
 from runtime.errors import InputError, TooLargeError
 
@@ -101,7 +101,7 @@ def test_missing_and_damaged_members_are_named(archive: Path, tmp_path: Path) ->
 
 def test_a_huge_member_is_not_read(layout, monkeypatch: pytest.MonkeyPatch) -> None:
     source = open_source(layout([], {"big.bin": b"0" * 101, "small.bin": b"0" * 100}))
-    monkeypatch.setattr(sources, "MAX_MEMBER_BYTES", 100)
+    monkeypatch.setattr(members, "MAX_MEMBER_BYTES", 100)
     assert len(source.read("small.bin")) == 100
     with pytest.raises(TooLargeError, match="101 bytes; at most 100"):
         source.read("big.bin")

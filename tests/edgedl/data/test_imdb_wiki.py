@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import math
 import subprocess
 import sys
@@ -10,59 +9,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.io import savemat
 
 from edgedl.data.sources import open_source
 from edgedl.tasks.age.data import imdb_wiki
 from edgedl.tasks.age.data.formats import open_faces
 from edgedl.tasks.age.data.imdb_wiki import age_on_1_july
-from runtime.errors import InputError, MissingExtraError
+from runtime.errors import InputError
+from tests.edgedl.data.mats import MATLAB_2000, NAMES, cell, mat, record, serial
 
 NAN, INF = math.nan, math.inf
-# MATLAB's own: datenum(2000, 1, 1) is 730486.
-MATLAB_2000 = 730486
-
-
-def serial(year: int, month: int, day: int) -> int:
-    return MATLAB_2000 + (date(year, month, day) - date(2000, 1, 1)).days
-
-
-def cell(values) -> np.ndarray:
-    column = np.empty((1, len(values)), object)
-    for i, value in enumerate(values):
-        column[0, i] = value
-    return column
-
-
-def mat(records: list[dict], variable: str = "wiki", **more) -> bytes:
-    """A MATLAB file in the form of the original: a 1×1 struct of row vectors and cells."""
-    fields = {
-        "dob": [r["dob"] for r in records],
-        "photo_taken": np.array([r["photo_taken"] for r in records], np.uint16),
-        "full_path": cell([r["full_path"] for r in records]),
-        "gender": [r.get("gender", 1.0) for r in records],
-        "name": cell([r.get("name", "") for r in records]),
-        "face_location": cell([np.array([r.get("face_location", (1.0, 1.0, 6.0, 4.0))]) for r in records]),
-        "face_score": [r.get("face_score", 3.0) for r in records],
-        "second_face_score": [r.get("second_face_score", NAN) for r in records],
-    } | more
-    buffer = io.BytesIO()
-    savemat(buffer, {variable: fields})
-    return buffer.getvalue()
-
-
-def record(name: str, **more) -> dict:
-    """From a file name such as 10000217_1981-05-05_2009.jpg."""
-    _, born, taken = name.removesuffix(".jpg").split("_")
-    dob = date.fromisoformat(born)
-    return {
-        "full_path": f"{name[:2]}/{name}", "dob": serial(dob.year, dob.month, dob.day), "photo_taken": int(taken),
-        "name": f"Person of {name[:6]}", **more,
-    }  # fmt: skip
-
-
-# From the authors' own page and the names of their files.
-NAMES = {"10000217_1981-05-05_2009.jpg": 28, "100012_1948-07-03_2008.jpg": 59, "10002116_1971-05-31_2012.jpg": 41}
 
 
 @pytest.mark.parametrize(("name", "age"), NAMES.items(), ids=str)
@@ -126,8 +81,8 @@ def test_wiki_is_read_and_filtered(layout) -> None:
         "there is a second face": 1,
         "the age is outside 0 to 100": 2,
         "the date of birth or the year of the photo is no date": 1,
-        "the struct names a picture that is not there": 1,
-        "the same file again in the struct": 1,
+        "the picture is not there": 1,
+        "the same picture again": 1,
     }
 
 
@@ -172,13 +127,6 @@ def test_a_struct_of_another_kind_is_refused(layout) -> None:
             open_faces(layout([], {"wiki.mat": content}, root=name))
     with pytest.raises(InputError, match=r"neither imdb\.mat nor wiki\.mat"):
         imdb_wiki.load(open_source(layout(["a.png"], root="none")))
-
-
-def test_without_scipy_the_extra_is_named(layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = layout([], {"wiki.mat": mat([record("10000217_1981-05-05_2009.jpg")])})
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'edgedl\[train\]'"):
-        open_faces(path)
 
 
 def test_the_data_need_neither_torch_nor_scipy() -> None:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgedl.data import agedb, fgnet
 from edgedl.data.sources import open_source
+from edgedl.tasks.age.data import agedb, fgnet
 from edgedl.tasks.age.data.formats import open_faces
 from runtime.errors import InputError
 

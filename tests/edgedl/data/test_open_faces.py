@@ -25,10 +25,11 @@ def test_an_empty_folder_is_said_to_be_empty(layout, tmp_path) -> None:
 
 def test_two_formats_at_once_are_not_guessed(layout) -> None:
     path = layout([UTK], {"fairface_label_val.csv": b"file,age,gender,race,service_test\n"})
-    with pytest.raises(InputError, match=r"could be any of utkface, fairface: say which with format="):
+    with pytest.raises(InputError, match=r"could be any of utkface, fairface: say which with --format"):
         open_faces(path)
     assert open_faces(path, "utkface").name == "utkface"
-    assert len(open_faces(path, "fairface")) == 0
+    with pytest.raises(InputError, match=r"the tables of fairface in .* name no picture"):
+        open_faces(path, "fairface")
 
 
 def test_a_few_other_pictures_do_not_hide_the_format(layout) -> None:

@@ -62,7 +62,7 @@ def test_the_pictures_in_the_wild_lie_in_parts(layout) -> None:
 def test_a_name_that_occurs_twice_counts_once(layout) -> None:
     faces = open_faces(layout([f"UTKFace/{GOOD[0]}", f"crop_part1/{GOOD[0]}", f"crop_part1/{GOOD[1]}"]))
     assert len(faces) == 2
-    assert faces.skipped == {"the same file name again in another folder": 1}
+    assert faces.skipped == {"the same picture again": 1}
 
 
 def test_a_split_is_the_same_in_a_folder_and_a_zip(layout) -> None:

@@ -21,6 +21,7 @@ from edgedl.tasks.age.weights.resnet10 import load_age_resnet10
 from edgedl.training.run import Run
 from runtime.bundle import Bundle
 from runtime.pipelines import load
+from tests.edgedl.data.mats import NAMES, mat, record
 from tests.edgedl.tasks.test_age_evaluation import faces_folder
 
 pytestmark = pytest.mark.xdist_group("age_command_line")
@@ -123,6 +124,121 @@ def test_the_bundle_is_evaluated(exported, call, tmp_path, mode):
     assert sum(document["skipped"].values()) == 1
 
 
+DAMAGE = {"31_0_0_20170120134744031.jpg.chip.jpg": b"", "32_0_0_20170120134744032.jpg.chip.jpg": b"<html>404"}
+FEW = ("--network", "compact", "--from-nothing", "--size", "32", "--epochs", "1", "--no-cache")
+
+
+def damaged_folder(folder: Path, count: int = 10) -> Path:
+    faces_folder(folder, count)
+    for name, content in DAMAGE.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def test_pictures_that_cannot_be_read_are_left_out_of_training(folder, call, tmp_path):
+    data = damaged_folder(tmp_path / "UTKFace")
+    status, out, err = call(*TRAIN, *FEW, "--data", data, "--max-unreadable", "0.2", "-o", tmp_path / "run")
+    assert status == 0
+    assert json.loads(out)["unreadable"] == {"count": 2, "names": sorted(DAMAGE)}
+    assert "left out 2 of 12 files of utkface that cannot be read: 31_0_0_20170120134744031.jpg.chip.jpg (the" in err
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["data"]["n"], config["data"]["unreadable"], config["unreadable"]) == (12, 2, sorted(DAMAGE))
+
+
+@pytest.mark.parametrize("mode", [(), ("--aligned",)], ids=["pipeline", "aligned"])
+def test_pictures_that_cannot_be_read_are_left_out_of_the_judgement(exported, call, tmp_path, mode):
+    data = damaged_folder(tmp_path / "UTKFace")
+    status, out, err = call("evaluate", exported, "--data", data, "--json", "--max-unreadable", "0.2", *mode)
+    judged = json.loads(out)
+    assert (status, judged["n"], judged["unreadable"]) == (0, 10, {"count": 2, "names": sorted(DAMAGE)})
+    assert "left out 2 of 12 files of utkface" in err
+    for name in DAMAGE:
+        (data / name).unlink()
+    without = json.loads(call("evaluate", exported, "--data", data, "--json", *mode)[1])
+    assert without["unreadable"] == {"count": 0, "names": []}
+    assert judged["metrics"] == without["metrics"]
+    assert judged["by_age"] == without["by_age"]
+
+
+def test_the_judgement_names_what_was_left_out(exported, call, tmp_path):
+    data = damaged_folder(tmp_path / "UTKFace")
+    lines = call("evaluate", exported, "--data", data, "--aligned", "--max-unreadable", "0.2")[1].splitlines()
+    assert lines[0] == "10 samples"
+    assert f"unreadable: 2 ({', '.join(sorted(DAMAGE))})" in lines
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_too_many_pictures_that_cannot_be_read_are_refused(exported, call, tmp_path, verb):
+    data = damaged_folder(tmp_path / "UTKFace")
+    run = tmp_path / "run"
+    words = (*TRAIN, *FEW, "-o", run) if verb == "train" else ("evaluate", exported, "--json")
+    status, out, err = call(*words, "--data", data)
+    assert status == 2
+    message = json.loads(out)["error"]["message"]
+    assert message.startswith(
+        "2 of 12 files of utkface cannot be read, more than the share of 0.01 that may be left out"
+    )
+    assert all(name in message for name in DAMAGE)
+    assert message.endswith("--max-unreadable 0.17")
+    assert message in err
+    assert not run.exists(), "the folder is free for the next try"
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({f"{20 + i}_0_0_2017011621350{i:04d}.jpg.chip.jpg": b"x" for i in range(9)}, "can be read: 20_0_0_"),
+        ({"wiki.mat": mat([record(name) for name in NAMES])}, "holds the labels of imdb-wiki but not the pictures: 3"),
+        ({"readme.txt": b"x"}, "is no face data set that edgedl knows"),
+    ],
+    ids=["damaged", "without pictures", "something else"],
+)
+def test_a_set_without_a_picture_is_refused(exported, call, tmp_path, verb, content, said):
+    """Never an MAE of nothing."""
+    data = tmp_path / "set"
+    data.mkdir()
+    for name, each in content.items():
+        (data / name).write_bytes(each)
+    words = (*TRAIN, *FEW, "-o", tmp_path / "run") if verb == "train" else ("evaluate", exported, "--json")
+    status, out, _ = call(*words, "--data", data, "--max-unreadable", "1")
+    assert status == 2
+    assert said in json.loads(out)["error"]["message"]
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_a_share_that_is_none_is_refused(exported, call, tmp_path, verb):
+    words = (*TRAIN, "-o", tmp_path / "run") if verb == "train" else ("evaluate", exported)
+    data = faces_folder(tmp_path / "UTKFace", 3)
+    status, _, err = call(*words, "--data", data, "--max-unreadable", "5")
+    assert status == 2
+    assert "--max-unreadable is a share from 0 to 1, not 5; 5 % is 0.05" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_training_needs_two_pictures(call, tmp_path):
+    data = faces_folder(tmp_path / "UTKFace", 1)
+    (data / "39_1_20170116174525125.jpg.chip.jpg").unlink()
+    status, _, err = call(*TRAIN, *FEW, "--data", data, "-o", tmp_path / "run")
+    assert status == 2
+    assert "the data set utkface has no split 'val'; it has: train, all; training needs both" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_set_smaller_than_a_batch_is_one_batch(folder, call, tmp_path):
+    data = faces_folder(tmp_path / "UTKFace", 2)
+    status, out, _ = call(*TRAIN, *FEW, "--data", data, "-o", tmp_path / "run")
+    assert status == 0
+    assert np.isfinite(json.loads(out)["best"])
+
+
+def test_a_format_needs_data(exported, call):
+    status, _, err = call("evaluate", exported, "--format", "utkface")
+    assert status == 2
+    assert "--format says how --data is to be read; there is no --data" in err
+
+
 def test_a_run_is_resumed(folder, call, monkeypatch):
     """Two epochs and two more: the first two stay, and the crops come from the cache."""
     run = folder / "resumed"
@@ -200,7 +316,7 @@ def test_the_same_function_is_where_fine_tuning_starts():
 
     faces, _ = generate(seed=2, n=24, size=96)
     network = AgeNetwork(ResNet10(), age_training.DEX_YEARS, 64)
-    age_training.start_from_public(network, FaceCrops(faces, faces, np.ones(24, bool)))
+    age_training.start_from_public(network, FaceCrops(faces, faces, np.ones(24, bool), np.arange(24)))
     public = load_age_resnet10()
     levels = torch.from_numpy(faces[:, 16:80, 16:80]).permute(0, 3, 1, 2).float()
     with torch.no_grad():

@@ -21,7 +21,7 @@ from runtime.media.frames import FrameSampling
 from runtime.media.pictures import read_image, write_png
 from runtime.pipelines import load
 from runtime.vocabulary import Vocabulary
-from tests.caption_sets import jpeg
+from tests.caption_sets import coco, jpeg
 from tests.captions import caption_of, write_caption_bundle
 from tests.edgedl.tasks.caption_runs import know_the_small_encoder, write_run
 from tests.edgedl.tasks.captioners import VOCABULARY
@@ -225,9 +225,11 @@ def evaluator(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_bundle_is_judged_on_photos(evaluator: None, bright: Path, call: Call, tmp_path: Path) -> None:
     data = photos(tmp_path / "flickr8k")
     status, out, err = call("evaluate", bright, "--data", data, "--split", "val", "--json")
-    assert (status, err) == (0, "")
+    assert status == 0
+    assert err.startswith("edgedl: flickr8k: 5 clips with ")
     document = json.loads(out)
-    assert (document["n"], document["dataset"]) == (4, "flickr8k")
+    assert (document["n"], document["references"], document["dataset"]) == (4, 8, "flickr8k")
+    assert document["unreadable"] == {"count": 0, "names": []}
     assert sum(document["skipped"].values()) == 1
     metrics = document["metrics"]
     assert set(metrics) == {"BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D", "accuracy"}
@@ -238,6 +240,36 @@ def test_a_bundle_is_judged_on_photos(evaluator: None, bright: Path, call: Call,
     assert document["examples"][0] == {"clip": "1_a.jpg", "caption": "dark picture", "reference": "dark picture ."}
     assert len(document["examples"]) == 4
     assert json.loads(call("evaluate", bright, "--data", data, "--json")[1])["n"] == 5
+
+
+def test_photos_and_videos_that_cannot_be_read_are_left_out(
+    evaluator: None, bright: Path, call: Call, tmp_path: Path
+) -> None:
+    data = photos(tmp_path / "flickr8k")
+    (data / "Flicker8k_Dataset" / "5_e.jpg").write_bytes(jpeg(30)[:200])
+    status, out, err = call("evaluate", bright, "--data", data, "--json", "--max-unreadable", "0.2")
+    document = json.loads(out)
+    assert (status, document["n"], document["references"]) == (0, 4, 8)
+    assert document["unreadable"] == {"count": 1, "names": ["5_e.jpg"]}
+    assert "left out 1 of 5 files of flickr8k that cannot be read: 5_e.jpg (" in err
+    videos = tmp_path / "msvd"
+    videos.mkdir()
+    write_video(videos / "a_0_1.avi", 4)
+    (videos / "b_0_1.avi").write_bytes((videos / "a_0_1.avi").read_bytes()[:300])
+    (videos / "captions.txt").write_text("a_0_1 dark picture\nb_0_1 dark picture\n")
+    document = json.loads(call("evaluate", bright, "--data", videos, "--json", "--max-unreadable", "0.5")[1])
+    assert (document["n"], document["unreadable"]["names"]) == (1, ["b_0_1"])
+    status, out, _ = call("evaluate", bright, "--data", videos, "--json")
+    assert status == 2
+    assert json.loads(out)["error"]["message"].startswith("1 of 2 files of msvd cannot be read")
+
+
+def test_a_format_can_be_asked_for(evaluator: None, bright: Path, call: Call, tmp_path: Path) -> None:
+    data = photos(tmp_path / "flickr8k")
+    (data / "captions_val.json").write_bytes(coco({1: "1_a.jpg"}, [(1, "dark picture")]))
+    assert "say which with --format" in call("evaluate", bright, "--data", data)[2]
+    document = json.loads(call("evaluate", bright, "--data", data, "--format", "coco-captions", "--json")[1])
+    assert (document["n"], document["dataset"]) == (1, "coco-captions")
 
 
 def test_the_judgement_as_text(evaluator: None, bright: Path, call: Call, tmp_path: Path) -> None:
@@ -295,7 +327,7 @@ def test_without_the_extra_the_embedded_clips_still_give_accuracy(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--aligned",), "a caption bundle is evaluated with --variant, not with --aligned"),
+        (("--aligned",), "evaluated with --variant, --format and --max-unreadable, not with --aligned"),
         (("--split", "val-3"), "bouncing-digits has no split 'val-3'"),
         (("--variant", "int8"), "has no variant 'int8'"),
         (("--data", "nowhere.zip"), "nowhere.zip"),

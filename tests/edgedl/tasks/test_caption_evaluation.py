@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.caption import evaluation as caption_evaluation
 from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits
 from edgedl.tasks.caption.evaluation import captions_of, evaluate_captions, exact_by_digits
-from runtime.errors import InputError, MediaError
+from runtime.errors import InputError
 from runtime.pipelines import load
 from runtime.pipelines.caption import CaptionPipeline
 from tests.captions import SETTINGS, caption_of, write_caption_bundle
@@ -70,7 +71,7 @@ def test_the_bundle_chooses_the_frames(bundles: Path, frames: dict, level: int) 
     if not path.exists():
         write_caption_bundle(path, settings={**SETTINGS, "frames": frames})
     with load(path, threads=1) as pipeline:
-        assert captions_of(pipeline, Shown([rising(16)])) == [caption_of(level)]
+        assert captions_of(pipeline, Shown([rising(16)])) == {0: caption_of(level)}
 
 
 def test_captions_come_in_the_order_of_the_clips(pipeline: CaptionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +85,7 @@ def test_captions_come_in_the_order_of_the_clips(pipeline: CaptionPipeline, monk
     ]
     told = []
     said = captions_of(pipeline, Shown(clips), progress=lambda done, total: told.append((done, total)))
-    assert said == [caption_of(level) for level in levels]
+    assert list(said.items()) == [(number, caption_of(level)) for number, level in enumerate(levels)]
     assert told == [*((done, 30) for done in range(4, 30, 4)), (30, 30)]
 
 
@@ -115,13 +116,46 @@ def test_what_is_given_back(pipeline: CaptionPipeline) -> None:
 
 
 def test_no_clips_are_no_result(pipeline: CaptionPipeline) -> None:
-    with pytest.raises(InputError, match="0 captions for 0 clips"):
+    with pytest.raises(InputError, match="there are no clips of shown"):
         evaluate_captions(pipeline, Shown([]), scored=False)
 
 
 def test_a_clip_that_cannot_be_read_is_named(pipeline: CaptionPipeline) -> None:
-    with pytest.raises(MediaError, match="clip 1 of shown: "):
+    with pytest.raises(InputError, match=r"of 3 files of shown cannot be read.*: clip 1 \(the input is not"):
         captions_of(pipeline, Shown([rising(2), b"no picture", rising(3)]))
+
+
+def test_clips_that_cannot_be_read_are_left_out(pipeline: CaptionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others keep their own captions and references, whichever stretch they are read in."""
+    monkeypatch.setattr(caption_evaluation, "CLIPS_AT_ONCE", 3)
+    levels = [10, 80, 150, 220, 90, 30, 250]
+    clips = [np.full((1, 4, 4, 3), level, np.uint8) for level in levels]
+    for row in (0, 3, 4, 5):
+        clips[row] = b"no picture"
+    unreadable = Unreadable("shown", 7, 0.6)
+    dataset = Shown(clips, [caption_of(level) for level in levels])
+    result, said = evaluate_captions(pipeline, dataset, scored=False, unreadable=unreadable)
+    assert said == [caption_of(level) for level in (80, 150, 250)]
+    assert (result["n"], result["references"], result["metrics"]) == (3, 3, {"accuracy": 1.0})
+    assert [example["clip"] for example in result["examples"]] == ["clip 1", "clip 2", "clip 6"]
+    assert unreadable.names == ("clip 0", "clip 3", "clip 4", "clip 5")
+
+
+@pytest.mark.parametrize(
+    ("share", "said"), [(0.6, "3 of 4 files of shown"), (1.0, None), (0.0, "at least 1 of 4 files of shown")]
+)
+def test_too_many_clips_that_cannot_be_read(pipeline: CaptionPipeline, share: float, said: str | None) -> None:
+    dataset = Shown([b"", b"<html>", rising(2), b"no"])
+    if said is None:
+        assert list(captions_of(pipeline, dataset, unreadable=Unreadable("shown", 4, share))) == [2]
+        return
+    with pytest.raises(InputError, match=said):
+        captions_of(pipeline, dataset, unreadable=Unreadable("shown", 4, share))
+
+
+def test_nothing_that_can_be_read_is_no_result(pipeline: CaptionPipeline) -> None:
+    with pytest.raises(InputError, match="none of the clips of shown can be read: clip 0"):
+        evaluate_captions(pipeline, Shown([b"", b"x"]), scored=False, unreadable=Unreadable("shown", 2, 1))
 
 
 def test_digits_are_counted_apart() -> None:

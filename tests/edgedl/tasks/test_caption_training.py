@@ -10,16 +10,21 @@ import pytest
 import torch
 
 from edgedl.cli import main
+from edgedl.data.unreadable import Unreadable
 from edgedl.nn.efficientnet_lite import EfficientNetLite0
-from edgedl.tasks import caption_digits, caption_training
 from edgedl.tasks.caption import batches as clip_batches
+from edgedl.tasks.caption import digits as caption_digits
+from edgedl.tasks.caption import inputs as caption_inputs
+from edgedl.tasks.caption import training as caption_training
+from edgedl.tasks.caption.data.captions import open_captions
 from edgedl.tasks.caption.network.attention import AttentionDecoder, SpatialDecoder
 from edgedl.tasks.caption.network.captioning import MeanPoolDecoder
 from edgedl.tasks.caption.network.strided import StridedEncoder
 from edgedl.tasks.caption.recipes import embedded_recipe, photo_recipe
 from edgedl.tasks.caption.training import network_of
 from edgedl.training.run import Run
-from tests.caption_sets import FLICKR, FLICKR_PHOTOS
+from tests.caption_sets import FLICKR, FLICKR_PHOTOS, jpeg
+from tests.edgedl.tasks.captioners import captioner
 
 TRAIN = ("train", "caption", "--json", "--threads", "1")
 FEW = ("--clips", "64", "--hidden", "16", "--embedding", "8")
@@ -115,7 +120,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(capsys, 
 
 def test_photos_are_learnt_from_features_that_are_kept(capsys, tmp_path, flickr, monkeypatch):
     monkeypatch.setattr(caption_training, "load_efficientnet_lite0", EfficientNetLite0)
-    monkeypatch.setattr(caption_training, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(caption_inputs, "cache_folder", lambda: tmp_path / "cache")
     small = ("--data", flickr, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8")
     cut = []
     original = clip_batches.windows
@@ -129,6 +134,58 @@ def test_photos_are_learnt_from_features_that_are_kept(capsys, tmp_path, flickr,
     assert config["learning"]["self_critical"] == 0, "six of nineteen epochs, but none of one"
     assert config["license"].startswith("LicenseRef-training-data")
     assert [part.name.split("-")[0] for part in (tmp_path / "cache" / "features").iterdir()] == ["flickr8k"] * 2
+
+
+def test_photos_that_cannot_be_read_are_left_out(capsys, tmp_path, monkeypatch):
+    """The one photo of validation that is left keeps its own captions, from the cache as well."""
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite0", EfficientNetLite0)
+    monkeypatch.setattr(caption_inputs, "cache_folder", lambda: tmp_path / "cache")
+    data = tmp_path / "set"
+    data.mkdir()
+    for name, content in (("a", jpeg(1)), ("b", b""), ("c", jpeg(3)), ("d", b"<html>"), ("e", jpeg(5))):
+        (data / f"{name}.jpg").write_bytes(content)
+    (data / "x.token").write_text("".join(f"{name}.jpg#0\ta dog {name}\n" for name in "abcde"))
+    (data / "Flickr_8k.trainImages.txt").write_text("a.jpg\nb.jpg\nc.jpg\n")
+    (data / "Flickr_8k.devImages.txt").write_text("d.jpg\ne.jpg\n")
+    small = ("--data", data, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8")
+    said = refused(capsys, *small, "-o", tmp_path / "run")
+    assert "2 of 5 files of flickr8k cannot be read" in said
+    assert "b.jpg" in said
+    assert "d.jpg" in said
+    assert not (tmp_path / "run").exists()
+    judged = []
+    original = caption_training.CiderD
+    monkeypatch.setattr(caption_training, "CiderD", lambda lines: judged.append(lines) or original(lines))
+    trained(capsys, *small, "--max-unreadable", "0.4", "-o", tmp_path / "run")
+    config = Run.open(tmp_path / "run").config
+    assert (config["data"]["unreadable"], config["unreadable"]) == (2, ["b.jpg", "d.jpg"])
+    assert [len(line) for line in judged] == [1], "of validation the photo e"
+    assert config["vocabulary"][2:] == ["a", "dog", "b", "c"]
+    assert judged[0][0][0][2] == "e", "a word that training does not know stays itself"
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_what_is_read_of_clips_that_can_be_read(tmp_path, frozen):
+    data = tmp_path / "set"
+    data.mkdir()
+    levels = {"a": 10, "b": 20, "c": 30, "d": 40}
+    for name, level in levels.items():
+        (data / f"{name}.jpg").write_bytes(b"damaged" if name in "ac" else jpeg(level))
+    (data / "x.token").write_text("".join(f"{name}.jpg#0\ta dog {name}\n" for name in levels))
+    dataset = open_captions(data)
+    config = {"frozen": frozen, "drawn": None, "decoder": "attention", "places": 16}
+    unreadable = Unreadable("set", 8, 0.5)
+    parts = {"train": dataset, "val": dataset}
+    read = caption_inputs.read_clips(captioner("attention"), config, parts, unreadable, varied=False, cached=False)
+    for part in read.values():
+        assert part.rows.tolist() == [1, 3]
+        assert part.captions() == [("a dog b",), ("a dog d",)]
+        assert len(part.inputs) == 2
+        batch = part.inputs.take(torch.arange(2).numpy(), None)
+        assert batch["counts"].tolist() == [1, 1]
+        if not frozen:
+            assert batch["clips"].float().mean((1, 2, 3, 4)).tolist() == pytest.approx([20, 40], abs=1)
+    assert unreadable.names == ("a.jpg", "c.jpg")
 
 
 def test_the_published_encoder_can_learn_as_well(capsys, tmp_path, flickr, monkeypatch):
@@ -147,7 +204,7 @@ def test_the_published_encoder_can_learn_as_well(capsys, tmp_path, flickr, monke
 
 def test_frames_in_memory_have_a_limit(capsys, tmp_path, flickr, monkeypatch):
     monkeypatch.setattr(caption_training, "load_efficientnet_lite0", EfficientNetLite0)
-    monkeypatch.setattr(caption_training, "MOST_PIXEL_BYTES", 1 << 10)
+    monkeypatch.setattr(caption_inputs, "MOST_PIXEL_BYTES", 1 << 10)
     said = refused(capsys, "--data", flickr, "--rarest", "1", "--fine-tune", "-o", tmp_path / "run")
     assert "after 1 of 1 clips" in said
 

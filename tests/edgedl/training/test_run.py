@@ -46,9 +46,44 @@ def test_configurations_that_cannot_be_kept(tmp_path, config):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_whose_data_are_unusable_leaves_its_folder_free(tmp_path):
+    with pytest.raises(InputError, match="no picture"), Run.create(tmp_path / "run", CONFIG).provisional():
+        raise InputError("no picture")
+    assert not (tmp_path / "run").exists()
+    with Run.create(tmp_path / "run", CONFIG).provisional() as run:
+        pass
+    assert Run.open(tmp_path / "run") == run
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_run_that_is_interrupted_stays(tmp_path, error):
+    with pytest.raises(error), Run.create(tmp_path / "run", CONFIG).provisional():
+        raise error
+    assert Run.open(tmp_path / "run").config["task"] == "age"
+
+
+def test_what_somebody_put_into_the_folder_stays(tmp_path):
+    run = Run.create(tmp_path / "run", CONFIG)
+    (tmp_path / "run" / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match="no picture"), run.provisional():
+        raise InputError("no picture")
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["thesis.txt"]
+
+
+def test_what_is_found_out_later_is_written(tmp_path):
+    run = Run.create(tmp_path / "run", CONFIG)
+    later = run.amended(data={"n": 9}, seed=4)
+    assert Run.open(tmp_path / "run") == later
+    assert (later.config["data"], later.config["seed"], later.config["created"]) == ({"n": 9}, 4, run.config["created"])
+    with pytest.raises(InputError, match="must be plain JSON"):
+        run.amended(data=object())
+    assert Run.open(tmp_path / "run") == later
+
+
 def test_other_processes_do_not_write(tmp_path, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
-    Run.create(tmp_path / "run", CONFIG)
+    run = Run.create(tmp_path / "run", CONFIG)
+    assert run.amended(seed=4).config["seed"] == 4
     assert not (tmp_path / "run").exists()
 
 

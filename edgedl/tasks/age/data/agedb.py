@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from edgedl.data import names
-from edgedl.data.samples import FaceDataset, FaceSample, with_split
+from edgedl.data.samples import FaceDataset, FaceSample
 from edgedl.data.sources import Source
+from edgedl.tasks.age.data.face_gathering import FaceGathering
 
 NAME = "agedb"
 EXPECTED = "images named number_Person_age_gender.jpg, e.g. 0_MariaCallas_35_f.jpg"
@@ -31,16 +32,13 @@ def load(source: Source) -> FaceDataset:
         InputError: no image is named like AgeDB's.
     """
     names.require(source, _PATTERN, EXPECTED)
-    samples: dict[str, FaceSample] = {}
-    skipped: dict[str, int] = {}
+    gathering = FaceGathering(NAME, source, EXPECTED)
     for member, name in names.pictures(source):
         match = _PATTERN.fullmatch(name)
         if match is None:
-            names.count(skipped, "the name is not number, person, age, gender")
-        elif name in samples:
-            names.count(skipped, "the same file name again in another folder")
+            gathering.skip("the name is not number, person, age, gender")
         else:
             attributes = {"gender": GENDERS[match[4].lower()]}
-            samples[name] = FaceSample(name, float(match[3]), source, member, subject=match[2], attributes=attributes)
+            gathering.add(FaceSample(name, float(match[3]), source, member, subject=match[2], attributes=attributes))
     notes = ("ages are real, in whole years; validation is a tenth of the people",)
-    return FaceDataset(NAME, with_split(tuple(samples.values()), by="subject"), skipped, notes)
+    return gathering.dataset(notes, held_out_by="subject")

@@ -11,10 +11,11 @@ from __future__ import annotations
 import math
 from pathlib import PurePosixPath
 
-from edgedl.data import names
+from edgedl.data import tables
+from edgedl.data.members import clean
 from edgedl.data.samples import FaceDataset, FaceSample
 from edgedl.data.sources import Source, parent
-from edgedl.tasks.age.data import tables
+from edgedl.tasks.age.data.face_gathering import FaceGathering
 from runtime.errors import InputError
 
 NAME = "appa-real"
@@ -46,12 +47,10 @@ def load(source: Source, target: str = "real") -> FaceDataset:
         raise InputError(
             f"{source.path} holds no gt_avg_*.csv; expected {EXPECTED}; give the folder that holds the tables"
         )
-    present = frozenset(source.names())
-    samples: dict[str, FaceSample] = {}
-    skipped: dict[str, int] = {}
+    gathering = FaceGathering(NAME, source, EXPECTED)
     for part, member in found.items():
         for row in tables.rows(source, member, COLUMNS):
-            name = f"{part}/{row['file_name']}"
+            name = clean(f"{part}/{row['file_name']}")
             face = f"{parent(member)}{name}_face.jpg"
             try:
                 ages = {
@@ -60,20 +59,14 @@ def load(source: Source, target: str = "real") -> FaceDataset:
                     "apparent_age_std": float(row["apparent_age_std"]),
                 }
             except ValueError:
-                names.count(skipped, "an age in the table is not a number")
-                continue
-            if not all(map(math.isfinite, ages.values())):
-                names.count(skipped, "an age in the table is not a number")
-            elif face not in present:
-                names.count(skipped, "the table names a picture whose face crop (_face.jpg) is not there")
-            elif name in samples:
-                names.count(skipped, "the same file name again in the table")
+                ages = {}
+            if not ages or not all(map(math.isfinite, ages.values())):
+                gathering.skip("an age in the table is not a number")
             else:
-                samples[name] = FaceSample(
-                    name, ages[f"{target}_age"], source, face, split=SPLITS[part], attributes=ages
-                )
+                age = ages[f"{target}_age"]
+                gathering.add(FaceSample(name, age, source, face, split=SPLITS[part], attributes=ages))
     kind = "real" if target == "real" else "apparent (the mean of the guesses)"
-    return FaceDataset(NAME, tuple(samples.values()), skipped, (f"ages are {kind}; the official splits",))
+    return gathering.dataset((f"ages are {kind}; the official splits",))
 
 
 def _tables(source: Source) -> dict[str, str]:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from edgedl.data import names
+from edgedl.data import tables
+from edgedl.data.members import clean
 from edgedl.data.samples import Attribute, FaceDataset, FaceSample
 from edgedl.data.sources import Source, parent
-from edgedl.tasks.age.data import tables
+from edgedl.tasks.age.data.face_gathering import FaceGathering
 from runtime.errors import InputError
 
 NAME = "fairface"
@@ -49,22 +50,15 @@ def load(source: Source) -> FaceDataset:
         raise InputError(
             f"{source.path} holds no fairface_label_*.csv; expected {EXPECTED}; give the folder that holds the tables"
         )
-    present = frozenset(source.names())
-    samples: dict[str, FaceSample] = {}
-    skipped: dict[str, int] = {}
+    gathering = FaceGathering(NAME, source, EXPECTED)
     for split, member in found.items():
         for row in tables.rows(source, member, COLUMNS):
-            name, group = row["file"], row["age"]
-            picture = parent(member) + name
+            name, group = clean(row["file"]), row["age"]
             if group not in GROUPS:
                 # Spreadsheets turn 3-9 and 10-19 into dates; what stood there is not guessed.
-                names.count(skipped, f"the age group {group!r} is none of the nine")
+                gathering.skip(f"the age group {group!r} is none of the nine")
             elif row["gender"] not in GENDERS:
-                names.count(skipped, "the gender is neither Male nor Female")
-            elif picture not in present:
-                names.count(skipped, "the table names a picture that is not there")
-            elif name in samples:
-                names.count(skipped, "the same file name again in the table")
+                gathering.skip("the gender is neither Male nor Female")
             else:
                 attributes: dict[str, Attribute] = {
                     "age_group": group,
@@ -72,9 +66,9 @@ def load(source: Source) -> FaceDataset:
                     "race": row["race"],
                     "service_test": row["service_test"].lower() == "true",
                 }
-                samples[name] = FaceSample(name, GROUPS[group], source, picture, split=split, attributes=attributes)
-    notes = ("an age is the middle of its group, more than 70 counts as 70-79; the official splits",)
-    return FaceDataset(NAME, tuple(samples.values()), skipped, notes)
+                picture = parent(member) + name
+                gathering.add(FaceSample(name, GROUPS[group], source, picture, split=split, attributes=attributes))
+    return gathering.dataset(("an age is the middle of its group, more than 70 counts as 70-79; the official splits",))
 
 
 def _tables(source: Source) -> dict[str, str]:

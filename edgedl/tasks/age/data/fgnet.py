@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 
 from edgedl.data import names
-from edgedl.data.samples import FaceDataset, FaceSample, with_split
+from edgedl.data.samples import FaceDataset, FaceSample
 from edgedl.data.sources import Source
+from edgedl.tasks.age.data.face_gathering import FaceGathering
 
 NAME = "fgnet"
 EXPECTED = "images named 001A02.jpg (person, A, age, perhaps a letter)"
@@ -30,15 +31,12 @@ def load(source: Source) -> FaceDataset:
         InputError: no image is named like FG-NET's.
     """
     names.require(source, _PATTERN, EXPECTED)
-    samples: dict[str, FaceSample] = {}
-    skipped: dict[str, int] = {}
+    gathering = FaceGathering(NAME, source, EXPECTED)
     for member, name in names.pictures(source):
         match = _PATTERN.fullmatch(name)
         if match is None:
-            names.count(skipped, "the name is not person, A, age")
-        elif name in samples:
-            names.count(skipped, "the same file name again in another folder")
+            gathering.skip("the name is not person, A, age")
         else:
-            samples[name] = FaceSample(name, float(match[2]), source, member, subject=match[1])
+            gathering.add(FaceSample(name, float(match[2]), source, member, subject=match[1]))
     notes = ("ages are real, in whole years; validation is a tenth of the people",)
-    return FaceDataset(NAME, with_split(tuple(samples.values()), by="subject"), skipped, notes)
+    return gathering.dataset(notes, held_out_by="subject")

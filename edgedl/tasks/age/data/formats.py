@@ -26,7 +26,6 @@ def open_faces(path: str | os.PathLike[str], format: str | None = None) -> FaceD
 
     Raises:
         InputError: nothing is there, it is none of the formats or could be several, or it is not the format asked for.
-        MissingExtraError: IMDB-WIKI without scipy.
     """
     faces: FaceDataset = recognition.load(open_source(path), FORMATS, "face", format)
     return faces

@@ -13,7 +13,6 @@ speaks of the original picture: their samples have no box.
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,14 +22,17 @@ from typing import Any
 
 import numpy as np
 
-from edgedl.data import names
-from edgedl.data.samples import Attribute, FaceDataset, FaceSample, with_split
+from edgedl.data.members import clean
+from edgedl.data.samples import Attribute, FaceDataset, FaceSample
 from edgedl.data.sources import Source, parent
-from runtime.errors import InputError, MissingExtraError
+from edgedl.tasks.age.data.face_gathering import FaceGathering
+from edgedl.tasks.age.data.matlab import read_variables
+from runtime.errors import InputError
 
 NAME = "imdb-wiki"
 EXPECTED = "imdb.mat or wiki.mat beside the folders 00 … 99"
 FIELDS = ("dob", "photo_taken", "full_path", "gender", "name", "face_location", "face_score", "second_face_score")
+CELEBRITY = "celeb_id"
 MINIMUM_SCORE = 1.0
 OLDEST = 100
 GENDERS = {0.0: "female", 1.0: "male"}
@@ -63,35 +65,32 @@ def load(source: Source) -> FaceDataset:
 
     Raises:
         InputError: neither file is there, or one does not hold its struct.
-        MissingExtraError: scipy is not installed.
     """
     found = _tables(source)
     if not found:
         raise InputError(
             f"{source.path} holds neither imdb.mat nor wiki.mat; expected {EXPECTED}; give the folder of the .mat file"
         )
-    present = frozenset(source.names())
-    samples: dict[str, FaceSample] = {}
-    skipped: dict[str, int] = {}
+    gathering = FaceGathering(NAME, source, EXPECTED)
     for member in found:
         cropped = PurePosixPath(member).parent.name.endswith("_crop") or source.path.stem.endswith("_crop")
         for record in read_records(source, member):
-            picture = parent(member) + record.full_path
-            age = age_on_1_july(record.dob, record.photo_taken)
-            reason = refusal(record, age)
-            if reason is None and picture not in present:
-                reason = "the struct names a picture that is not there"
-            if reason is None and picture in samples:
-                reason = "the same file again in the struct"
-            if reason is not None or age is None:
-                names.count(skipped, reason or "the date of birth or the year of the photo is no date")
+            if record is None:
+                gathering.skip("a field of the entry is not of its kind")
                 continue
-            samples[picture] = _sample(source, picture, record, age, cropped)
+            age = age_on_1_july(record.dob, record.photo_taken)
+            if age is None:
+                gathering.skip("the date of birth or the year of the photo is no date")
+            elif (reason := refusal(record, age)) is not None:
+                gathering.skip(reason)
+            else:
+                picture = clean(parent(member) + record.full_path)
+                gathering.add(_sample(source, picture, record, age, cropped))
     notes = (
         "an age is the whole years from the date of birth to 1 July of the photo's year",
         "validation is a tenth of the people",
     )
-    return FaceDataset(NAME, with_split(tuple(samples.values()), by="subject"), skipped, notes)
+    return gathering.dataset(notes, held_out_by="subject")
 
 
 def age_on_1_july(dob: float, photo_taken: float) -> int | None:
@@ -113,10 +112,8 @@ def age_on_1_july(dob: float, photo_taken: float) -> int | None:
     return int(photo_taken) - born.year - ((born.month, born.day) > (7, 1))
 
 
-def refusal(record: Record, age: int | None) -> str | None:
+def refusal(record: Record, age: int) -> str | None:
     """Why a picture is not used, or None."""
-    if age is None:
-        return "the date of birth or the year of the photo is no date"
     if not math.isfinite(record.face_score):
         return "no face was found"
     if record.face_score < MINIMUM_SCORE:
@@ -128,12 +125,11 @@ def refusal(record: Record, age: int | None) -> str | None:
     return None
 
 
-def read_records(source: Source, member: str) -> list[Record]:
-    """The struct of a MATLAB file, a record per picture.
+def read_records(source: Source, member: str) -> list[Record | None]:
+    """The struct of a MATLAB file, a record per picture; None where a field is not what it should be.
 
     Raises:
         InputError: the file is damaged, of another kind, or its struct lacks a field.
-        MissingExtraError: scipy is not installed.
     """
     struct = _struct(source, member)
     lacking = [field for field in FIELDS if field not in struct]
@@ -141,31 +137,29 @@ def read_records(source: Source, member: str) -> list[Record]:
         raise InputError(
             f"the struct in {member} of {source.path} lacks {', '.join(lacking)}; it has {', '.join(sorted(struct))}"
         )
-    columns = {field: np.atleast_1d(struct[field]) for field in FIELDS}
-    if len(columns["full_path"]) == 1:
-        # One picture: squeezing took the cell's own dimension, so the box's numbers would pass for four pictures.
-        columns["face_location"] = np.array([None])
-        columns["face_location"][0] = struct["face_location"]
+    columns = {field: _column(struct[field]) for field in (*FIELDS, CELEBRITY) if field in struct}
     lengths = {field: len(column) for field, column in columns.items()}
     if len(set(lengths.values())) != 1:
         raise InputError(f"the fields of the struct in {member} of {source.path} differ in length: {lengths}")
-    celebrities = np.atleast_1d(struct["celeb_id"]) if "celeb_id" in struct else None
-    return [_record(columns, celebrities, i) for i in range(lengths["dob"])]
+    return [_record(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
 
 
-def _record(columns: Mapping[str, Any], celebrities: Any, i: int) -> Record:
-    x1, y1, x2, y2 = (float(value) for value in np.ravel(columns["face_location"][i]))
-    return Record(
-        full_path=_text(columns["full_path"][i]),
-        dob=float(columns["dob"][i]),
-        photo_taken=float(columns["photo_taken"][i]),
-        gender=float(columns["gender"][i]),
-        name=_text(columns["name"][i]),
-        face_location=(x1, y1, x2, y2),
-        face_score=float(columns["face_score"][i]),
-        second_face_score=float(columns["second_face_score"][i]),
-        celeb_id=None if celebrities is None else int(celebrities[i]),
-    )
+def _record(row: Mapping[str, Any]) -> Record | None:
+    try:
+        x1, y1, x2, y2 = map(float, np.ravel(row["face_location"]))
+        return Record(
+            full_path=_text(row["full_path"]),
+            dob=float(row["dob"]),
+            photo_taken=float(row["photo_taken"]),
+            gender=float(row["gender"]),
+            name=_text(row["name"]),
+            face_location=(x1, y1, x2, y2),
+            face_score=float(row["face_score"]),
+            second_face_score=float(row["second_face_score"]),
+            celeb_id=int(row[CELEBRITY]) if CELEBRITY in row else None,
+        )
+    except (TypeError, ValueError, OverflowError):  # text or a list where a number belongs
+        return None
 
 
 def _sample(source: Source, picture: str, record: Record, age: int, cropped: bool) -> FaceSample:
@@ -179,24 +173,26 @@ def _sample(source: Source, picture: str, record: Record, age: int, cropped: boo
     return FaceSample(picture, float(age), source, picture, subject=subject, box=box, attributes=attributes)
 
 
-def _struct(source: Source, member: str) -> dict[str, Any]:
-    try:
-        from scipy.io import loadmat  # lazily: only this format needs scipy
-        from scipy.io.matlab import MatReadError
-    except ImportError as error:
-        raise MissingExtraError("scipy", "train") from error
+def _struct(source: Source, member: str) -> Mapping[str, Any]:
     variable = PurePosixPath(member).stem
-    content = source.read(member)
     try:
-        variables = loadmat(io.BytesIO(content), squeeze_me=True, struct_as_record=True)
-    except (MatReadError, ValueError, TypeError, NotImplementedError, EOFError, OSError, KeyError, IndexError) as error:
-        raise InputError(f"{member} in {source.path} cannot be read as a MATLAB file (up to v7.2): {error}") from error
+        variables = read_variables(source.read(member), (*FIELDS, CELEBRITY))
+    except ValueError as error:
+        raise InputError(
+            f"{member} in {source.path} cannot be read as a MATLAB file (up to v7): {error}; copy it here again"
+        ) from error
     struct = variables.get(variable)
-    if struct is None or getattr(struct, "dtype", None) is None or struct.dtype.names is None or struct.size != 1:
-        have = ", ".join(sorted(name for name in variables if not name.startswith("__"))) or "nothing"
+    if not isinstance(struct, Mapping):
+        have = ", ".join(sorted(filter(None, variables))) or "nothing"
         raise InputError(f"{member} in {source.path} holds {have}; expected one struct called {variable!r}")
-    entry = struct.item()
-    return dict(zip(struct.dtype.names, entry, strict=True))
+    return struct
+
+
+def _column(values: Any) -> list[Any]:
+    """A field's entries; none where it is of another kind."""
+    if isinstance(values, np.ndarray):
+        return list(values.tolist())
+    return values if isinstance(values, list) else []
 
 
 def _text(value: Any) -> str:

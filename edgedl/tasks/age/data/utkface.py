@@ -11,14 +11,14 @@ from __future__ import annotations
 import re
 
 from edgedl.data import names
-from edgedl.data.samples import FaceDataset, FaceSample, with_split
+from edgedl.data.samples import FaceDataset, FaceSample
 from edgedl.data.sources import Source
+from edgedl.tasks.age.data.face_gathering import OLDEST, FaceGathering
 
 NAME = "utkface"
 EXPECTED = "images named age_gender_race_datetime.jpg.chip.jpg or ….jpg, e.g. 26_0_2_20170104023102422.jpg.chip.jpg"
 GENDERS = ("male", "female")
 RACES = ("White", "Black", "Asian", "Indian", "other")
-OLDEST = 120  # the data set's own is 116
 
 _ALIKE = re.compile(r"\d{1,3}_\d_\d_\d{8,}[^_]*", re.IGNORECASE)
 _REGULAR_STAMP = re.compile(r"\d{17}(\.jpg)?\.(jpg|chip\.jpg)")
@@ -36,24 +36,21 @@ def load(source: Source) -> FaceDataset:
         InputError: no image is named like UTKFace's.
     """
     names.require(source, _ALIKE, EXPECTED)
-    samples: dict[str, FaceSample] = {}
-    skipped: dict[str, int] = {}
+    gathering = FaceGathering(NAME, source, EXPECTED)
     odd_stamps = 0
     for member, name in names.pictures(source):
         labels = parse(name)
         if isinstance(labels, str):
-            names.count(skipped, labels)
-        elif name in samples:
-            names.count(skipped, "the same file name again in another folder")
+            gathering.skip(labels)
         else:
             age, gender, race = labels
             odd_stamps += not _REGULAR_STAMP.fullmatch(name.split("_", 3)[3])
             attributes = {"gender": GENDERS[gender], "race": RACES[race]}
-            samples[name] = FaceSample(name, float(age), source, member, attributes=attributes)
+            gathering.add(FaceSample(name, float(age), source, member, attributes=attributes))
     notes = ["ages are the authors' estimates in whole years; validation is a tenth by file name"]
     if odd_stamps:
         notes.append(f"{odd_stamps} names have complete labels and an odd time stamp; they are used")
-    return FaceDataset(NAME, with_split(tuple(samples.values()), by="name"), skipped, tuple(notes))
+    return gathering.dataset(notes, held_out_by="name")
 
 
 def parse(name: str) -> tuple[int, int, int] | str:

@@ -85,7 +85,7 @@ class CaptionDataset:
         """
         clip = self.clips[index]
         if isinstance(clip.source, FolderSource):
-            return clip.source.path / clip.member
+            return clip.source.file(clip.member)
         return clip.source.read(clip.member)
 
     def frames(self, index: int) -> NDArray[np.uint8]:

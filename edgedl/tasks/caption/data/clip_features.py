@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.caption.data.feature_files import Counts, FeatureFile, Features
 from runtime.engine import Engine
 from runtime.errors import InputError
@@ -67,6 +69,10 @@ class Clips(Protocol):
         """How many clips there are."""
         ...
 
+    def clip_name(self, index: int) -> str:
+        """The clip's name in the data set."""
+        ...
+
     def frames(self, index: int) -> NDArray[np.uint8]:
         """The sampled frames of a clip, (T, H, W, 3) uint8 RGB, T at least 1."""
         ...
@@ -78,7 +84,8 @@ class ClipFeatures:
 
     Attributes:
         views: (ΣT_i, P, F) float16 for each view, the frames of all clips one after the other.
-        offsets: (n + 1,) int64; clip i has the frames offsets[i] to offsets[i + 1].
+        offsets: (n + 1,) int64; clip i has the frames offsets[i] to offsets[i + 1]. One that could not be read has
+            none.
     """
 
     views: Mapping[str, Features]
@@ -91,6 +98,10 @@ class ClipFeatures:
     def counts(self) -> Counts:
         """Frames of each clip, (n,)."""
         return np.diff(self.offsets)
+
+    def readable(self) -> ClipFeatures:
+        """The same without the clips that have no frame."""
+        return ClipFeatures(self.views, np.unique(self.offsets))
 
     def take(
         self, rows: Sequence[int] | NDArray[np.int64], chance: np.random.Generator | None = None
@@ -130,6 +141,7 @@ def clip_features(
     cache: Path | None,
     views: Sequence[str] = ("plain",),
     pool: bool = False,
+    unreadable: Unreadable | None = None,
     threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ClipFeatures:
@@ -142,13 +154,16 @@ def clip_features(
         cache: holds a folder for each data set and encoder; None keeps nothing.
         views: of `VIEWS`; one that is missing is added to those that are there.
         pool: gives the averages over the grid, see `ClipFeatures.pooled`; the files are the same.
+        unreadable: takes what cannot be read, and is to be checked by the caller; None: every clip must be readable.
         threads: clips that are worked on at once; None takes what the machine allows.
         progress: told the number of clips done and of all, where something has to be computed.
 
     Raises:
-        InputError: a clip cannot be read, or has features beyond the range of float16.
+        InputError: too many clips cannot be read, or one has features beyond the range of float16.
         ParityError: the encoder's graph does not answer as torch does.
     """
+    if unreadable is None:
+        unreadable = Unreadable(dataset.name, len(dataset), share=0)
     if not views or len(set(views)) != len(views) or not set(views) <= set(VIEWS):
         raise InputError(f"views are {list(views)}, expected some of {', '.join(VIEWS)}, each once")
     if len(dataset) == 0:
@@ -169,20 +184,20 @@ def clip_features(
         answer = probe(network)
         files = {view: FeatureFile(folder, view, *answer.shape) for view in VIEWS}
         _check_probe(folder, answer, files.values())
+        _check_left_out(dataset, files.values(), unreadable)
         found = {view: files[view].read(len(dataset)) for view in views}
         missing = [view for view, data in found.items() if data is None]
         if missing:
             log.info("computing the features of %d clips in %s", len(dataset), folder)
             with open_frame_encoder(network, answer) as engine:
-                _compute(dataset, engine, {view: files[view] for view in missing}, threads, progress)
+                _compute(dataset, engine, {view: files[view] for view in missing}, unreadable, threads, progress)
             found |= {view: files[view].read(len(dataset)) for view in missing}
-    arrays: dict[str, Features] = {}
-    counts = np.zeros(0, np.int64)
-    for view, data in found.items():
-        if data is None:
-            raise InputError(f"the features {view} in {folder} were deleted while they were in use; run it again")
-        arrays[view], counts = data
-    features = ClipFeatures(arrays, np.concatenate([[0], np.cumsum(counts)]))
+    whole = {view: data for view, data in found.items() if data is not None}
+    counts = [counts for _, counts in whole.values()]
+    if len(whole) < len(views) or not all(np.array_equal(counts[0], other) for other in counts):
+        raise InputError(f"the features in {folder}, or the clips, changed while they were in use; run it again")
+    arrays = {view: data for view, (data, _) in whole.items()}
+    features = ClipFeatures(arrays, np.concatenate([[0], np.cumsum(counts[0])]))
     return features.pooled() if pool else features
 
 
@@ -227,10 +242,22 @@ def _check_probe(folder: Path, answer: NDArray[np.float32], files: Iterable[Feat
     temporary.replace(path)
 
 
+def _check_left_out(dataset: Clips, files: Iterable[FeatureFile], unreadable: Unreadable) -> None:
+    """Empties a folder if a clip that an earlier call left out can be read; another decoder may be there by now."""
+    files = list(files)
+    known = [whole[1] if (whole := file.read(len(dataset))) else file.written() for file in files]
+    left_out = sorted({index for counts in known for index in np.flatnonzero(counts == 0).tolist()})
+    if any(unreadable.attempt(dataset.clip_name(i), partial(dataset.frames, i)) is not None for i in left_out):
+        log.info("a clip that could not be read now can: the features are computed again")
+        for file in files:
+            file.discard()
+
+
 def _compute(
     dataset: Clips,
     engine: Engine,
     files: Mapping[str, FeatureFile],
+    unreadable: Unreadable,
     threads: int | None,
     progress: Callable[[int, int], None],
 ) -> None:
@@ -241,7 +268,9 @@ def _compute(
         log.info("going on after the first %d clips, which were done before an interruption", done)
 
     def encode(index: int) -> dict[str, Features]:
-        frames = dataset.frames(index)
+        frames = unreadable.attempt(dataset.clip_name(index), partial(dataset.frames, index))
+        if frames is None:
+            return {view: np.empty((0, file.places, file.features), np.float16) for view, file in files.items()}
         if frames.ndim != 4 or frames.shape[0] == 0:
             raise InputError(f"clip {index} of {dataset.name}: expected frames [T, H, W, 3], got {list(frames.shape)}")
         seen = {view: frames[:, :, ::-1] if view == "mirrored" else frames for view in files}
@@ -254,6 +283,8 @@ def _compute(
             for view, writer in writers.items():
                 writer.append([clip[view] for clip in clips])
             progress(start + len(clips), total)
+        if not any(file.written().any() for file in files.values()):
+            unreadable.check({f"clips of {dataset.name}": 0})
 
 
 def _features(engine: Engine, frames: NDArray[np.uint8], name: str) -> Features:

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import Any
 
 from edgedl.data.names import IMAGE_SUFFIXES
 from edgedl.data.sources import Source
-from edgedl.tasks.caption.data.annotations import Gathering, candidates, json_object, media_by_name, split_in_name
+from edgedl.tasks.caption.data.annotations import Gathering, candidates, json_object
 from edgedl.tasks.caption.data.captioned_clips import CaptionDataset
+from edgedl.tasks.caption.data.media_files import MediaFiles, split_in_name
 from runtime.errors import InputError
 
 NAME = "coco-captions"
@@ -33,17 +34,14 @@ def load(source: Source) -> CaptionDataset:
     found = _captions(source)
     if not found:
         raise InputError(f"{source.path} holds no captions of COCO; expected {EXPECTED}; give the folder of both")
-    gathering = Gathering()
-    splits: dict[str, str] = {}
-    members = media_by_name(source, IMAGE_SUFFIXES)
+    gathering, files = Gathering(), MediaFiles(source, IMAGE_SUFFIXES)
     for member in found:
         document = json_object(source, member, ("images", "annotations"))
-        split = split_in_name(member)
-        photos = _photos(document["images"], members, split, gathering)
+        split = split_in_name(PurePosixPath(member).name)
+        photos = _photos(document["images"], files, split, gathering)
         before = set(gathering.captions)
         for annotation in document["annotations"]:
-            number = annotation.get("image_id")
-            photo = photos.get(number) if isinstance(number, int | str) else None
+            photo = photos.get(_id(annotation.get("image_id")))
             if photo is None:
                 gathering.skip("the annotation belongs to no photo of its file")
             elif photo in before:
@@ -51,9 +49,8 @@ def load(source: Source) -> CaptionDataset:
             else:
                 gathering.add(photo, annotation.get("caption"))
         if split is not None:
-            splits |= dict.fromkeys(set(photos.values()) - before, split)
-    present = {member: member for found_at in members.values() for member in found_at}
-    return gathering.dataset(NAME, source, present, splits)
+            gathering.assign((photo, split) for photo in set(photos.values()) - before)
+    return gathering.dataset(NAME, source)
 
 
 def _captions(source: Source) -> tuple[str, ...]:
@@ -68,15 +65,28 @@ def _looks_right(head: bytes) -> bool:
 
 
 def _photos(
-    images: list[dict[str, object]], members: Mapping[str, Sequence[str]], split: str | None, gathering: Gathering
-) -> dict[object, str]:
-    """The file of each photo by its number; the name alone where there is no such file."""
-    photos: dict[object, str] = {}
+    images: list[dict[str, Any]], files: MediaFiles, split: str | None, gathering: Gathering
+) -> dict[str | None, str]:
+    """The file of each photo by its id; its name where there is no such file, or where several differ."""
+    names: dict[str, str] = {}
+    several: set[str] = set()
     for image in images:
-        number, file = image.get("id"), image.get("file_name")
-        if isinstance(number, int | str) and isinstance(file, str) and file:
-            found = members.get(PurePosixPath(file).name, (file,))
-            photos[number] = max(found, key=lambda member: (f"/{member}".endswith(f"/{file}"), (split or "") in member))
-        else:
+        number, name = _id(image.get("id")), image.get("file_name")
+        if number is None or not isinstance(name, str) or not name:
             gathering.skip("the photo's entry lacks id or file_name")
+        elif names.setdefault(number, name) != name:
+            several.add(number)
+    photos: dict[str | None, str] = {}
+    for number, name in names.items():
+        if number in several:
+            gathering.skip("photos of several names have the same id", number)
+            continue
+        found = files.find(name, split)
+        photos[number] = found[0] if len(found) == 1 else name
+        gathering.locate(photos[number], found)
     return photos
+
+
+def _id(value: object) -> str | None:
+    """An id as a text that tells 1, "1" and true apart, which Python does not; None for what is no id."""
+    return repr(value) if isinstance(value, int | str) else None

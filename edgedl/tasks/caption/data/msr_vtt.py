@@ -8,8 +8,9 @@ clips are called ``video0.mp4``. The split "validate" is called val here.
 from __future__ import annotations
 
 from edgedl.data.sources import Source
-from edgedl.tasks.caption.data.annotations import Gathering, candidates, json_object, media_by_stem
+from edgedl.tasks.caption.data.annotations import Gathering, candidates, json_object
 from edgedl.tasks.caption.data.captioned_clips import CaptionDataset
+from edgedl.tasks.caption.data.media_files import MediaFiles
 from runtime.errors import InputError
 from runtime.media.clips import VIDEO_SUFFIXES
 
@@ -34,8 +35,8 @@ def load(source: Source) -> CaptionDataset:
     found = _captions(source)
     if not found:
         raise InputError(f"{source.path} holds no captions of MSR-VTT; expected {EXPECTED}; give the folder of both")
-    gathering = Gathering()
-    splits: dict[str, str] = {}
+    gathering, clips = Gathering(), MediaFiles(source, VIDEO_SUFFIXES, by_stem=True)
+    assigned = []
     for member in found:
         document = json_object(source, member, ("videos", "sentences"))
         before = set(gathering.captions)
@@ -50,8 +51,11 @@ def load(source: Source) -> CaptionDataset:
         for entry in document["videos"]:
             video, split = entry.get("video_id"), entry.get("split")
             if isinstance(video, str) and isinstance(split, str) and split in SPLITS:
-                splits.setdefault(video, SPLITS[split])
-    return gathering.dataset(NAME, source, media_by_stem(source, VIDEO_SUFFIXES), splits)
+                assigned.append((video, SPLITS[split]))
+    gathering.assign(assigned)
+    for video in gathering.captions:
+        gathering.locate(video, clips.find(video))
+    return gathering.dataset(NAME, source)
 
 
 def _captions(source: Source) -> tuple[str, ...]:

@@ -12,13 +12,14 @@ same is done with the names in the captions, if they are the whole 1,970, whethe
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections.abc import Iterable
 
 from edgedl.data.sources import Source
-from edgedl.tasks.caption.data.annotations import Gathering, candidates, lines, media_by_stem, mostly, text
+from edgedl.data.tables import decode, records
+from edgedl.tasks.caption.data.annotations import Gathering, candidates, lines, mostly, numbered_lines
 from edgedl.tasks.caption.data.captioned_clips import CaptionDataset
+from edgedl.tasks.caption.data.media_files import MediaFiles
 from runtime.errors import InputError
 from runtime.media.clips import VIDEO_SUFFIXES
 
@@ -62,11 +63,12 @@ def load(source: Source) -> CaptionDataset:
         numbers = numbered(gathering.captions)
     elif not numbers:
         notes.append(f"the captions name {len(gathering.captions):,} clips, not {CLIPS:,}: no published splits")
-    by_file = media_by_stem(source, VIDEO_SUFFIXES)
-    members = {clip: by_file[f"vid{number}"] for clip, number in numbers.items() if f"vid{number}" in by_file}
-    members |= {clip: by_file[clip] for clip in gathering.captions if clip in by_file}
-    splits = {clip: split_of(number) for clip, number in numbers.items()}
-    return gathering.dataset(NAME, source, members, splits, notes)
+    clips = MediaFiles(source, VIDEO_SUFFIXES, by_stem=True)
+    for clip in gathering.captions:
+        own = clips.find(clip)
+        gathering.locate(clip, own or (clips.find(f"vid{numbers[clip]}") if clip in numbers else ()))
+    gathering.assign((clip, split_of(number)) for clip, number in numbers.items())
+    return gathering.dataset(NAME, source, notes)
 
 
 def numbered(clips: Iterable[str]) -> dict[str, int]:
@@ -98,40 +100,54 @@ def _tables(source: Source) -> tuple[str, ...]:
 
 
 def _read_text(source: Source, member: str, gathering: Gathering) -> None:
-    for line in lines(source.read(member)):
+    for number, line in numbered_lines(source.read(member)):
         parts = _LINE.fullmatch(line)
+        place = f"{member}, line {number}"
         if parts is not None and not line.startswith("#"):
-            gathering.add(parts[1], parts[2])
+            gathering.add(parts[1], parts[2], place)
         elif not line.startswith("#"):
-            gathering.skip("the line is not <id>_<start>_<end> caption")
+            gathering.skip("the line is not <id>_<start>_<end> caption", place)
 
 
 def _read_table(source: Source, member: str, gathering: Gathering) -> None:
-    reader = csv.DictReader(io.StringIO(text(source.read(member)), newline=""), skipinitialspace=True)
-    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-    try:
-        for row in reader:
-            values = [row[column] for column in COLUMNS]
-            if None in values:
-                gathering.skip("the row has too few columns")
-                continue
-            video, start, end, language, caption = (value.strip() for value in values)
-            if language.lower() != "english":
-                gathering.skip("the caption is not English")
-            elif not (video and start.isdecimal() and end.isdecimal()) or video.startswith("#"):
-                gathering.skip("the row has no video and times (a spreadsheet writes #NAME?)")
-            else:
-                gathering.add(f"{video}_{start}_{end}", caption)
-    except csv.Error as error:
-        raise InputError(
-            f"{member} in {source.path}, line {reader.line_num}: not a table of text (CSV): {error}; copy it here again"
-        ) from error
+    # Not strict: a worker's single quote is no reason to lose 120,000 captions.
+    rows = records(decode(source.read(member)), f"{member} in {source.path}", strict=False)
+    _, header = next(rows)
+    places = [header.index(column) for column in COLUMNS]
+    for number, fields in rows:
+        place = f"{member}, line {number}"
+        if len(fields) <= max(places):
+            gathering.skip("the row has too few columns", place)
+            continue
+        video, start, end, language, caption = (fields[column] for column in places)
+        if language.lower() != "english":
+            gathering.skip("the caption is not English")
+        elif not (video and start.isdecimal() and end.isdecimal()) or video.startswith("#"):
+            gathering.skip("the row has no video and times (a spreadsheet writes #NAME?)", place)
+        else:
+            gathering.add(f"{video}_{start}_{end}", caption, place)
 
 
 def _mapping(source: Source) -> dict[str, int]:
-    """The authors' numbers of the clips; empty where there is no such file."""
+    """The authors' numbers of the clips; empty where there is no such file.
+
+    Raises:
+        InputError: a clip has two numbers, or a number two clips.
+    """
     found = candidates(
         source, {".txt"}, lambda head: mostly(_MAPPING.fullmatch(line) is not None for line in lines(head))
     )
-    rows = (_MAPPING.fullmatch(line) for member in found[:1] for line in lines(source.read(member)))
-    return {row[1]: int(row[2]) for row in rows if row is not None}
+    numbers: dict[str, int] = {}
+    clips: dict[int, str] = {}
+    for member in found[:1]:
+        for line_number, line in numbered_lines(source.read(member)):
+            row = _MAPPING.fullmatch(line)
+            if row is None:
+                continue
+            clip, number = row[1], int(row[2])
+            if numbers.setdefault(clip, number) != number or clips.setdefault(number, clip) != clip:
+                raise InputError(
+                    f"{member} in {source.path}, line {line_number}: {line!r} gives a clip a second number, or a number"
+                    " a second clip; expected one number for each clip: copy the file here again"
+                )
+    return numbers
