@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from runtime.doctor import diagnose as diagnose
     from runtime.engine import Engine as Engine
     from runtime.media.pictures import read_image as read_image
+    from runtime.media.pictures import read_picture as read_picture
     from runtime.pipelines import load as load
     from runtime.probabilities import one_hot as one_hot
     from runtime.probabilities import softmax as softmax
@@ -26,12 +27,13 @@ _PUBLIC = {
     "load": "runtime.pipelines",
     "one_hot": "runtime.probabilities",
     "read_image": "runtime.media.pictures",
+    "read_picture": "runtime.media.pictures",
     "softmax": "runtime.probabilities",
 }
 # `verify` and `bench` are not in the table: each is also the name of its module, and a name that is the
 # function or the module, depending on what was imported before, is a trap. Say `from runtime.verify import verify`.
 
-__all__ = ["Bundle", "Engine", "diagnose", "load", "one_hot", "read_image", "softmax"]
+__all__ = ["Bundle", "Engine", "diagnose", "load", "one_hot", "read_image", "read_picture", "softmax"]
 
 
 def __getattr__(name: str) -> Any:

@@ -81,6 +81,8 @@ def serve(
             "keepalive": 5,
             "loglevel": "warning",
             "accesslog": "-" if access_log else None,
+            # What was asked and how it went, but nothing of what a sender says of himself or puts into the query.
+            "access_log_format": '%(t)s "%(m)s %(U)s" %(s)s %(B)s bytes %(M)s ms',
             "control_socket_disable": True,  # a file in the user's home that nobody asked for
             # gunicorn's heartbeat is a file; on a disk it can stall, and a container's root may be read-only.
             "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108
@@ -132,7 +134,12 @@ def _run(
     answered = mmap.mmap(-1, 1)  # shared with the workers: set once one of them has answered its warm-up run
 
     class Logger(glogging.Logger):  # type: ignore[misc]
-        """gunicorn's log, less the lines that follow a worker's own sentence about why it cannot start."""
+        """gunicorn's log, less what senders wrote, and less what follows a worker's sentence why it cannot start."""
+
+        def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+            if msg.startswith("Invalid request from"):
+                msg = msg.partition(": ")[0]  # what follows is the line of the request that is invalid
+            super().warning(msg, *args, **kwargs)
 
         def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
             if (

@@ -14,8 +14,10 @@ from flask import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
+from runtime.media.foreign import name_of
+from runtime.media.headers import picture_type
 from service.deadlines import Deadlines
-from service.media_types import WRAPPED_TYPES, image_type, is_taken, is_video, raw_types
+from service.media_types import WRAPPED_TYPES, is_taken, is_video, raw_types
 from service.problems import Problem, bad_request
 from service.served import Settings
 
@@ -55,17 +57,18 @@ def read_files(request: Request, settings: Settings, deadlines: Deadlines, *, cl
             expected=f"at most {settings.max_images}",
         )
     # What a file is, its first bytes say; the type that the sender gave it decides nothing.
-    known = "a JPEG, PNG, WebP or NPY file" + (", nor a video that is read here" if clips else "")
+    pictures = "a JPEG, PNG, WebP, GIF, BMP or NPY file"
+    known = pictures + (", nor a video that is read here" if clips else "")
     for index, image in enumerate(images):
-        if image_type(image) is None and not (clips and is_video(image)):
+        if picture_type(image) is None and not (clips and is_video(image)):
             where = "The body" if len(images) == 1 else f"Image {index + 1} of {len(images)}"
             raise Problem(
                 422,
-                f"{where} is not {known}: it starts with {image[:8].hex(' ') or 'nothing'}.",
+                f"{where} is not {known}: {name_of(image)}.",
                 found=f"bytes that start with {image[:8].hex(' ')}" if image else "an empty file",
-                expected="a JPEG, PNG, WebP or NPY file" + (" or a video" if clips else ""),
+                expected=pictures + (" or a video" if clips else ""),
             )
-    if len(images) > 1 and any(image_type(image) is None for image in images):
+    if len(images) > 1 and any(picture_type(image) is None for image in images):
         raise bad_request(f"a video among {len(images)} files", "one video, or images that are the frames of one clip")
     return images
 

@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from runtime.media.containers import container
+from runtime.media.headers import PICTURE_TYPES
 
-IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/x-npy")
 VIDEO_TYPES = ("video/*",)
 WRAPPED_TYPES = ("multipart/form-data", "application/json")
 
-# "image/jpg" is not registered, but so often written that refusing it helps nobody.
-_RAW_IMAGE_TYPES = frozenset((*IMAGE_TYPES, "image/jpg"))
+# These are not registered, but so often written that refusing them helps nobody.
+_ALSO_WRITTEN = frozenset(("image/jpg", "image/pjpeg", "image/apng", "image/x-ms-bmp"))
 
 
 def raw_types(*, clips: bool) -> tuple[str, ...]:
     """The media types that a route takes as a raw body; one whose bundle takes clips takes videos, too."""
-    return (*IMAGE_TYPES, *VIDEO_TYPES) if clips else IMAGE_TYPES
+    return (*PICTURE_TYPES, *VIDEO_TYPES) if clips else PICTURE_TYPES
 
 
 def is_taken(kind: str, *, clips: bool) -> bool:
     """Whether a route takes a body of this content type."""
-    return kind in _RAW_IMAGE_TYPES or kind in WRAPPED_TYPES or (clips and kind.startswith("video/"))
-
-
-def image_type(data: bytes) -> str | None:
-    """The media type that the first bytes show, or None. Decoders for anything else are never reached."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data.startswith(b"\x93NUMPY"):
-        return "application/x-npy"
-    return None
+    wrapped = kind in WRAPPED_TYPES
+    return wrapped or kind in PICTURE_TYPES or kind in _ALSO_WRITTEN or (clips and kind.startswith("video/"))
 
 
 def is_video(data: bytes) -> bool:

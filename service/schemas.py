@@ -7,6 +7,7 @@ from typing import Any
 from service.text import MOST_LENGTH
 
 _NUMBERS = {"type": "array", "items": {"type": "number"}}
+_NOTE = {"type": "string", "description": "what should be known of the image, e.g. that its file has no end"}
 _FACE = {
     "type": "object",
     "required": ["box", "score", "age", "low", "high", "keypoints"],
@@ -15,8 +16,8 @@ _FACE = {
         | {"minItems": 4, "maxItems": 4, "description": "x1, y1, x2, y2 in pixels of the upright image"},
         "score": {"type": "number", "minimum": 0, "maximum": 1},
         "age": {"type": "number", "description": "expected age in years"},
-        "low": {"type": "number", "description": "10th percentile of the age, in years"},
-        "high": {"type": "number", "description": "90th percentile of the age, in years"},
+        "low": {"type": "number", "description": "10th percentile of the age, in years, or the age if that is lower"},
+        "high": {"type": "number", "description": "90th percentile of the age, in years, or the age if that is higher"},
         "keypoints": {"type": "array", "items": _NUMBERS, "description": "x, y in pixels: eyes, nose, mouth, ears"},
         "probabilities": _NUMBERS | {"description": "with ?distribution=1: one per entry of the bundle's `years`"},
     },
@@ -58,7 +59,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "age": {
         "type": "object",
         "required": ["faces"],
-        "properties": {"faces": {"type": "array", "items": {"$ref": "#/components/schemas/Face"}}},
+        "properties": {"faces": {"type": "array", "items": {"$ref": "#/components/schemas/Face"}}, "note": _NOTE},
     },
     "caption": {"$ref": "#/components/schemas/Caption"},
 }
@@ -71,6 +72,7 @@ RESULTS["digits"] = {
         "digit": {"type": "integer", "minimum": 0, "maximum": 9},
         "probability": _SHARE | {"description": "of that digit"},
         "probabilities": {"type": "array", "items": _SHARE, "minItems": 10, "maxItems": 10},
+        "note": _NOTE,
         "drawn": {
             "type": "object",
             "description": "of a drawing: what was asked for, and 8 rows of 8 shares of ink",

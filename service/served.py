@@ -18,7 +18,7 @@ from runtime.errors import InputError, MediaError
 from runtime.manifest import TensorSpec
 from runtime.media.clips import VideoLimits
 from runtime.media.frames import Frames
-from runtime.media.pictures import read_image
+from runtime.media.pictures import Picture, read_image
 from runtime.npy import load_npy
 from runtime.pipelines.tensors import TensorPipeline
 from service.media_types import raw_types
@@ -43,7 +43,7 @@ class Settings:
 
     Attributes:
         max_bytes: Largest request body, in bytes.
-        max_pixels: Largest image, in pixels (width times height), read from its header before it is decoded.
+        max_pixels: Most pixels of an image (width times height) that are decoded; known from its header before.
         max_images: Most images in one request.
         video_seconds: Longest time that decoding one video may take.
         body_seconds: Longest time that a request body may take to arrive; a slow sender must not hold a thread.
@@ -76,6 +76,7 @@ class Served:
         self.array_inputs: tuple[TensorSpec, ...] = pipeline.engine.spec.inputs if self.takes_arrays else ()  # type: ignore[attr-defined]
         self.draws: bool = getattr(pipeline, "can_draw", False)
         self.takes_clips: bool = getattr(pipeline, "takes_clips", False)
+        self._open = getattr(pipeline, "open_picture", None)
         self.streams = (
             Streams(pipeline.lines, limits) if getattr(pipeline, "has_steps", False) else None  # type: ignore[attr-defined]
         )
@@ -118,7 +119,7 @@ class Served:
             return ("application/json",)
         return ("application/json", "application/x-npy") if self.takes_arrays else raw_types(clips=self.takes_clips)
 
-    def decode(self, files: Sequence[bytes], settings: Settings) -> NDArray[Any] | Frames:
+    def decode(self, files: Sequence[bytes], settings: Settings) -> NDArray[Any] | Picture | Frames:
         """What the pipeline takes.
 
         Args:
@@ -126,7 +127,8 @@ class Served:
             settings: The limits.
 
         Returns:
-            The frames of a clip, an image (uint8 RGB [H, W, 3]), or, where the task is only a graph, any .npy array.
+            The frames of a clip, a picture (of a pipeline that opens none itself: uint8 RGB [H, W, 3]), or, where the
+            task is only a graph, any .npy array.
 
         Raises:
             MediaError: A file cannot be decoded.
@@ -142,6 +144,9 @@ class Served:
             frames: Frames = self.pipeline.read(source, limits=limits, max_pixels=settings.max_pixels)  # type: ignore[attr-defined]
             return frames
         (data,) = files
+        if self._open is not None:
+            picture: Picture = self._open(data, max_pixels=settings.max_pixels)
+            return picture
         if not self.takes_arrays:
             return read_image(data, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
         try:

@@ -119,6 +119,17 @@ def device(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def max_pixels(parser: argparse.ArgumentParser) -> None:
+    """How large pictures may be."""
+    parser.add_argument(
+        "--max-pixels",
+        type=positive,
+        metavar="N",
+        help="most pixels of a picture that are decoded, at up to nine bytes of memory each (default: 50000000); a "
+        "JPEG with more is read at 1/2, 1/4 or 1/8 of its size",
+    )
+
+
 def variant(parser: argparse.ArgumentParser) -> None:
     """Which form of the graphs runs."""
     parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. fp32 (default: every form)")

@@ -6,7 +6,7 @@ import argparse
 import glob
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +33,8 @@ def add_parser(sub: arguments.Subparsers) -> None:
         "predict",
         run,
         "a photo or a video in, the answer out",
-        "An input that cannot be read is reported, the others are done, and the exit status is 2. For a bundle that "
+        "An input that cannot be read is reported, the others are done, and the exit status is 2. Of a folder the "
+        "pictures are taken; those of a kind that is not read (TIFF, HEIC …) are named and left out. For a bundle that "
         "describes clips, a folder is one clip: its pictures are the frames in natural order. Several photos or videos "
         "are named one by one or by a pattern. A camera is watched for four seconds, or as many as stand behind a "
         "second colon: camera:0:10.",
@@ -52,6 +53,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
         help="of a recurrent model: read steps from standard input, a line of numbers each, answer each as it comes",
     )
     continuation.add_arguments(parser)
+    arguments.max_pixels(parser)
     parser.add_argument("--save", metavar="DIR", help="draw each answer on its picture and write it to this folder")
     parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. fp32")
     arguments.device(parser)
@@ -73,12 +75,18 @@ def run(args: argparse.Namespace) -> int:
     results, status = [], 0
     try:
         continuation.check_options(args, pipeline)
+        limits = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
+        if limits and not (_takes_clips(pipeline) or hasattr(pipeline, "open_picture")):
+            raise InputError(f"--max-pixels: a bundle of the task {pipeline.bundle.manifest.task!r} takes no pictures")
         if continuation.takes_text(pipeline):
-            names = list(expand(args.inputs, clips=True))
+            names, _ = expand(args.inputs, clips=True)
             return continuation.run(args, cast("CharsPipeline", pipeline), names, _standard_input)
-        for name in list(expand(args.inputs, clips=_takes_clips(pipeline))):
+        names, skipped = expand(args.inputs, clips=_takes_clips(pipeline))
+        for path, reason in skipped.items():
+            log.warning("%s is left out: %s", path, reason)
+        for name in names:
             try:
-                result = {"input": name, **_predict(pipeline, name, folder)}
+                result = {"input": name, **_predict(pipeline, name, folder, limits)}
             except (InputError, OSError) as error:
                 failure = explain(error)
                 log.error("%s", failure.message if name in failure.message else f"{name}: {failure.message}")
@@ -89,7 +97,8 @@ def run(args: argparse.Namespace) -> int:
             results.append(result)
     finally:
         pipeline.close()
-    args.out.document({"ok": status == 0, "results": results})
+    left_out = [{"input": path, "reason": reason} for path, reason in skipped.items()]
+    args.out.document({"ok": status == 0, "results": results} | ({"skipped": left_out} if left_out else {}))
     return status
 
 
@@ -127,50 +136,58 @@ def _stepped(answer: Mapping[str, Any]) -> str:
     return next(iter(said.values())) if len(said) == 1 else "  ".join(f"{name} {text}" for name, text in said.items())
 
 
-def expand(inputs: Sequence[str], *, clips: bool = False) -> Iterator[str]:
+def expand(inputs: Sequence[str], *, clips: bool = False) -> tuple[list[str], dict[str, str]]:
     """The single inputs behind files, folders, patterns, ``camera:0`` and ``-``, in the order given.
 
     Args:
         inputs: as on the command line.
         clips: a folder is one input, a clip; else each of its pictures is one.
 
+    Returns:
+        The inputs, and the pictures of folders that are left out because they cannot be read, each with the reason.
+
     Raises:
         InputError: a folder or pattern holds no picture.
     """
     from runtime.errors import InputError
+    from runtime.media.folders import list_pictures
 
+    names: list[str] = []
+    skipped: dict[str, str] = {}
     for name in inputs:
         path = Path(name)
-        if name == STANDARD_INPUT or path.is_file() or (clips and path.is_dir()):
-            yield name
-        elif path.is_dir():
-            from runtime.media.clips import PICTURE_SUFFIXES
-
-            found = sorted(
-                str(item) for item in path.iterdir() if item.suffix.lower() in PICTURE_SUFFIXES and item.is_file()
-            )
-            if not found:
-                raise InputError(f"{name}: a folder without pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
-            yield from found
-        elif glob.has_magic(name):
+        if name != STANDARD_INPUT and path.is_dir():
+            try:
+                listed = list_pictures(path)
+            except InputError:
+                if not clips:
+                    raise
+                names.append(name)  # reading it gives the reason
+                continue
+            names += [name] if clips else map(str, listed.pictures)
+            skipped |= {str(item): reason for item, reason in listed.skipped}
+        elif glob.has_magic(name) and not path.is_file():
             # Not Path.glob, which takes no absolute pattern.
             found = sorted(item for item in glob.glob(name, recursive=True) if Path(item).is_file())  # noqa: PTH207
             if not found:
                 raise InputError(f"{name}: no file fits this pattern")
-            yield from found
+            names += found
         else:
-            yield name  # reading it gives the reason
+            names.append(name)  # reading it gives the reason, if there is one
+    return names, skipped
 
 
 def _takes_clips(pipeline: Pipeline) -> bool:
     return getattr(pipeline, "takes_clips", False)
 
 
-def _predict(pipeline: Pipeline, name: str, folder: Path | None) -> dict[str, Any]:
+def _predict(pipeline: Pipeline, name: str, folder: Path | None, limits: Mapping[str, int]) -> dict[str, Any]:
     source: Any = _standard_input() if name == STANDARD_INPUT else Path(name)
+    # Read once for the answer and for what is drawn: a camera never gives the same frames again.
     if _takes_clips(pipeline):
-        # Read once for the answer and the sheet: a camera never gives the same frames again.
-        source = pipeline.read(name if isinstance(source, Path) else source)  # type: ignore[attr-defined]
+        source = pipeline.read(name if isinstance(source, Path) else source, **limits)  # type: ignore[attr-defined]
+    elif hasattr(pipeline, "open_picture"):
+        source = pipeline.open_picture(source, **limits)
     result = pipeline.predict(source)
     if folder is None:
         return result

@@ -21,6 +21,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
     parser.add_argument("bundles", metavar="B", nargs="+", help="bundles: folders or files NAME.edge")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=arguments.port, default=8000, help="the port to listen on (default: 8000)")
+    arguments.max_pixels(parser)
     arguments.device(parser)
 
 
@@ -29,5 +30,6 @@ def run(args: argparse.Namespace) -> int:
     from service.gunicorn import serve
 
     # The line with the address is the result of this verb.
+    limits = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
     with contextlib.redirect_stdout(args.out.stream):
-        return serve(args.bundles, host=args.host, port=args.port, device=args.device, threads=args.threads)
+        return serve(args.bundles, host=args.host, port=args.port, device=args.device, threads=args.threads, **limits)

@@ -21,22 +21,19 @@ from numpy.typing import NDArray
 from runtime.errors import InputError, MediaError, TooLargeError
 from runtime.media.capture import Capture, VideoLimits
 from runtime.media.containers import HEADER_BYTES, container
+from runtime.media.folders import pictures_of
 from runtime.media.frames import Frames, FrameSampling, check_clip_size, reduced
-from runtime.media.pictures import MAX_PIXELS, RGBImage, read_image
+from runtime.media.pictures import MAX_PIXELS, RGBImage, read_picture
 from runtime.npy import load_npy
 
 __all__ = [
     "CAMERA_SECONDS",
-    "PICTURE_SUFFIXES",
     "VIDEO_SUFFIXES",
     "FrameSampling",
     "Frames",
     "VideoLimits",
     "read_frames",
 ]
-
-PICTURE_SUFFIXES = frozenset((".bmp", ".jpeg", ".jpg", ".npy", ".png", ".tif", ".tiff", ".webp"))
-"""What a folder is searched for."""
 
 VIDEO_SUFFIXES = frozenset(
     (".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
@@ -106,26 +103,6 @@ def read_frames(
     if isinstance(source, Sequence):
         return _from_pictures(source, sampling.of_chosen, shorter, max_pixels)
     raise InputError(f"a clip is a path, bytes, an array or several pictures, got {type(source).__name__}")
-
-
-def natural_order(name: str) -> tuple[Any, ...]:
-    """A key that sorts numbers in names by their value."""
-    return tuple((int(part), part) if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", name))
-
-
-def pictures_of(folder: Path) -> list[Path]:
-    """The pictures of a folder, in natural order.
-
-    Raises:
-        MediaError: it holds none.
-    """
-    found = [item for item in folder.iterdir() if item.suffix.lower() in PICTURE_SUFFIXES and item.is_file()]
-    if not found:
-        raise MediaError(
-            f"{folder}: a folder without pictures ({', '.join(sorted(PICTURE_SUFFIXES))}); a folder is one clip, its "
-            "pictures are the frames, and several videos are named by a pattern like 'folder/*.mp4'"
-        )
-    return sorted(found, key=lambda item: natural_order(item.name))
 
 
 def _from_array(array: NDArray[Any], sampling: FrameSampling, shorter: int | None, max_pixels: int) -> Frames:
@@ -213,9 +190,11 @@ def _from_pictures(
         raise MediaError("a clip of no pictures; give at least one")
     indices = sampling.indices(len(pictures))
     taken: list[RGBImage] = []
+    note = None
     for index in indices:
         try:
-            image = reduced(read_image(pictures[index], max_pixels=max_pixels), shorter)
+            picture = read_picture(pictures[index], max_pixels=max_pixels)
+            image, note = reduced(picture.pixels, shorter), note or picture.note
         except InputError as error:
             if len(pictures) == 1:
                 raise
@@ -229,7 +208,7 @@ def _from_pictures(
             )
         taken.append(image)
     times = (0.0,) if len(pictures) == 1 else (None,) * len(indices)
-    return Frames(np.stack(taken), tuple(indices), times)
+    return Frames(np.stack(taken), tuple(indices), times, note)
 
 
 def _from_video(file: str, name: str, sampling: FrameSampling, shorter: int | None, limits: VideoLimits) -> Frames:

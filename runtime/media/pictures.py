@@ -6,6 +6,7 @@ OpenCV is imported on first use, and only to decode; ``.npy`` files and arrays n
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -15,14 +16,58 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError, MediaError, MissingExtraError, TooLargeError
-from runtime.media.headers import ImageHeader, read_header
+from runtime.media.headers import NPY, read_header
+from runtime.media.image_header import ImageHeader, Pieces
+from runtime.media.pixels import RGBImage, to_rgb
 from runtime.npy import load_npy
 
-MAX_PIXELS = 50_000_000  # 50 megapixels: 150 MB of RGB
-MAX_BYTES = 32 << 20
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "Picture",
+    "PictureSource",
+    "RGBImage",
+    "encode_jpeg",
+    "opencv",
+    "read_image",
+    "read_picture",
+    "write_jpeg",
+    "write_png",
+]
 
-RGBImage = NDArray[np.uint8]
-"""A picture, uint8 RGB (H, W, 3)."""
+MAX_PIXELS = 50_000_000
+"""50 megapixels: 150 MB of RGB, and at most 450 MB while they are decoded."""
+
+MAX_BYTES = 128 << 20
+
+MEMORY_PER_PIXEL = 9
+"""Decoding takes at most so many bytes for each of the most pixels that are allowed. It is enough for that many pixels
+of JPEG, WebP, BMP and 8-bit PNG; of kinds that take more to decode, fewer pixels are read."""
+
+SCALES = (1, 2, 4, 8)
+"""A JPEG is read at a half, a quarter or an eighth of its size, if that is what it takes to keep within the limits."""
+
+PictureSource = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A picture as it was read.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB, contiguous, the right way up.
+        width: of the picture itself, the right way up.
+        height: of the picture itself.
+        scale: pixels of the picture to one of `pixels`, along each side: 1, or 2, 4 or 8 of a JPEG too large to be read
+            whole. A point (x, y) of `pixels` lies at (scale·x, scale·y).
+        note: what the reader should know, e.g. that the end of the file is missing; None where all is well.
+    """
+
+    pixels: RGBImage
+    width: int
+    height: int
+    scale: int = 1
+    note: str | None = None
 
 
 @cache
@@ -42,49 +87,37 @@ def opencv() -> ModuleType:
     return cv2
 
 
-def read_image(
-    source: str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any],
-    *,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-) -> RGBImage:
-    """Reads a picture.
+def read_picture(
+    source: PictureSource | Picture, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> Picture:
+    """Reads a picture, a very large JPEG at a fraction of its size.
 
     The EXIF orientation is applied. Grey becomes RGB; 16 bits become 8, rounded; what is transparent is laid over
-    white; of an animation the first picture is taken. The size is read from the header before anything is decoded.
+    white; of an animation the first picture is taken. The size is read from the header before anything is decoded, and
+    so is what decoding costs: memory in bytes a pixel, and time in passes over the picture.
 
     Args:
         source: a JPEG, PNG, WebP, BMP, GIF or npy file, its bytes, or an array (H, W), (H, W, 1), (H, W, 3) or
-            (H, W, 4) of uint8 or uint16, channels in the order RGB(A).
-        max_pixels: width times height at most.
+            (H, W, 4) of uint8 or uint16, channels in the order RGB(A). A picture that was read before stays as it is.
+        max_pixels: width times height at most, as decoded; it also sets how much memory decoding may take, see
+            `MEMORY_PER_PIXEL`.
         max_bytes: length of the file at most.
-
-    Returns:
-        uint8 RGB (H, W, 3), contiguous.
 
     Raises:
         MediaError: missing, not a picture, damaged or truncated.
-        TooLargeError: more bytes or pixels than allowed.
+        TooLargeError: more bytes or pixels than allowed, or more memory or time to decode.
         MissingExtraError: OpenCV is needed and not installed.
     """
-    if isinstance(source, np.ndarray):
-        _check_pixels(source, max_pixels)
-        return _to_rgb(source)
-    data = _read_bytes(source, max_bytes)
-    if data.startswith(b"\x93NUMPY"):
-        try:
-            array = load_npy(data)
-        except ValueError as error:
-            raise MediaError(f"the npy file cannot be read: {error}") from error
-        _check_pixels(array, max_pixels)
-        return _to_rgb(array)
-    header = read_header(data)
-    if header.width * header.height > max_pixels:
-        raise TooLargeError(
-            f"the {header.format} is {header.width}×{header.height} pixels, at most {max_pixels} are read; "
-            "scale it down first"
-        )
-    return _turn_upright(_decode(data, header), header.orientation)
+    return source if isinstance(source, Picture) else _read(source, max_pixels, max_bytes, SCALES)
+
+
+def read_image(source: PictureSource, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> RGBImage:
+    """Reads a picture in its own size, as `read_picture` does it; a JPEG with more than `max_pixels` is refused.
+
+    Returns:
+        uint8 RGB (H, W, 3), contiguous.
+    """
+    return _read(source, max_pixels, max_bytes, SCALES[:1]).pixels
 
 
 def write_png(path: str | os.PathLike[str], image: RGBImage) -> None:
@@ -122,68 +155,93 @@ def _read_bytes(source: Any, max_bytes: int) -> bytes:
     return data
 
 
-def _decode(data: bytes, header: ImageHeader) -> RGBImage:
+def _read(source: PictureSource, max_pixels: int, max_bytes: int, scales: tuple[int, ...]) -> Picture:
+    if isinstance(source, np.ndarray):
+        return _from_array(source, max_pixels)
+    data = _read_bytes(source, max_bytes)
+    if data.startswith(NPY):
+        try:
+            return _from_array(load_npy(data), max_pixels)
+        except ValueError as error:
+            raise MediaError(f"the npy file cannot be read: {error}") from error
+    header = read_header(data)
+    scale = _scale(header, max_pixels, scales)
+    header.check()
+    pixels = _decode(header, header.encoded, scale)
+    if header.other_end is not None:
+        _check_the_end(header, pixels, scale)
+    size = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
+    return Picture(_turn_upright(pixels, header.orientation), *size, scale, header.note)
+
+
+def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:
+    if array.ndim >= 2 and array.shape[0] * array.shape[1] > max_pixels:
+        raise TooLargeError(f"the array is {array.shape[1]}×{array.shape[0]} pixels, at most {max_pixels} are read")
+    pixels = to_rgb(array)
+    return Picture(pixels, pixels.shape[1], pixels.shape[0])
+
+
+def _scale(header: ImageHeader, max_pixels: int, scales: tuple[int, ...]) -> int:
+    """The least scale at which a picture keeps within the limits."""
+    what = f"the {header.format} is {header.width}×{header.height} pixels"
+    within = [
+        scale
+        for scale in (scales if header.reducible else scales[:1])
+        if -(-header.width // scale) * -(-header.height // scale) <= max_pixels
+    ]
+    if not within:
+        smaller = "" if not header.reducible or len(scales) == 1 else f", and read at 1/{scales[-1]} of its size"
+        raise TooLargeError(f"{what}{smaller}, at most {max_pixels} are read; scale it down first")
+    for scale in within:
+        memory = header.memory(-(-header.width // scale) * -(-header.height // scale))
+        if memory <= MEMORY_PER_PIXEL * max_pixels:
+            return scale
+    raise TooLargeError(
+        f"{what} of a kind that takes {memory} bytes of memory to decode, at most {MEMORY_PER_PIXEL * max_pixels} are "
+        f"used ({MEMORY_PER_PIXEL} for each of at most {max_pixels} pixels); scale it down first"
+    )
+
+
+def _decode(header: ImageHeader, encoded: Pieces, scale: int) -> RGBImage:
     cv2 = opencv()
-    # The orientation is applied here, since OpenCV does so for some formats and modes only. A BMP's fourth channel
-    # is padding that is mostly zero, and JPEG has none: both are read as plain colour.
-    plain = header.format in ("JPEG", "BMP")
-    # Decoded as RGB where OpenCV can (4.11 and newer): a swap afterwards needs a second picture's memory.
-    colour = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
-    flags = colour | cv2.IMREAD_IGNORE_ORIENTATION if plain else cv2.IMREAD_UNCHANGED
+    # The orientation is applied here, since OpenCV does so for some formats and modes only.
+    reduced = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4}
+    reduced[8] = cv2.IMREAD_REDUCED_GRAYSCALE_8
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | reduced[scale] if header.rgb else -1
+    data = encoded[0] if len(encoded) == 1 else b"".join(encoded)
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise MediaError(f"the {header.format} cannot be decoded: {str(error).strip().splitlines()[-1]}") from error
     if decoded is None or decoded.size == 0:
+        other = "" if header.format == "JPEG" else f"; or this OpenCV ({cv2.__version__}) has no decoder for it"
+        raise MediaError(f"the {header.format} is damaged or truncated: its data do not make a whole picture{other}")
+    width, height = -(-header.width // scale), -(-header.height // scale)
+    if decoded.shape[:2] != (height, width):
         raise MediaError(
-            f"the {header.format} is damaged, or of a kind that this OpenCV ({cv2.__version__}) has no decoder for"
-        )
-    if decoded.shape[:2] != (header.height, header.width):
-        raise MediaError(
-            f"the {header.format} is damaged: its header says {header.width}×{header.height} pixels, "
+            f"the {header.format} is damaged: its header says {width}×{height} pixels, "
             f"it holds {decoded.shape[1]}×{decoded.shape[0]}"
         )
-    if decoded.ndim == 3 and not (plain and colour != cv2.IMREAD_COLOR):
-        # Not numpy's `[..., ::-1]`: on two megapixels OpenCV's own swap takes 0.3 ms, that one 30.
-        code = cv2.COLOR_BGRA2RGBA if decoded.shape[2] == 4 else cv2.COLOR_BGR2RGB
-        decoded = cv2.cvtColor(decoded, code)
-    elif header.transparent_grey is not None:
-        decoded[decoded == header.transparent_grey] = np.iinfo(decoded.dtype).max  # laid over white
-    return _to_rgb(decoded)
+    return to_rgb(decoded, blue_first=not header.rgb, transparent_grey=header.transparent_grey)
 
 
-def _check_pixels(array: NDArray[Any], max_pixels: int) -> None:
-    if array.ndim >= 2 and array.shape[0] * array.shape[1] > max_pixels:
-        raise TooLargeError(f"the array is {array.shape[1]}×{array.shape[0]} pixels, at most {max_pixels} are read")
-
-
-def _to_rgb(array: NDArray[Any]) -> RGBImage:
-    """Any of the array forms that `read_image` lists, to uint8 (H, W, 3)."""
-    if array.dtype not in (np.uint8, np.uint16):
-        raise MediaError(f"a picture's values are uint8 (or uint16), got {array.dtype}; scale and convert them first")
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise MediaError(f"a picture is (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), got {array.shape}")
-    if array.dtype == np.uint16:
-        array = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 = 257 * 255
-    if array.shape[2] == 4:
-        colour, alpha = array[:, :, :3].astype(np.uint32), array[:, :, 3:].astype(np.uint32)
-        array = ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
-    elif array.shape[2] == 1:
-        array = np.repeat(array, 3, axis=2)
-    return np.ascontiguousarray(array)
+def _check_the_end(header: ImageHeader, pixels: RGBImage, scale: int) -> None:
+    """Raises where a file without its end lacks data, too: then what is decoded depends on what stands after them."""
+    cv2 = opencv()
+    try:
+        again = _decode(header, header.other_end or (), scale)
+    except MediaError:
+        again = None
+    if again is None or cv2.norm(pixels, again, cv2.NORM_INF) != 0:
+        raise MediaError(f"the {header.format} is truncated: its end marker is missing")
 
 
 def _turn_upright(image: RGBImage, orientation: int) -> RGBImage:
     """Undoes the EXIF orientation (TIFF 6.0, tag 274): transpose first, then mirror."""
     if orientation >= 5:
         image = opencv().transpose(image)
-    if orientation in (3, 4, 7, 8):
-        image = opencv().flip(image, 0)
-    if orientation in (2, 3, 6, 7):
-        image = opencv().flip(image, 1)
-    return image
+    mirror = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if mirror is None else opencv().flip(image, mirror, image)  # in place
 
 
 def _write(path: str | os.PathLike[str], image: RGBImage, suffix: str, parameters: tuple[int, ...]) -> None:

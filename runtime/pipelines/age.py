@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.faces import Crop, Detection, Pixels, crop_from_json, cut, framed, halved, overlap, shrunk
-from runtime.media.pictures import read_image
+from runtime.media.pictures import MAX_PIXELS, Picture, read_picture
 from runtime.occlusion import Probe
 from runtime.pipelines import Source, open_engines
 
@@ -84,12 +84,13 @@ class Face:
     """One face and its age.
 
     Attributes:
-        box: x1, y1, x2, y2 in pixels of the photo.
+        box: x1, y1, x2, y2 in pixels of the photo, the right way up; the part of the face that lies in it.
         score: 0..1, how sure the detector is.
         age: expectation, in years.
-        low: a tenth of the distribution lies below.
-        high: a tenth of the distribution lies above.
-        keypoints: (6, 2) right eye, left eye, nose tip, mouth, right ear, left ear, in pixels of the photo.
+        low: a tenth of the distribution lies below; the age itself where that is lower.
+        high: a tenth of the distribution lies above; the age itself where that is higher.
+        keypoints: (6, 2) right eye, left eye, nose tip, mouth, right ear, left ear, in pixels of the photo; those of a
+            face at its border may lie outside.
         probabilities: (K,) over the bundle's years.
     """
 
@@ -133,36 +134,39 @@ class AgePipeline:
         # The same detector for a smaller picture; bundles made before there was one look again with the large one.
         self._closeup = "closeup" if "closeup" in self.engines and self.settings.close_up > 0 else None
 
-    def faces(self, source: Source) -> list[Face]:
-        """Finds every face of a photo and its age, the surest first; no face gives an empty list, not a guess.
-
-        Args:
-            source: a file's path, an encoded image's bytes, or uint8 RGB pixels (H, W, 3).
+    def open_picture(self, source: Source | Picture, *, max_pixels: int = MAX_PIXELS) -> Picture:
+        """A photo as `runtime.media.pictures.read_picture` reads it; one that was read before stays as it is.
 
         Raises:
             InputError: not an image, or too large.
         """
-        image = read_image(source)
-        found = self.find(image)
-        answers = self.ages([self.settings.crop(image, face) for face in found])
-        return [
-            Face(
-                box=tuple(float(v) for v in face.box),  # type: ignore[arg-type]  # four of them, by the graph's shape
-                score=face.score,
-                age=float(answer["age"]),
-                low=float(answer["low"]),
-                high=float(answer["high"]),
-                keypoints=np.asarray(face.keypoints, dtype=np.float32),
-                probabilities=answer["probabilities"],
-            )
-            for face, answer in zip(found, answers, strict=True)
-        ]
+        return read_picture(source, max_pixels=max_pixels)
 
-    def predict(self, source: Source, *, distribution: bool = False, **options: Any) -> dict[str, Any]:
-        """Answers with {"faces": [...]}, see `Face.to_json`; `distribution` adds the probabilities."""
+    def faces(self, source: Source | Picture) -> list[Face]:
+        """Finds every face of a photo and its age, the surest first; no face gives an empty list, not a guess.
+
+        Args:
+            source: a file's path, an encoded image's bytes, uint8 RGB pixels (H, W, 3), or what
+                `open_picture` gave.
+
+        Raises:
+            InputError: not an image, or too large.
+        """
+        picture = self.open_picture(source)
+        found = self.find(picture.pixels)
+        answers = self.ages([self.settings.crop(picture.pixels, face) for face in found])
+        return [_face(picture, face, answer) for face, answer in zip(found, answers, strict=True)]
+
+    def predict(self, source: Source | Picture, *, distribution: bool = False, **options: Any) -> dict[str, Any]:
+        """Answers with {"faces": [...]}, see `Face.to_json`; `distribution` adds the probabilities.
+
+        "note" is there where something about the photo should be known, e.g. that its file has no end.
+        """
         if options:
             raise InputError(f"age prediction has no option {', '.join(options)}; it has distribution")
-        return {"faces": [face.to_json(distribution=distribution) for face in self.faces(source)]}
+        picture = self.open_picture(source)
+        faces = [face.to_json(distribution=distribution) for face in self.faces(picture)]
+        return {"faces": faces} | ({} if picture.note is None else {"note": picture.note})
 
     def find(self, image: Pixels) -> list[Detection]:
         """Finds the faces of uint8 RGB pixels (H, W, 3), the surest first, in pixels of the image."""
@@ -199,19 +203,20 @@ class AgePipeline:
                     answers[index] = {name: values[row] for name, values in outputs.items()}
         return answers
 
-    def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
-        """The photo with each face's box and age drawn into it."""
+    def draw(self, source: Source | Picture, result: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """The photo, as it was read, with each face's box and age drawn into it."""
         from runtime.drawing import draw_faces
 
-        return draw_faces(read_image(source), result["faces"])
+        picture = self.open_picture(source)
+        return draw_faces(picture.pixels, result["faces"], scale=picture.scale)
 
-    def probe(self, source: Source) -> Probe:
+    def probe(self, source: Source | Picture) -> Probe:
         """The surest face of a photo as the network gets it, and its age: see `runtime.occlusion`.
 
         Raises:
             InputError: not an image, or no face is found in it.
         """
-        image = read_image(source)
+        image = self.open_picture(source).pixels
         found = self.find(image)
         if not found:
             raise InputError("no face was found in this photo, so there is no age to watch")
@@ -249,6 +254,9 @@ class AgePipeline:
 
     def _look_again(self, image: Pixels, face: Detection) -> Detection:
         """The same face, measured in a close-up; as it was if the close-up does not show it."""
+        # Of a strip the square would be border for the most part, and of a long one too large for the memory.
+        if _side(face) > 2 * min(image.shape[:2]):
+            return face
         middle = (face.box[:2] + face.box[2:]) / 2
         half = self.settings.look_again * _side(face) / 2
         left, top = (int(v) for v in np.floor(middle - half))
@@ -269,6 +277,22 @@ class AgePipeline:
         if overlaps[best] < SAME_FACE:
             return face
         return Detection(close[best].box, face.score, close[best].keypoints)
+
+
+def _face(picture: Picture, face: Detection, answer: Mapping[str, Any]) -> Face:
+    """A face in pixels of the photo itself; the box is cut off at the photo's border."""
+    x1, y1, x2, y2 = (float(v) * picture.scale for v in face.box)
+    width, height, age = picture.width, picture.height, float(answer["age"])
+    return Face(
+        box=(min(max(x1, 0), width), min(max(y1, 0), height), min(max(x2, 0), width), min(max(y2, 0), height)),
+        score=face.score,
+        age=age,
+        # The mean of a distribution with a long tail lies outside of the central part of it.
+        low=min(float(answer["low"]), age),
+        high=max(float(answer["high"]), age),
+        keypoints=np.asarray(face.keypoints, dtype=np.float32) * picture.scale,
+        probabilities=answer["probabilities"],
+    )
 
 
 def _side(face: Detection) -> float:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.faces import halved
-from runtime.media.pictures import read_image
+from runtime.media.pictures import MAX_PIXELS, Picture, read_picture
 from runtime.pipelines import Source, open_engines
 
 READ, DRAW = "digits", "draw"
@@ -89,16 +89,26 @@ class DigitsPipeline:
                     }
         return answers
 
-    def predict(self, source: Source, **options: Any) -> dict[str, Any]:
+    def open_picture(self, source: Source | Picture, *, max_pixels: int = MAX_PIXELS) -> Source | Picture:
+        """A picture as `runtime.media.pictures.read_picture` reads it; what asks for a drawing stays as it is.
+
+        Raises:
+            InputError: no image, too large, or a drawing that cannot be made.
+        """
+        return source if wanted_drawing(source) is not None else read_picture(source, max_pixels=max_pixels)
+
+    def predict(self, source: Source | Picture, **options: Any) -> dict[str, Any]:
         """Answers one picture with its digit, or ``digit:7`` with a drawing.
 
         Args:
-            source: a file's path, an encoded image's bytes, uint8 RGB pixels (H, W, 3), or ``digit:LABEL[:SEED]``.
+            source: a file's path, an encoded image's bytes, uint8 RGB pixels (H, W, 3), what `open_picture` gave, or
+                ``digit:LABEL[:SEED]``.
             **options: none; they are named in the error.
 
         Returns:
             {"digit", "probability", "probabilities"}; of a drawing the same, being what the network reads in it, and
-            "drawn": {"label", "seed", "ink": 8 rows of 8 shares}.
+            "drawn": {"label", "seed", "ink": 8 rows of 8 shares}. "note" is there where something about the picture
+            should be known.
 
         Raises:
             InputError: no image, or a drawing that cannot be made.
@@ -110,7 +120,9 @@ class DigitsPipeline:
             ink = self.imagine(*wanted)
             drawn = {"label": wanted[0], "seed": wanted[1], "ink": np.round(ink.astype(np.float64), 4).tolist()}
             return {**_document(self.read([as_picture(ink)])[0]), "drawn": drawn}
-        return _document(self.read([_opened(source)])[0])
+        picture = read_picture(source)
+        note = {} if picture.note is None else {"note": picture.note}
+        return _document(self.read([_halved(picture)])[0]) | note
 
     def imagine(self, label: int, seed: int = 0) -> NDArray[np.float32]:
         """Draws a digit.
@@ -140,13 +152,13 @@ class DigitsPipeline:
         ink: NDArray[np.float32] = self.engines[DRAW].run({"label": np.array([label]), **chance})["ink"][0]
         return ink
 
-    def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
+    def draw(self, source: Source | Picture, result: Mapping[str, Any]) -> NDArray[np.uint8]:
         """The ink that was looked at, or drawn, large enough to see: uint8 RGB (256, 256, 3), dark on bright."""
         wanted = wanted_drawing(source)
         if wanted is not None:
             ink = np.array(result["drawn"]["ink"], np.float32)
         else:
-            ink = self.read([_opened(source)])[0]["ink"]
+            ink = self.read([_halved(read_picture(source))])[0]["ink"]
         return enlarged(ink)
 
     def close(self) -> None:
@@ -172,7 +184,7 @@ class DigitsPipeline:
             )
 
 
-def wanted_drawing(source: Source) -> tuple[int, int] | None:
+def wanted_drawing(source: Source | Picture) -> tuple[int, int] | None:
     """Label and seed of ``digit:7`` or ``digit:7:3``; None for everything that is a picture.
 
     Raises:
@@ -201,9 +213,8 @@ def enlarged(ink: NDArray[np.floating[Any]], zoom: int = PICTURE_ZOOM) -> NDArra
     return np.ascontiguousarray(paper.repeat(zoom, axis=0).repeat(zoom, axis=1))
 
 
-def _opened(source: Source) -> NDArray[np.uint8]:
-    image = read_image(source)
-    return halved(image, max(image.shape[:2]) / LARGEST_SIDE)[0]
+def _halved(picture: Picture) -> NDArray[np.uint8]:
+    return halved(picture.pixels, max(picture.pixels.shape[:2]) / LARGEST_SIDE)[0]
 
 
 def _document(answer: Mapping[str, Any]) -> dict[str, Any]:

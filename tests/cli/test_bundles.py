@@ -133,7 +133,7 @@ def test_predict_takes_folders_and_patterns(edgedl, scale_bundle, arrays, patter
 def test_a_file_whose_name_looks_like_a_pattern_is_a_file(arrays):
     strange = arrays / "a[1].npy"
     strange.write_bytes(b"")
-    assert list(predict.expand([str(strange)])) == [str(strange)]
+    assert predict.expand([str(strange)]) == ([str(strange)], {})
 
 
 @pytest.mark.parametrize("name", ["empty", "arrays/*.jpg"])

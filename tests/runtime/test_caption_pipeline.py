@@ -18,7 +18,7 @@ from runtime.manifest import TensorSpec
 from runtime.media import clips as video_module
 from runtime.media.clips import VideoLimits
 from runtime.media.frames import FrameSampling
-from runtime.media.pictures import encode_jpeg, read_image, write_png
+from runtime.media.pictures import encode_jpeg, read_image, read_picture, write_png
 from runtime.occlusion import occlude
 from runtime.pipelines import caption as caption_module
 from runtime.pipelines import load
@@ -183,10 +183,11 @@ def test_hundreds_of_large_photos_as_frames(pipeline: Any, monkeypatch: pytest.M
     data, decoded = encode_jpeg(photo), []
 
     def counted(*args: Any, **options: Any) -> Any:
-        decoded.append(read_image(*args, **options))
-        return decoded[-1]
+        picture = read_picture(*args, **options)
+        decoded.append(picture.pixels)
+        return picture
 
-    monkeypatch.setattr(video_module, "read_image", counted)
+    monkeypatch.setattr(video_module, "read_picture", counted)
     frames = pipeline.read([data] * 500)
     assert [image.shape for image in decoded] == [(3000, 4000, 3)] * 4
     assert frames.indices == (62, 187, 312, 437)

@@ -51,6 +51,34 @@ def test_several_photos_of_a_form_are_answered_in_order(client: FlaskClient, por
     assert [len(result["faces"]) for result in response.json["results"]] == [0, 1]
 
 
+def test_a_photo_beyond_the_limit_is_answered_in_its_own_pixels(age_bundle: Path, portrait_path: Path) -> None:
+    """It is read at a half of its size; a PNG, which cannot be, is refused."""
+    import cv2
+
+    photo = cv2.imread(str(portrait_path))
+    large = cv2.imencode(".jpg", cv2.resize(photo, None, fx=3, fy=3))[1].tobytes()
+    answers = []
+    with load(age_bundle, threads=1) as pipeline:
+        for most in (50_000_000, photo.shape[0] * photo.shape[1] * 9 // 4):
+            client = create_app([pipeline], max_pixels=most).test_client()
+            response = client.post("/v1/age", data=large, content_type="image/jpeg")
+            (face,) = response.json["results"][0]["faces"]
+            answers.append(face)
+        png = cv2.imencode(".png", cv2.resize(photo, None, fx=3, fy=3))[1].tobytes()
+        refused = client.post("/v1/age", data=png, content_type="image/png")
+    assert answers[0]["box"] == pytest.approx(answers[1]["box"], abs=30)
+    assert answers[0]["box"] != answers[1]["box"]
+    assert refused.status_code == 413
+    assert f"at most {most} are read" in refused.json["detail"]
+
+
+def test_a_note_comes_with_the_answer(client: FlaskClient, portrait_path: Path) -> None:
+    response = client.post("/v1/age", data=portrait_path.read_bytes()[:-2], content_type="image/jpeg")
+    (result,) = response.json["results"]
+    assert len(result["faces"]) == 1
+    assert result["note"] == "the JPEG has no end marker; nothing of the picture is missing"
+
+
 def test_v1_tells_of_both_models(client: FlaskClient) -> None:
     (bundle,) = client.get("/v1").json["bundles"]
     assert (bundle["name"], bundle["task"]) == ("age", "age")

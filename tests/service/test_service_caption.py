@@ -143,7 +143,8 @@ def test_a_bundle_for_photos_takes_no_video(client: FlaskClient, videos: dict[st
 def test_v1_and_openapi_tell(client: FlaskClient) -> None:
     listed = client.get("/v1").json
     caption, age = listed["bundles"]
-    assert caption["accepts"] == ["image/jpeg", "image/png", "image/webp", "application/x-npy", "video/*"]
+    pictures = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp", "application/x-npy"]
+    assert caption["accepts"] == [*pictures, "video/*"]
     assert "video/*" not in age["accepts"]
     assert caption["options"] == {"thumbnails": "bool"}
     assert caption["pipeline"] == SETTINGS

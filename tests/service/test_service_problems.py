@@ -197,14 +197,15 @@ def test_415_lists_what_is_taken(client: FlaskClient, content_type: str) -> None
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"GIF89a" + bytes(20), "starts with 47 49 46"),
+        (b"GIF89a" + bytes(20), "the GIF holds no picture"),
+        (b"\0\0\0\x18ftypheic", "a HEIC picture, which is not read; save it as JPEG first"),
         (b"just text", "not a JPEG"),
         (PNG[: len(PNG) // 2], ""),
         (b"\xff\xd8\xff" + bytes(100), ""),
         (b"\x93NUMPY" + bytes(50), "npy"),
         (encoded(width=2, height=2), "2 x 2"),
     ],
-    ids=["gif", "text", "half a PNG", "a JPEG's first bytes", "npy of nothing", "too small for the pipeline"],
+    ids=["gif", "heic", "text", "half a PNG", "a JPEG's first bytes", "npy of nothing", "too small for the pipeline"],
 )
 def test_422(client: FlaskClient, data: bytes, words: str) -> None:
     assert words in check(client.post("/v1/age", data=data, content_type="image/jpeg"), 422)["detail"]

@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 from flask.testing import FlaskClient
+from PIL import Image
 
 from runtime.errors import InputError
 from service.app import create_app
+from tests.pictures import DECODES_GIF, encode
 from tests.service.fake_pipeline import YEARS, FakePipeline, encoded, picture
 
 
@@ -28,9 +30,12 @@ RAW = {
     "jpg, as many write it": ("image/jpg", lambda: encoded(".jpg", red=100)),
     "png": ("image/png", lambda: encoded(".png", red=100)),
     "webp": ("image/webp", lambda: encoded(".webp", red=100)),
+    "bmp": ("image/bmp", lambda: encoded(".bmp", red=100)),
     "npy": ("application/x-npy", lambda: npy(picture(red=100))),
     "with a parameter": ("image/png; q=1", lambda: encoded(".png", red=100)),
 }
+if DECODES_GIF:
+    RAW["gif"] = "image/gif", lambda: encode(Image.fromarray(picture(red=100)).quantize(8), "GIF")
 
 
 @pytest.mark.parametrize(("content_type", "make"), RAW.values(), ids=RAW.keys())

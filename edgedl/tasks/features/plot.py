@@ -17,7 +17,7 @@ from edgedl.tasks.features.subjects import Subject, subject
 from edgedl.training.progress import Progress
 from exporters.denormals import flush_denormals
 from exporters.image import resize_images
-from runtime.media.pictures import read_image
+from runtime.media.pictures import read_picture
 from runtime.occlusion import Probe, occlude
 
 UNITS = 4
@@ -39,7 +39,7 @@ def plot_features(source: str, photo: str, output: str | os.PathLike[str] | None
         InputError: the photo cannot be read, or the source has no such network.
         WeightsError: the public weights cannot be had.
     """
-    pixels = middle_square(read_image(photo))
+    pixels = middle_square(read_picture(photo).pixels)
     sheet = look_at(subject(source), pixels, steps=steps)
     return save_features(sheet, Path(output) if output else Path(f"{Path(photo).stem}-features.png"))
 
