@@ -14,7 +14,7 @@ import orjson
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
-from runtime.errors import EdgedlError, InputError, TooLargeError
+from runtime.errors import EdgedlError, InputError, MissingExtraError, TooLargeError
 
 LOG = logging.getLogger("edgedl.service")
 
@@ -83,7 +83,13 @@ def install(app: Flask) -> None:
     app.register_error_handler(Problem, problem_response)
     app.register_error_handler(HTTPException, _http_exception)
     app.register_error_handler(InputError, lambda error: problem_response(from_edgedl(error)))
+    app.register_error_handler(MissingExtraError, _not_installed)
     app.register_error_handler(Exception, _unexpected)
+
+
+def _not_installed(error: MissingExtraError) -> Response:
+    """What this service could read, had it what reads it: of all requests a video's."""
+    return problem_response(Problem(415, f"This service does not read files of this kind: {error}."))
 
 
 def _http_exception(error: HTTPException) -> Response:

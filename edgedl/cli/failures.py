@@ -19,6 +19,7 @@ PARTS = ("edgedl", "exporters", "runtime", "service")
 
 # The import name of an optional dependency -> its package on the index, the extra that brings it.
 EXTRAS = {
+    "av": ("av", "video"),
     "cv2": ("opencv-python-headless", "media"),
     "flask": ("flask", "serve"),
     "gunicorn": ("gunicorn", "serve"),

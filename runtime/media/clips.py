@@ -6,24 +6,26 @@ at once. What the header of a video says about its length is a hint; what counts
 
 from __future__ import annotations
 
+import io
 import os
 import re
-import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import InputError, MediaError, TooLargeError
-from runtime.media.capture import Capture, VideoLimits
-from runtime.media.containers import HEADER_BYTES, container
+from runtime.errors import InputError, MediaError, MissingExtraError, TooLargeError
+from runtime.media.animations import ANIMATED, AnimatedWebP, Animation, animation
+from runtime.media.cameras import Camera
+from runtime.media.containers import HEADER_BYTES, MXF, container
 from runtime.media.folders import pictures_of
-from runtime.media.frames import Frames, FrameSampling, check_clip_size, reduced
-from runtime.media.pictures import MAX_PIXELS, RGBImage, read_picture
+from runtime.media.frames import Frames, FrameSampling, VideoLimits, check_clip_size, reduced
+from runtime.media.pictures import MAX_BYTES, MAX_PIXELS, RGBImage, read_picture
+from runtime.media.video import Video
 from runtime.npy import load_npy
 
 __all__ = [
@@ -36,8 +38,8 @@ __all__ = [
 ]
 
 VIDEO_SUFFIXES = frozenset(
-    (".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".ogv", ".ts",
-     ".webm", ".wmv")
+    (".3gp", ".asf", ".avi", ".dv", ".flv", ".m2ts", ".m2v", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
+     ".mxf", ".ogv", ".ts", ".vob", ".webm", ".wmv")
 )  # fmt: skip
 """How video files are usually called; what a file is, its first bytes say."""
 
@@ -50,10 +52,9 @@ ClipSource = (
 """What `read_frames` takes."""
 
 _CAMERA = re.compile(r"camera:(\d{1,3})(?::(\d{1,4}(?:\.\d{1,3})?))?")
-_BROKEN_SHARE = 0.95
 
-Taken = list[tuple[int, float, RGBImage]]
-"""Frames that were taken: number, seconds, pixels (H, W, 3)."""
+Taken = list[tuple[int, int, float, RGBImage]]
+"""Frames that were taken: place among the whole frames, number among all, seconds, pixels (H, W, 3)."""
 
 
 def read_frames(
@@ -118,6 +119,8 @@ def _from_bytes(
 ) -> Frames:
     kind = container(data)
     if kind is None:
+        if (found := animation(data)) is not None:
+            return _from_animation(found, sampling, shorter, limits)
         if not data.startswith(b"\x93NUMPY"):
             return _from_pictures([data], sampling, shorter, max_pixels)
         try:
@@ -125,32 +128,13 @@ def _from_bytes(
         except ValueError as error:
             raise MediaError(f"the npy file cannot be read: {error}") from error
     _check_bytes(len(data), limits, "the video")
-    with _as_file(data) as file:
-        return _from_video(file, f"the video ({kind})", sampling, shorter, limits)
-
-
-@contextmanager
-def _as_file(data: bytes) -> Iterator[str]:
-    """A name under which OpenCV can open bytes; what lies there is this process's alone, and goes whatever happens.
-
-    On Linux a file in memory: nothing is written to a disk, and none has to be writable. Elsewhere a temporary file
-    (mode 0600). OpenCV itself streams from Python in its newest version only.
-    """
-    if hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir():
-        with open(os.memfd_create("edgedl-video"), "wb") as memory:  # noqa: PTH123 - it has no path
-            memory.write(data)
-            memory.flush()
-            yield f"/proc/self/fd/{memory.fileno()}"
-        return
-    with tempfile.NamedTemporaryFile(prefix="edgedl-", suffix=".video") as file:
-        file.write(data)
-        file.flush()
-        yield file.name
+    return _from_video(io.BytesIO(data), kind, f"the video ({kind})", sampling, shorter, limits)
 
 
 def _from_path(
     path: Path, sampling: FrameSampling, shorter: int | None, limits: VideoLimits, max_pixels: int
 ) -> Frames:
+    found = None
     try:
         if path.is_dir():
             return _from_pictures(pictures_of(path), sampling, shorter, max_pixels)
@@ -159,13 +143,19 @@ def _from_path(
         with path.open("rb") as stream:
             head = stream.read(HEADER_BYTES)
             size = os.fstat(stream.fileno()).st_size
+            if head.startswith(ANIMATED) and size <= MAX_BYTES:
+                found = animation(head + stream.read())
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise MediaError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    if container(head) is not None:
+    if (kind := container(head)) is not None:
         _check_bytes(size, limits, str(path))
-        # Absolute: the decoder takes "concat:…" and "%d" in what it is given for more than a name.
-        return _from_video(str(path.absolute()), str(path), sampling, shorter, limits)
+        with path.open("rb") as file:
+            return _from_video(file, kind, str(path), sampling, shorter, limits)
+    if found is not None:
+        return _from_animation(found, sampling, shorter, limits)
     if path.suffix.lower() in VIDEO_SUFFIXES:
+        if head.startswith(MXF):
+            raise MediaError(f"{path}: MXF is not read; convert it to MP4 first")
         raise MediaError(
             f"{path}: not a video, whatever its name says (it {f'begins with {head[:8]!r}' if head else 'is empty'})"
         )
@@ -211,81 +201,111 @@ def _from_pictures(
     return Frames(np.stack(taken), tuple(indices), times, note)
 
 
-def _from_video(file: str, name: str, sampling: FrameSampling, shorter: int | None, limits: VideoLimits) -> Frames:
+def _from_video(
+    file: BinaryIO,
+    kind: str,
+    name: str,
+    sampling: FrameSampling,
+    shorter: int | None,
+    limits: VideoLimits,
+    pictures: int = 0,
+) -> Frames:
     deadline = time.monotonic() + limits.seconds
-    with Capture(file, limits, deadline, name) as capture:
-        promised = capture.promised
+
+    def opened() -> Video:
+        file.seek(0)
+        return Video(file, kind, limits, deadline, name, pictures)
+
+    return _sampled(opened, sampling, shorter, limits)
+
+
+def _from_animation(found: Animation, sampling: FrameSampling, shorter: int | None, limits: VideoLimits) -> Frames:
+    """The pictures of an animation; the first one alone, with a note, where what shows them is not installed."""
+    name = f"the {found.kind}"
+    if found.kind == "WebP":
+        deadline = time.monotonic() + limits.seconds
+        return _sampled(lambda: AnimatedWebP(found, limits, deadline, name), sampling, shorter, limits)
+    try:
+        return _from_video(io.BytesIO(found.data), found.kind, name, sampling, shorter, limits, found.pictures)
+    except MissingExtraError as error:
+        first = _from_pictures([found.data], sampling, shorter, limits.pixels)
+        return replace(first, note=f"only the first of {found.pictures} pictures was looked at: {error}")
+
+
+def _sampled(
+    opened: Callable[[], Video | AnimatedWebP], sampling: FrameSampling, shorter: int | None, limits: VideoLimits
+) -> Frames:
+    with opened() as video:
+        promised = video.promised
         if sampling.kind == "every":
-            taken, count = _thinned(capture, sampling, shorter)
+            taken, count = _thinned(video, sampling, shorter)
         else:
             hoped = sampling.indices(promised) if promised is not None and promised <= limits.frames else []
-            taken, count = _chosen(capture, hoped, shorter)
-    if sampling.kind == "even" and not _each_in_its_part([index for index, _, _ in taken], sampling, count):
-        with Capture(file, limits, deadline, name) as capture:
-            taken, _ = _chosen(capture, sampling.indices(count), shorter, stop=True)
-    if not taken:
-        raise MediaError(f"{name} is damaged: no frame of it can be decoded")
-    note = None
-    if promised is not None and count < promised * _BROKEN_SHARE:
-        note = f"the header promises {promised} frames, {count} could be decoded; the frames are of those"
+            taken, count = _chosen(video, hoped, shorter)
+        if count == 0:
+            raise video.failure()
+        note = video.note()
+    if sampling.kind == "even" and not _each_in_its_part([place for place, *_ in taken], sampling, count):
+        with opened() as video:
+            taken, _ = _chosen(video, sampling.indices(count), shorter, stop=True)
+            if not taken:  # threads may find other frames of a damaged video whole the next time
+                raise video.failure()
     return _clip(taken, note)
 
 
 def _from_camera(camera: re.Match[str], sampling: FrameSampling, shorter: int | None, limits: VideoLimits) -> Frames:
     span = float(camera[2] or CAMERA_SECONDS)
-    with Capture(int(camera[1]), limits, time.monotonic() + span + limits.seconds, f"camera {camera[1]}") as capture:
-        taken: Taken = []
-        start = time.monotonic()
-        for index, _ in capture.frames():
-            # The clock, and not the camera's own times, which many cameras do not give.
-            elapsed = time.monotonic() - start
-            if elapsed > span or len(taken) == sampling.largest:
+    taken: Taken = []
+    with Camera(int(camera[1]), span, limits.pixels) as opened:
+        for index, elapsed in opened.frames():
+            if len(taken) == sampling.largest:
                 break
             due = (
                 elapsed >= (2 * len(taken) + 1) * span / (2 * sampling.n)
                 if sampling.kind == "even"
                 else index % sampling.n == 0
             )
-            if due and (image := capture.picture(shorter)) is not None:
-                _keep(taken, index, elapsed, image, sampling.largest)
+            if due and (image := opened.picture(shorter)) is not None:
+                _keep(taken, index, index, elapsed, image, sampling.largest)
     if not taken:
         raise MediaError(f"camera {camera[1]} gave no frame within {span:g} seconds")
     return _clip(taken, None)
 
 
-def _chosen(capture: Capture, wanted: list[int], shorter: int | None, *, stop: bool = False) -> tuple[Taken, int]:
-    """The frames with the wanted numbers, or the next that decodes; and how many the video has (not with `stop`)."""
+def _chosen(
+    video: Video | AnimatedWebP, wanted: list[int], shorter: int | None, *, stop: bool = False
+) -> tuple[Taken, int]:
+    """The whole frames in the wanted places; and how many whole frames the video has (not with `stop`)."""
     taken: Taken = []
     count = 0
-    for index, seconds in capture.frames():
-        count = index + 1
+    for place, (index, seconds) in enumerate(video.frames()):
+        count = place + 1
         if len(taken) == len(wanted):
             if stop:
                 break
-        elif index >= wanted[len(taken)] and (image := capture.picture(shorter)) is not None:
-            _keep(taken, index, seconds, image, len(wanted))
+        elif place == wanted[len(taken)]:
+            _keep(taken, place, index, seconds, video.picture(shorter), len(wanted))
     return taken, count
 
 
-def _thinned(capture: Capture, sampling: FrameSampling, shorter: int | None) -> tuple[Taken, int]:
-    """One frame in n; whenever there are too many, every other one is let go: the length need not be known."""
+def _thinned(video: Video | AnimatedWebP, sampling: FrameSampling, shorter: int | None) -> tuple[Taken, int]:
+    """One whole frame in n; where they become too many every other one is let go: the length need not be known."""
     taken: Taken = []
     step, count = sampling.n, 0
-    for index, seconds in capture.frames():
-        count = index + 1
-        if index % step == 0 and len(taken) == sampling.largest:
+    for place, (index, seconds) in enumerate(video.frames()):
+        count = place + 1
+        if place % step == 0 and len(taken) == sampling.largest:
             step *= 2
             taken = [frame for frame in taken if frame[0] % step == 0]
-        if index % step == 0 and (image := capture.picture(shorter)) is not None:
-            _keep(taken, index, seconds, image, sampling.largest)
+        if place % step == 0:
+            _keep(taken, place, index, seconds, video.picture(shorter), sampling.largest)
     return taken, count
 
 
-def _keep(taken: Taken, index: int, seconds: float, image: RGBImage, most: int) -> None:
+def _keep(taken: Taken, place: int, index: int, seconds: float, image: RGBImage, most: int) -> None:
     if not taken:
         check_clip_size(image.shape, most)
-    if not taken or image.shape == taken[0][2].shape:  # a stream may change its size; the clip is of the first
-        taken.append((index, seconds, image))
+    taken.append((place, index, seconds, image))
 
 
 def _each_in_its_part(indices: list[int], sampling: FrameSampling, count: int) -> bool:
@@ -298,5 +318,5 @@ def _each_in_its_part(indices: list[int], sampling: FrameSampling, count: int) -
 
 
 def _clip(taken: Taken, note: str | None) -> Frames:
-    indices, seconds, pixels = zip(*taken, strict=True)
+    _, indices, seconds, pixels = zip(*taken, strict=True)
     return Frames(np.stack(pixels), indices, tuple(round(value, 3) for value in seconds), note)

@@ -1,7 +1,8 @@
 """Which kind of video a file is, from its first bytes alone.
 
-Nothing else is handed to the decoder. It would also open text files that name other files and addresses (HLS playlists,
-concatenation scripts), so an uploaded "video" could read what its sender must not see.
+Nothing else is handed to the decoder, and it is told which kind to read. Left to guess, it would also open text files
+that name other files and addresses (HLS playlists, concatenation scripts), so an uploaded "video" could read what its
+sender must not see.
 """
 
 from __future__ import annotations
@@ -9,28 +10,43 @@ from __future__ import annotations
 HEADER_BYTES = 512
 """As much of a file's beginning as `container` needs."""
 
-VIDEO_TYPES = {
-    "AVI": "video/x-msvideo",
-    "MP4": "video/mp4",
-    "Matroska": "video/x-matroska",
-    "MPEG": "video/mpeg",
-    "MPEG-TS": "video/mp2t",
-    "FLV": "video/x-flv",
-    "Ogg": "video/ogg",
-    "ASF": "video/x-ms-asf",
+DEMUXERS = {
+    "AVI": "avi",
+    "MP4": "mov",
+    "Matroska": "matroska",
+    "MPEG": "mpeg",
+    "MPEG video": "mpegvideo",
+    "MPEG-TS": "mpegts",
+    "FLV": "flv",
+    "Ogg": "ogg",
+    "ASF": "asf",
+    "DV": "dv",
+    "GIF": "gif",
+    "APNG": "apng",
 }
-"""Name of each container that is read -> its media type."""
+"""Name of each container that is read -> FFmpeg's name for what reads it."""
+
+MXF = bytes.fromhex("060e2b34020501010d0102")
+"""How an MXF file begins. It is not read: its index promises any number of frames in a few bytes."""
 
 _STILL_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis"))
 _QUICKTIME_ATOMS = frozenset((b"moov", b"mdat", b"wide", b"free", b"skip"))
 _TS_SYNC, _TS_PACKET = 0x47, 188
-_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_MAGIC = (
+    (b"\x1a\x45\xdf\xa3", "Matroska"),
+    (b"\x00\x00\x01\xba", "MPEG"),
+    (b"\x00\x00\x01\xb3", "MPEG video"),
+    (b"FLV\x01", "FLV"),
+    (b"OggS", "Ogg"),
+    (bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), "ASF"),
+    (b"\x1f\x07\x00", "DV"),
+)
 
 
 def container(data: bytes) -> str | None:
-    """The container that the first bytes of a file show, a key of `VIDEO_TYPES`; None if it is no video.
+    """The container that the first bytes of a file show, a key of `DEMUXERS`; None if it is no video.
 
-    WebM is a kind of Matroska, QuickTime and 3GP are kinds of MP4. Animated pictures (GIF, WebP) are pictures here.
+    WebM is a kind of Matroska, QuickTime and 3GP are kinds of MP4. Animated pictures are pictures, see `animation`.
     """
     head = bytes(data[:HEADER_BYTES])
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
@@ -48,13 +64,3 @@ def container(data: bytes) -> str | None:
         if len(head) > start + 2 * length and {head[start + k * length] for k in range(3)} == {_TS_SYNC}:
             return "MPEG-TS"
     return None
-
-
-_MAGIC = (
-    (b"\x1a\x45\xdf\xa3", "Matroska"),
-    (b"\x00\x00\x01\xba", "MPEG"),
-    (b"\x00\x00\x01\xb3", "MPEG"),
-    (b"FLV\x01", "FLV"),
-    (b"OggS", "Ogg"),
-    (_ASF, "ASF"),
-)

@@ -1,4 +1,4 @@
-"""Which frames of a clip are looked at, and what was read of them."""
+"""Which frames of a clip are looked at, what a video may cost, and what was read of it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,23 @@ MOST_FRAMES = 256
 MAX_CLIP_BYTES = 64 << 20
 """All frames of a clip together, as they are kept in memory. A graph that looks at them holds five times as much again,
 because it turns levels into float32: so a clip costs at most about 400 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class VideoLimits:
+    """What one video may cost.
+
+    Attributes:
+        seconds: of decoding.
+        frames: that are decoded, whether they are taken or not.
+        pixels: of one frame, width times height.
+        bytes: of the file.
+    """
+
+    seconds: float = 300.0
+    frames: int = 500_000
+    pixels: int = 10_000_000
+    bytes: int = 4 << 30
 
 
 @dataclass(frozen=True, slots=True)

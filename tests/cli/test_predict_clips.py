@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from edgedl.cli import predict
+from runtime.errors import MissingExtraError
+from runtime.media import decoder
 from runtime.media.pictures import read_image, write_png
 from tests.captions import SCORES, caption_of, write_caption_bundle
 from tests.videos import write_video
@@ -88,6 +90,18 @@ def test_broken_videos_are_reported_and_the_others_done(edgedl, bundle, clips):
     errors = [item.get("error", {}).get("type") for item in result.document["results"]]
     assert errors == ["MediaError", "MediaError", None, "MediaError"]
     assert "camera 99 cannot be opened" in result.err
+
+
+def test_without_pyav_the_extra_is_named(edgedl, bundle, clips, monkeypatch):
+    def missing():
+        raise MissingExtraError("av", "video")
+
+    monkeypatch.setattr(decoder, "pyav", missing)
+    result = edgedl("predict", bundle, clips / "frames" / "2.png", clips / "a.mp4")
+    assert result.status == 2
+    assert result.out.startswith(str(clips / "frames" / "2.png"))
+    assert "av is not installed; it is part of an extra: pip install 'edgedl[video]'" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_what_is_left_of_a_video_and_a_note(edgedl, bundle, clips):

@@ -16,11 +16,15 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runtime.errors import MissingExtraError
+from runtime.media import decoder
+from runtime.media.frames import reduced
+from runtime.media.pictures import encode_jpeg, read_image
 from service.app import create_app
 from tests.captions import SCORES, SETTINGS, caption_of, write_caption_bundle
 from tests.service.fake_pipeline import FakePipeline, encoded
 from tests.service.test_service_problems import bomb, check
-from tests.videos import write_video
+from tests.videos import KINDS, SIZE, Kind, film, number_of, numbered, write_video
 
 FRAME = {"width": 48, "height": 32}
 
@@ -97,6 +101,36 @@ def test_several_images_are_the_frames_of_one_clip(client: FlaskClient) -> None:
 def test_thumbnails_are_an_option(client: FlaskClient, videos: dict[str, bytes]) -> None:
     result = answer(post(client, videos[".mp4"], "video/mp4", "?thumbnails=1"))
     assert all(frame["thumbnail"].startswith("data:image/jpeg;base64,/9j/") for frame in result["frames"])
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in KINDS.items() if kind.interlaced and kind.size == SIZE])
+def test_thumbnails_show_nothing_of_an_earlier_request(client: FlaskClient, kind: str) -> None:
+    """Once they did, of interlaced videos: the decoder gave memory that it had not written."""
+    noise = np.random.default_rng(0).integers(0, 256, (400, 600, 3), np.uint8)
+    video = film(KINDS[kind], 25)
+    for _ in range(3):
+        answer(post(client, encode_jpeg(noise), "image/jpeg"))
+        frames = answer(post(client, video, "video/mp4", "?thumbnails=1"))["frames"]
+        pictures = [read_image(base64.b64decode(frame["thumbnail"].partition(",")[2])) for frame in frames]
+        assert [number_of(picture) for picture in pictures] == [frame["index"] for frame in frames] == [3, 9, 15, 21]
+        for picture, frame in zip(pictures, frames, strict=True):
+            expected = reduced(numbered(frame["index"]), picture.shape[0])
+            assert np.abs(picture.astype(int) - expected).mean() < 8
+
+
+def test_an_animation_is_a_clip(client: FlaskClient) -> None:
+    data = film(Kind("apng", "apng", "rgb24"), 25)
+    assert [frame["index"] for frame in answer(post(client, data, "image/png"))["frames"]] == [3, 9, 15, 21]
+
+
+def test_without_pyav_photos_are_answered(client: FlaskClient, videos: dict[str, bytes], monkeypatch: Any) -> None:
+    def missing() -> Any:
+        raise MissingExtraError("av", "video")
+
+    monkeypatch.setattr(decoder, "pyav", missing)
+    document = check(post(client, videos[".mp4"], "video/mp4"), 415)
+    assert document["detail"].endswith("av is not installed; it is part of an extra: pip install 'edgedl[video]'.")
+    assert answer(post(client, encoded(".png", red=100, **FRAME), "image/png"))["caption"] == "dim picture"
 
 
 def test_the_note_of_a_video_that_breaks_off(client: FlaskClient, videos: dict[str, bytes]) -> None:
