@@ -17,6 +17,7 @@ from runtime.errors import BundleError
 from runtime.golden import GoldenCase, golden_to_npz
 from runtime.manifest import (
     SCHEMA_VERSION,
+    DimensionSpec,
     FileRef,
     GoldenRef,
     Manifest,
@@ -55,6 +56,7 @@ class ExportedModel:
         inputs: The signature.
         outputs: The signature.
         state: Carried states of a recurrent model.
+        dimensions: The sizes that named dimensions may have.
         golden: Recorded cases with the answers of torch in float64.
         parity: The tolerances and what they were measured from.
         trace: One number pair per value of the first variant's graph, see `exporters.explain`.
@@ -65,6 +67,7 @@ class ExportedModel:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     state: tuple[StateSpec, ...]
+    dimensions: Mapping[str, DimensionSpec]
     golden: tuple[GoldenCase, ...]
     parity: Parity
     trace: bytes
@@ -137,6 +140,7 @@ def assemble(
             inputs=model.inputs,
             outputs=model.outputs,
             state=model.state,
+            dimensions=model.dimensions,
             golden=GoldenRef(golden, digests[golden], len(model.golden)),
             parity=model.parity,
             trace=FileRef(f"{key}.trace.npz", digests[f"{key}.trace.npz"]),
@@ -191,6 +195,7 @@ def reuse(bundle: Bundle, name: str) -> ExportedModel:
         inputs=spec.inputs,
         outputs=spec.outputs,
         state=spec.state,
+        dimensions=spec.dimensions,
         golden=bundle.golden(name),
         parity=spec.parity,
         trace=bundle.read(spec.trace.file),

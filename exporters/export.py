@@ -21,6 +21,7 @@ from exporters.assemble import ExportedModel as ExportedModel
 from exporters.assemble import assemble as assemble
 from exporters.convert import Converted, convert, rename_axes
 from exporters.denormals import flush_denormals
+from exporters.empty import dimension_ranges
 from exporters.errors import GuardError, ParityError, VacuousGateError
 from exporters.explain import first_torch_difference, record_trace
 from exporters.graphs import operators
@@ -29,12 +30,12 @@ from exporters.mutants import FORMATS, Mutant, measure_mutants, merge
 from exporters.optimize import flush_graph, flush_module
 from exporters.parity import MUTANT_MARGIN, NOISE_MARGIN, ParityReport, derive_tolerances, hold
 from exporters.reference import Arrays, evaluate, evaluate_all, in_float64, measure_noise, one_thread
-from exporters.spec import Case, Input, Output
+from exporters.spec import Case, Input, Output, signature
 from exporters.sweep import choose_example, choose_golden, default_sizes, generate_cases
 from runtime.bundle import Bundle
 from runtime.compare import distance
 from runtime.golden import GoldenCase
-from runtime.manifest import StateSpec, TensorSpec
+from runtime.manifest import DimensionSpec, StateSpec
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def export_model(
     sizes: Mapping[str, Sequence[int]] | None = None,
     golden: int | None = None,
     state: Sequence[StateSpec] = (),
+    dimensions: Mapping[str, DimensionSpec] | None = None,
     opset: int = 18,
     untrained: bool = False,
     seed: int = 0,
@@ -67,6 +69,8 @@ def export_model(
         sizes: Sizes to sweep each named dimension over; given together with ``cases``, both are used.
         golden: How many cases to record, at least 8; by default 12 or all.
         state: Carried states, naming inputs and outputs.
+        dimensions: The sizes that named dimensions may have. Without an entry, every size from 1 on, and 0 where the
+            model has an answer to it, see `exporters.empty`.
         opset: Of the graph.
         untrained: Accept a gate that cannot tell a broken network from a sound one.
         seed: Of the generated cases.
@@ -137,11 +141,20 @@ def export_model(
             f"network, or export it as untrained\n{report}"
         )
     log.info("%s", report)
+    spec = signature(inputs, outputs, state, dimensions or {}, sweep)
+    allowed = {name: tolerance.rule.atol for name, tolerance in tolerances.items()}
+
+    def reference(case: Case) -> Arrays:
+        return evaluate(double, inputs, outputs, case, torch.float64)
+
+    smallest = min(sweep, key=lambda case: sum(array.size for array in case.inputs.values()))
+    ranges = dimension_ranges(graph, spec, smallest, reference, allowed, report.operators)
     return ExportedModel(
         variants={FIRST: ExportedVariant(graph)},
-        inputs=tuple(TensorSpec(t.name, t.dtype, t.shape, t.layout, t.meaning, t.unit) for t in inputs),
-        outputs=tuple(TensorSpec(t.name, t.dtype, t.shape, None, t.meaning, t.unit) for t in outputs),
-        state=tuple(state),
+        inputs=spec.inputs,
+        outputs=spec.outputs,
+        state=spec.state,
+        dimensions=ranges,
         golden=tuple(GoldenCase(sweep[i].name, dict(sweep[i].inputs), truth[i]) for i in recorded),
         parity=report.parity(),
         trace=record_trace(graph, _trace_case(sweep, recorded)),
@@ -161,6 +174,7 @@ def export(
     sizes: Mapping[str, Sequence[int]] | None = None,
     golden: int | None = None,
     state: Sequence[StateSpec] = (),
+    dimensions: Mapping[str, DimensionSpec] | None = None,
     opset: int = 18,
     untrained: bool = False,
     seed: int = 0,
@@ -179,6 +193,7 @@ def export(
         sizes: See `export_model`.
         golden: See `export_model`.
         state: See `export_model`.
+        dimensions: See `export_model`.
         opset: See `export_model`.
         untrained: See `export_model`.
         seed: See `export_model`.
@@ -196,6 +211,7 @@ def export(
         sizes=sizes,
         golden=golden,
         state=state,
+        dimensions=dimensions,
         opset=opset,
         untrained=untrained,
         seed=seed,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from runtime.manifest import DimensionSpec, ModelSpec, StateSpec, TensorSpec
 
 Dimension = int | str
 Decision = Literal["argmax", "round", "exact"]
@@ -25,6 +27,7 @@ class Input:
         meaning: One phrase for people, e.g. ``RGB levels``.
         unit: e.g. ``degree``.
         limits: Smallest and largest value that generated cases draw (token ids: ``(0, vocabulary - 1)``).
+        finite: Whether the engine refuses NaN and infinities; False for an input that means them, such as a mask.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Input:
     meaning: str | None = None
     unit: str | None = None
     limits: tuple[float, float] | None = None
+    finite: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,28 @@ class Case:
 
     name: str
     inputs: Mapping[str, NDArray[Any]]
+
+
+def signature(
+    inputs: Sequence[Input],
+    outputs: Sequence[Output],
+    state: Sequence[StateSpec],
+    dimensions: Mapping[str, DimensionSpec],
+    cases: Sequence[Case],
+) -> ModelSpec:
+    """What was declared, as the manifest says it. An input takes infinities also where a case holds one."""
+
+    def is_finite(tensor: Input) -> bool:
+        floating = np.dtype(tensor.dtype).kind == "f"
+        return tensor.finite and not (floating and any(not np.isfinite(c.inputs[tensor.name]).all() for c in cases))
+
+    return ModelSpec(
+        variants={},
+        inputs=tuple(TensorSpec(t.name, t.dtype, t.shape, t.layout, t.meaning, t.unit, is_finite(t)) for t in inputs),
+        outputs=tuple(TensorSpec(t.name, t.dtype, t.shape, None, t.meaning, t.unit) for t in outputs),
+        state=tuple(state),
+        dimensions=dimensions,
+    )
 
 
 def bind_sizes(tensors: Mapping[str, tuple[Dimension, ...]], arrays: Mapping[str, NDArray[Any]]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from runtime.child import run_python
 from runtime.devices import PROBE_GRAPH
 from runtime.engine import BATCH_NAMES, Engine
 from runtime.errors import BundleError
+from runtime.golden import RecordedInputs
 from runtime.machine import describe_machine, peak_memory_mb
 from runtime.manifest import ModelSpec
 
@@ -154,10 +155,12 @@ def _feeds(bundle: Bundle, model: str) -> dict[int, Feed]:
     if case is None:
         raise BundleError(f"{bundle.path}: the recorded cases of model {model!r} are all empty")
     return {
-        rows: {
-            name: np.take(array, np.arange(rows) % array.shape[axes[name]], axes[name]) if name in axes else array
-            for name, array in case.inputs.items()
-        }
+        rows: RecordedInputs(
+            {
+                name: np.take(array, np.arange(rows) % array.shape[axes[name]], axes[name]) if name in axes else array
+                for name, array in case.inputs.items()
+            }
+        )
         for rows in BATCHES
     }
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, cast
 
 from runtime.child import run_python
 from runtime.errors import BundleError, DeviceError, InputError, MissingExtraError
+from runtime.memory import give_back
 from runtime.threads import default_threads
 
 logger = logging.getLogger("edgedl.devices")
@@ -333,17 +334,8 @@ def _create(graph: bytes | os.PathLike[str], providers: Sequence[Any], options: 
         raise BundleError(f"ONNX Runtime cannot load the graph: {first_line(error)}") from error
     # Kept for that fallback only, and as large as the weights.
     session._model_bytes = None
-    _give_back()
+    give_back()
     return session
-
-
-def _give_back() -> None:
-    """Returns to the system what loading took and freed again, which the C library would keep: as much as the graph.
-
-    glibc only; elsewhere there is no such function, and nothing happens.
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _reason(config: ProviderConfig, error: BundleError | None) -> str:

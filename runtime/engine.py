@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.axes import BATCH_NAMES as BATCH_NAMES
+from runtime.axes import batch_axes, batch_name
+from runtime.checks import InputCheck, shape_text, size_range
 from runtime.devices import first_line, open_session
+from runtime.empty import empty_answers
 from runtime.errors import BundleError, DeviceError, InputError
+from runtime.golden import RecordedInputs
 from runtime.manifest import ModelSpec, TensorSpec
 from runtime.stream import Stream
 from runtime.threads import default_threads
-
-# A dimension of one of these names is the batch: items may be stacked along it. `H` of an [H, W, 3] image is not.
-BATCH_NAMES = frozenset(("N", "B", "batch", "batch_size"))
 
 _DTYPES = {
     "tensor(bool)": "bool",
@@ -45,21 +47,6 @@ def _count_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_count_fork)
-
-
-class _Slot:
-    """The checks of one input, worked out once."""
-
-    __slots__ = ("dtype", "fixed", "name", "named", "rank", "spec")
-
-    def __init__(self, spec: TensorSpec) -> None:
-        self.spec = spec
-        self.name = spec.name
-        # Text comes as Python objects or fixed-length unicode; its check is by kind, see `_check`.
-        self.dtype = None if spec.dtype == "string" else np.dtype(spec.dtype)
-        self.rank = len(spec.shape)
-        self.fixed = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, int))
-        self.named = tuple((axis, size) for axis, size in enumerate(spec.shape) if isinstance(size, str))
 
 
 class Engine:
@@ -102,10 +89,11 @@ class Engine:
             _check_spec(name, "input", spec.inputs, graph_inputs)
             _check_spec(name, "output", spec.outputs, graph_outputs)
         self.spec = spec
-        self._slots = tuple(_Slot(tensor) for tensor in spec.inputs)
+        self.check = InputCheck(name, spec)
         self._output_names = [tensor.name for tensor in spec.outputs]
         self._forks = _forks
-        self._batch_axes = _batch_axes(spec)
+        self._batch_axes = batch_axes(spec)
+        self._always_empty = any(0 in tensor.shape for tensor in spec.inputs)
 
     @property
     def session(self) -> Any:
@@ -126,23 +114,38 @@ class Engine:
         return session
 
     def run(
-        self, *inputs: Mapping[str, NDArray[Any]] | NDArray[Any], outputs: Sequence[str] | None = None
+        self,
+        *inputs: Mapping[str, NDArray[Any]] | NDArray[Any],
+        outputs: Sequence[str] | None = None,
+        trusted: Collection[str] = (),
     ) -> dict[str, NDArray[Any]]:
         """Runs the graph once.
+
+        A call with an empty dimension never reaches ONNX Runtime unless the bundle's export has tried it, see
+        `runtime.empty`.
 
         Args:
             *inputs: one mapping from input name to array, or the arrays in the order of the graph's inputs.
             outputs: the outputs wanted; None gives all.
+            trusted: inputs that this graph gave itself before, a state, whose numbers are not looked at again.
 
         Returns:
             The outputs by name.
 
         Raises:
-            InputError: an input is missing, unknown or of another type or shape than declared. Nothing is cast.
+            InputError: an input is missing, unknown, of another type or shape than declared, of a size outside of its
+                range, or holds NaN or infinities that the bundle does not declare. Nothing is cast.
         """
         session = self.session
-        feed = self._check(self._by_name(inputs))
+        named = self.check.by_name(inputs)
+        feed, sizes = self.check(named, trusted=trusted)
         names = self._output_names if outputs is None else self._checked_outputs(outputs)
+        if 0 in sizes.values() or self._always_empty:
+            answers = empty_answers(self.spec, sizes, feed, names)
+            if answers is not None:
+                return answers
+            if not isinstance(named, RecordedInputs):
+                self._check_empty(sizes)
         try:
             return dict(zip(names, session.run(names, feed), strict=True))
         # onnxruntime raises a class of its own per status code, all unrelated.
@@ -171,9 +174,12 @@ class Engine:
         feeds = []
         for index, item in enumerate(items):
             try:
-                feeds.append(self._check(item))
+                feeds.append(self.check(item)[0])
             except InputError as error:
                 raise InputError(f"item {index}: {error}") from error
+        rows = batch_name(self.spec)
+        most = None if rows is None else size_range(self.spec, rows).max
+        limit = min((number for number in (limit, most) if number is not None), default=None)
         results: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
         for group in self._groups(feeds, limit):
             if len(group) == 1:
@@ -206,47 +212,16 @@ class Engine:
     def __repr__(self) -> str:
         return f"Engine({self.name!r}, device={self.device!r}, threads={self.threads})"
 
-    def _by_name(self, inputs: tuple[Any, ...]) -> Mapping[str, NDArray[Any]]:
-        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-            return inputs[0]
-        if len(inputs) != len(self._slots):
-            raise InputError(f"{self.name}: {len(inputs)} inputs, expected {self._signature()}")
-        return {slot.name: array for slot, array in zip(self._slots, inputs, strict=True)}
-
-    def _check(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Compares inputs with the signature; a few microseconds, the data itself is not looked at."""
-        feed: dict[str, NDArray[Any]] = {}
-        sizes: dict[str, int] = {}
-        for slot in self._slots:
-            try:
-                array = inputs[slot.name]
-            except KeyError:
-                given = ", ".join(map(str, inputs)) or "none"
-                raise InputError(
-                    f"{self.name}: input {slot.name!r} is missing; given: {given}; expected {self._signature()}"
-                ) from None
-            if not isinstance(array, np.ndarray):
-                raise InputError(f"{self._expected(slot)}, got {type(array).__name__}; pass a numpy array")
-            # Not `dtype != None` for text: numpy takes None for float64.
-            if array.dtype.kind not in "OU" if slot.dtype is None else array.dtype != slot.dtype:
-                raise InputError(f"{self._expected(slot)}, got {array.dtype}; nothing is cast, convert it yourself")
-            shape = array.shape
-            if len(shape) != slot.rank:
-                raise InputError(f"{self._expected(slot)}, got the shape {list(shape)}")
-            for axis, size in slot.fixed:
-                if shape[axis] != size:
-                    raise InputError(f"{self._expected(slot)}, got the shape {list(shape)}: dimension {axis} is off")
-            for axis, symbol in slot.named:
-                if sizes.setdefault(symbol, shape[axis]) != shape[axis]:
-                    raise InputError(
-                        f"{self._expected(slot)}, got the shape {list(shape)}: {symbol} is {sizes[symbol]} elsewhere "
-                        "in the same call"
-                    )
-            feed[slot.name] = array if array.flags.c_contiguous else np.ascontiguousarray(array)
-        if len(inputs) != len(feed):
-            strangers = ", ".join(repr(name) for name in inputs if name not in feed)
-            raise InputError(f"{self.name}: unknown input {strangers}; expected {self._signature()}")
-        return feed
+    def _check_empty(self, sizes: Mapping[str, int]) -> None:
+        """Refuses an empty call whose answer does not follow from the signature, unless its export has tried it."""
+        empty = [name for name, size in sizes.items() if size == 0]
+        if self._always_empty or len(empty) > 1 or empty[0] not in self.spec.dimensions:
+            found = (
+                f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} 0" if empty else "an input holds nothing"
+            )
+            raise InputError(
+                f"{self.name}: {found}, and what the model answers then does not follow from its signature"
+            )
 
     def _checked_outputs(self, outputs: Sequence[str]) -> list[str]:
         if isinstance(outputs, str):
@@ -258,12 +233,6 @@ class Engine:
         if not outputs:
             raise InputError(f"{self.name}: no outputs were asked for; there are {', '.join(self._output_names)}")
         return list(outputs)
-
-    def _expected(self, slot: _Slot) -> str:
-        return f"{self.name}: input {slot.name!r}: expected {slot.spec.dtype} {_shape_text(slot.spec.shape)}"
-
-    def _signature(self) -> str:
-        return ", ".join(f"{s.name}: {s.spec.dtype} {_shape_text(s.spec.shape)}" for s in self._slots)
 
     def _groups(self, feeds: Sequence[Mapping[str, NDArray[Any]]], limit: int | None) -> list[list[int]]:
         """Indices of the items that may run together."""
@@ -328,27 +297,9 @@ def _check_spec(name: str, side: str, declared: Sequence[TensorSpec], found: Seq
         )
         if tensor.dtype != other.dtype or not fits:
             raise BundleError(
-                f"{name}: the manifest says {side} {tensor.name!r} is {tensor.dtype} {_shape_text(tensor.shape)}, "
-                f"the graph says {other.dtype} {_shape_text(other.shape)}"
+                f"{name}: the manifest says {side} {tensor.name!r} is {tensor.dtype} {shape_text(tensor.shape)}, "
+                f"the graph says {other.dtype} {shape_text(other.shape)}"
             )
-
-
-def _batch_axes(spec: ModelSpec) -> tuple[dict[str, int], dict[str, int]] | None:
-    """Where the batch dimension lies in every input and output; None where one of them has no single such axis."""
-    symbols = {size for tensor in spec.inputs for size in tensor.shape if size in BATCH_NAMES}
-    if len(symbols) != 1:
-        return None
-    symbol = symbols.pop()
-    sides = []
-    for tensors in (spec.inputs, spec.outputs):
-        if any(tensor.shape.count(symbol) != 1 for tensor in tensors):
-            return None
-        sides.append({tensor.name: tensor.shape.index(symbol) for tensor in tensors})
-    return sides[0], sides[1]
-
-
-def _shape_text(shape: Sequence[int | str]) -> str:
-    return f"[{', '.join(map(str, shape))}]"
 
 
 def _describe(feed: Mapping[str, NDArray[Any]]) -> str:

@@ -69,18 +69,18 @@ def integer(value: Any, where: str) -> int:
     return value
 
 
+def truth(value: Any, where: str) -> bool:
+    """A truth value."""
+    if not isinstance(value, bool):
+        raise BundleError(f"manifest.json: {where} is {kind_of(value)}, expected true or false")
+    return value
+
+
 def number(value: Any, where: str) -> float:
     """A finite number of at least 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise BundleError(f"manifest.json: {where} is {kind_of(value)}, expected a finite number of at least 0")
     return float(value)
-
-
-def truth(value: Any, where: str) -> bool:
-    """True or false."""
-    if not isinstance(value, bool):
-        raise BundleError(f"manifest.json: {where} is {kind_of(value)}, expected true or false")
-    return value
 
 
 def flat_name(value: Any, where: str = "name") -> str:

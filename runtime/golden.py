@@ -21,6 +21,10 @@ MAX_ARRAYS = 20_000
 _DATE = (1980, 1, 1, 0, 0, 0)  # fixed: the same cases give the same bytes
 
 
+class RecordedInputs(dict[str, NDArray[Any]]):
+    """The inputs of a recorded case. A graph was proven on them, so an engine takes any size and number in them."""
+
+
 @dataclass(frozen=True, slots=True)
 class GoldenCase:
     """One recorded call: what went in, and what the reference answered."""
@@ -64,7 +68,7 @@ def golden_from_npz(data: bytes) -> tuple[GoldenCase, ...]:
                 raise BundleError(f"golden cases: {len(members)} arrays of {total} bytes, more than is read")
             for member in members:
                 key, case_name, side, tensor = _key(member.filename)
-                case = cases.setdefault((key, case_name), GoldenCase(case_name))
+                case = cases.setdefault((key, case_name), GoldenCase(case_name, RecordedInputs()))
                 # zipfile hands out at most `file_size` bytes and checks their CRC: the sum above bounds the memory.
                 (case.inputs if side == "in" else case.outputs)[tensor] = load_npy(archive.read(member))
     except BundleError:

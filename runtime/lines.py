@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from runtime.engine import Engine
 from runtime.errors import InputError
-from runtime.manifest import TensorSpec
+from runtime.signature import TensorSpec
+from runtime.values import as_array
 
 LONGEST_LINE = 1 << 20
 """Characters."""
@@ -57,9 +58,7 @@ class LineStream:
         if not isinstance(values, Mapping):
             if len(self._specs) != 1:
                 names = ", ".join(spec.name for spec in self._specs)
-                raise InputError(
-                    f"a step has the inputs {names}; give a JSON object with numbers for each, not {_cut(str(values))}"
-                )
+                raise InputError(f"a step has the inputs {names}; give a JSON object with numbers for each")
             values = {self._specs[0].name: values}
         known = {spec.name for spec in self._specs}
         if values.keys() != known:
@@ -69,8 +68,18 @@ class LineStream:
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Answers one step that `inputs` gave; see `answer`."""
-        answers = self.stream.step(inputs)
-        return {name: _without_named(value, self._outputs[name]) for name, value in answers.items()}
+        return self.run_all([inputs])[0]
+
+    def run_all(self, steps: Sequence[Mapping[str, NDArray[Any]]]) -> list[dict[str, Any]]:
+        """Answers several steps that `inputs` gave: all of them or none.
+
+        Raises:
+            InputError: a step is refused; the state is what it was before the first one.
+        """
+        return [
+            {name: _without_named(value, self._outputs[name]) for name, value in answers.items()}
+            for answers in self.stream.steps(steps)
+        ]
 
 
 def line_values(line: str) -> Any:
@@ -87,33 +96,27 @@ def line_values(line: str) -> Any:
             return json.loads(text)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{_cut(line)} is no JSON: {error}") from error
-    numbers = []
-    for word in text.replace(",", " ").split():
-        try:
-            numbers.append(float(word))
-        except ValueError as error:
-            raise InputError(f"{word!r} in {_cut(line)} is no number") from error
-    return numbers
+    return [_number(word, line) for word in text.replace(",", " ").split()]
+
+
+def _number(word: str, line: str) -> float:
+    try:
+        if "_" in word:  # Python's own way to write 1_000
+            raise ValueError
+        return int(word) if word.lstrip("+-").isdecimal() else float(word)
+    except ValueError:
+        raise InputError(f"{_cut(word)} in {_cut(line)} is no number") from None
 
 
 def _array(spec: TensorSpec, values: Any) -> NDArray[Any]:
     """One step of one row: every axis with a name has one entry."""
     shape = [size if isinstance(size, int) else 1 for size in spec.shape]
-    try:
-        flat = np.asarray(values, np.float64).ravel()
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{spec.name}: {_cut(str(values))} is no list of numbers") from error
-    if flat.size != math.prod(shape):
-        raise InputError(f"{spec.name}: a step has {math.prod(shape)} numbers, the line has {flat.size}")
-    dtype = np.dtype(spec.dtype)
-    if dtype.kind in "iub":
-        limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
-        odd = flat[~((flat == np.rint(flat)) & (flat >= limits[0]) & (flat <= limits[1]))]
-        if odd.size:
-            raise InputError(f"{spec.name}: {odd[0]:g} is no {spec.dtype}")
-    elif not np.isfinite(flat).all():
-        raise InputError(f"{spec.name}: a number that is not finite in {_cut(str(values))}")
-    return flat.astype(dtype).reshape(shape)
+    if spec.dtype == "bool" and isinstance(values, list):  # a line of text has no other words for them
+        values = [bool(value) if type(value) in (int, float) and value in (0, 1) else value for value in values]
+    array = as_array(spec, values)
+    if array.size != math.prod(shape):
+        raise InputError(f"{spec.name}: a step has {math.prod(shape)} numbers, the line has {array.size}")
+    return array.reshape(shape)
 
 
 def _without_named(value: NDArray[Any], shape: tuple[int | str, ...]) -> Any:

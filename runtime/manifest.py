@@ -23,41 +23,26 @@ from runtime.fields import (
     kind_of,
     mapping_of,
     number,
-    shape,
     text,
     truth,
     tuple_of,
+)
+from runtime.signature import DimensionSpec as DimensionSpec
+from runtime.signature import StateSpec as StateSpec
+from runtime.signature import TensorSpec as TensorSpec
+from runtime.signature import (
+    dimensions_json,
+    parse_dimension,
+    parse_state,
+    parse_tensor,
+    state_json,
+    tensor_json,
 )
 
 SCHEMA_VERSION = 1
 CRITERION = "|a-b| <= atol + rtol*|b|"
 
-_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
-DTYPES = frozenset(("bool", "string", *_INTEGERS, "float16", "float32", "float64"))
 DECISIONS = frozenset(("argmax", "round", "exact"))
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """One input or output of a graph. A dimension is a size or a name; the same name is the same size."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-    layout: str | None = None
-    meaning: str | None = None
-    unit: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StateSpec:
-    """A carried state of a recurrent model: feed ``output`` of one call as ``input`` of the next."""
-
-    input: str
-    output: str
-    shape: tuple[int | str, ...]
-    dtype: str
-    init: str = "zeros"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +106,17 @@ class GoldenRef:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model of a bundle: its graph in one or more variants, its signature and its recorded answers."""
+    """One model of a bundle: its graph in one or more variants, its signature and its recorded answers.
+
+    ``dimensions`` has the sizes that named dimensions may have. Of a name without an entry the engine takes every size
+    but 0, and 0 as well where it is the batch, see `runtime.checks`.
+    """
 
     variants: Mapping[str, Variant]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     state: tuple[StateSpec, ...] = ()
+    dimensions: Mapping[str, DimensionSpec] = field(default_factory=dict)
     golden: GoldenRef | None = None
     parity: Parity | None = None
     trace: FileRef | None = None
@@ -235,33 +225,6 @@ def _file_name(value: Any, where: str) -> str:
     return value  # type: ignore[no-any-return]
 
 
-def _tensor(value: Any, where: str) -> TensorSpec:
-    part = Fields(value, where)
-    spec = TensorSpec(
-        name=part.take("name", text),
-        dtype=part.take("dtype", choice(DTYPES)),
-        shape=part.take("shape", shape),
-        layout=part.take("layout", text, default=None),
-        meaning=part.take("meaning", text, default=None),
-        unit=part.take("unit", text, default=None),
-    )
-    part.finish()
-    return spec
-
-
-def _state(value: Any, where: str) -> StateSpec:
-    part = Fields(value, where)
-    spec = StateSpec(
-        input=part.take("input", text),
-        output=part.take("output", text),
-        shape=part.take("shape", shape),
-        dtype=part.take("dtype", choice(DTYPES)),
-        init=part.take("init", choice(frozenset(("zeros",))), default="zeros"),
-    )
-    part.finish()
-    return spec
-
-
 def _variant(value: Any, where: str) -> Variant:
     part = Fields(value, where)
     variant = Variant(
@@ -324,9 +287,10 @@ def _model(value: Any, where: str) -> ModelSpec:
     part = Fields(value, where)
     model = ModelSpec(
         variants=part.take("variants", mapping_of(_variant)),
-        inputs=part.take("inputs", tuple_of(_tensor)),
-        outputs=part.take("outputs", tuple_of(_tensor)),
-        state=part.take("state", tuple_of(_state), default=()),
+        inputs=part.take("inputs", tuple_of(parse_tensor)),
+        outputs=part.take("outputs", tuple_of(parse_tensor)),
+        state=part.take("state", tuple_of(parse_state), default=()),
+        dimensions=part.take("dimensions", mapping_of(parse_dimension), default={}),
         golden=part.take("golden", _golden, default=None),
         parity=part.take("parity", _parity, default=None),
         trace=part.take("trace", _file_ref, default=None),
@@ -338,6 +302,10 @@ def _model(value: Any, where: str) -> ModelSpec:
         names = [tensor.name for tensor in tensors]
         if len(set(names)) != len(names):
             raise BundleError(f"manifest.json: {where}.{kind} gives a name twice: {', '.join(names)}")
+    named = {size for tensor in (*model.inputs, *model.outputs) for size in tensor.shape}
+    unknown = sorted(model.dimensions.keys() - named)
+    if unknown:
+        raise BundleError(f"manifest.json: {where}.dimensions speaks of {', '.join(unknown)}, which no tensor has")
     outputs = {tensor.name for tensor in model.outputs}
     for parity in (model.parity, *(variant.parity for variant in model.variants.values())):
         if parity is not None and not set(parity.outputs) <= outputs:
@@ -348,17 +316,6 @@ def _model(value: Any, where: str) -> ModelSpec:
 
 def _present(**entries: Any) -> dict[str, Any]:
     return {key: value for key, value in entries.items() if value is not None}
-
-
-def _tensor_json(spec: TensorSpec) -> dict[str, Any]:
-    return _present(
-        name=spec.name,
-        dtype=spec.dtype,
-        shape=list(spec.shape),
-        layout=spec.layout,
-        meaning=spec.meaning,
-        unit=spec.unit,
-    )
 
 
 def _parity_json(parity: Parity) -> dict[str, Any]:
@@ -393,12 +350,10 @@ def _model_json(model: ModelSpec) -> dict[str, Any]:
             )
             for key, v in model.variants.items()
         },
-        inputs=[_tensor_json(spec) for spec in model.inputs],
-        outputs=[_tensor_json(spec) for spec in model.outputs],
-        state=[
-            {"input": s.input, "output": s.output, "shape": list(s.shape), "dtype": s.dtype, "init": s.init}
-            for s in model.state
-        ],
+        inputs=[tensor_json(spec) for spec in model.inputs],
+        outputs=[tensor_json(spec) for spec in model.outputs],
+        dimensions=dimensions_json(model.dimensions) or None,
+        state=[state_json(spec) for spec in model.state],
         golden=golden and {"file": golden.file, "sha256": golden.sha256, "cases": golden.cases},
         parity=parity and _parity_json(parity),
         trace=trace and {"file": trace.file, "sha256": trace.sha256},

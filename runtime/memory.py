@@ -1,4 +1,4 @@
-"""How the C library keeps memory that was freed."""
+"""How the C library keeps memory that was freed; glibc only, elsewhere nothing happens."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 _LARGE, _KEPT = 4 << 20, 16 << 20
 
 
+def give_back() -> None:
+    """Returns to the system what was freed and the C library would keep, up to 64 MB for each thread."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def return_large_blocks() -> None:
     """From now on blocks of 4 MiB and more go back to the system when they are freed; a pool keeps 16 MiB at most.
 
     Left to itself, glibc raises both limits up to 32 and 64 MB for each of its pools, of which every few threads have
-    one of their own: a decoder's threads leave hundreds of megabytes behind. Elsewhere nothing happens.
+    one of their own: a decoder's threads leave hundreds of megabytes behind.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         library = ctypes.CDLL(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import zipfile
 from typing import Any
 
@@ -14,39 +15,51 @@ from numpy.typing import NDArray
 MAX_NPZ_BYTES = 1 << 30
 """All arrays of a ``.npz`` file together, unpacked."""
 
+MAX_HEADER_BYTES = 10_000
+"""What numpy itself takes for safe to parse."""
+
+MAX_RANK = 32
+"""Dimensions; what every numpy can hold."""
+
 _PLAIN_KINDS = "biufU"  # truth values, integers, floats, fixed-length text (tokens)
 
 
 def load_npy(data: bytes) -> NDArray[Any]:
-    """Decodes one ``.npy`` file that lies in memory.
+    """Decodes one ``.npy`` file that lies in memory, of any byte order and memory order.
 
     Raises:
-        ValueError: not such a file, an object array (pickle), or a header that does not fit the length of the data.
+        ValueError: not such a file, an object array (pickle), a header that does not fit the length of the data, or a
+            truth value that is neither 0 nor 1.
     """
     stream = io.BytesIO(data)
+    version = npy_format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"npy format {version} is not read here")
+    length = int.from_bytes(data[8 : 10 if version == (1, 0) else 12], "little")
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"an npy header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
+    read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     try:
-        version = npy_format.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"npy format {version} is not read here")
-        read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
         shape, fortran_order, dtype = read_header(stream)
-    except ValueError:
-        raise
-    # A hostile header reaches numpy's parser (`ast.literal_eval`), whose errors are many.
+    # A hostile header reaches numpy's parser (`ast.literal_eval`), whose errors are many, and some name its objects.
     except Exception as error:
-        raise ValueError(f"the npy header cannot be read: {error}") from error
-    if dtype.kind not in _PLAIN_KINDS or dtype.hasobject:
+        raise ValueError("the npy header cannot be read; numpy.save writes one that can") from error
+    # An element of no bytes would let a header without data ask for any amount of memory.
+    if dtype.kind not in _PLAIN_KINDS or dtype.hasobject or not dtype.itemsize:
         raise ValueError(f"the npy file holds {dtype}, expected numbers, truth values or text")
-    if any(type(size) is not int or size < 0 for size in shape):
-        raise ValueError(f"the npy header gives the shape {shape}")
+    if len(shape) > MAX_RANK or any(type(size) is not int or not 0 <= size <= sys.maxsize for size in shape):
+        raise ValueError(f"the npy header gives the shape {str(shape)[:80]}")
     found, expected = len(data) - stream.tell(), math.prod(shape) * dtype.itemsize
     if found != expected:
         raise ValueError(f"the npy header promises {expected} bytes of data, the file holds {found}")
-    flat = np.frombuffer(data, dtype=dtype, count=math.prod(shape), offset=stream.tell()) if expected else None
-    if flat is None:
-        return np.empty(shape, dtype)
+    native = dtype.newbyteorder("=")
+    if not expected:
+        return np.empty(shape, native)
+    flat = np.frombuffer(data, dtype=dtype, offset=stream.tell())
+    if dtype.kind == "b" and flat.view(np.uint8).max() > 1:
+        raise ValueError("the npy file holds truth values that are neither 0 nor 1")
     # A copy, so that the caller may write to it and `data` can be let go.
-    return flat.reshape(shape, order="F" if fortran_order else "C").copy()
+    return flat.reshape(shape, order="F" if fortran_order else "C").astype(native, order="C")
 
 
 def load_npz(data: bytes) -> dict[str, NDArray[Any]]:

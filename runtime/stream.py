@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.checks import has_nan, shape_text
 from runtime.errors import BundleError, InputError
 
 if TYPE_CHECKING:
@@ -46,11 +47,16 @@ class Stream:
             if shapes[0].get(spec.input) != spec.shape or shapes[1].get(spec.output) != spec.shape:
                 raise BundleError(
                     f"{engine.name}: the manifest carries {spec.output} to {spec.input}, which are no output and input "
-                    f"of the shape {_text(spec.shape)}"
+                    f"of the shape {shape_text(spec.shape)}"
                 )
         self._inputs = {spec.input: spec for spec in self._specs}
         self._names = tuple(spec.name for spec in engine.spec.inputs if spec.name not in self._inputs)
         self._shapes = {spec.name: spec.shape for spec in engine.spec.inputs if spec.name not in self._inputs}
+        self._numbers = tuple(
+            spec.name
+            for spec in engine.spec.inputs
+            if spec.name in self._inputs and spec.dtype.startswith("float") and spec.finite
+        )
         self._carried = tuple((spec.output, spec.input) for spec in self._specs)
         self._lock = threading.Lock()
         self._state: Arrays = {}
@@ -66,27 +72,33 @@ class Stream:
             The outputs by name, without those of the state.
 
         Raises:
-            InputError: an input is missing, unknown, of another type or shape than declared, or of another number of
-                rows than the state.
+            InputError: as `Engine.run`, the rows are others than those of the state, or the step would leave NaN in
+                the state.
         """
-        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
-            given: Mapping[str, Any] = inputs[0]
-            if not given.keys().isdisjoint(self._inputs):
-                carried = ", ".join(name for name in self._inputs if name in given)
-                raise InputError(f"{self._engine.name}: {carried} is carried by the stream; `reset` sets it")
-        else:
-            if len(inputs) != len(self._names):
-                raise InputError(
-                    f"{self._engine.name}: {len(inputs)} inputs, a step takes {', '.join(self._names) or 'none'}"
-                )
-            given = dict(zip(self._names, inputs, strict=True))
-        with self._lock:
-            state = self._state if len(self._state) == len(self._specs) else self._begun(given)
-            answers = self._engine.run({**given, **state})
-            self._state = {name: answers.pop(output) for output, name in self._carried}
-        return answers
+        return self.steps([self._by_name(inputs)])[0]
 
     __call__ = step
+
+    def steps(self, pieces: Sequence[Mapping[str, NDArray[Any]]]) -> list[Arrays]:
+        """Answers several pieces, one after the other, with nobody else's between them: all of them or none.
+
+        Args:
+            pieces: the inputs of each by name, as `step` takes them.
+
+        Raises:
+            InputError: as `step`; the state is what it was before the first piece.
+        """
+        with self._lock:
+            before, answers = self._state, []
+            try:
+                for piece in pieces:
+                    answers.append(self._advanced(piece))  # noqa: PERF401 - the error says how far it came
+            except BaseException as error:
+                self._state = before
+                if isinstance(error, InputError) and len(pieces) > 1:
+                    raise type(error)(f"step {len(answers) + 1} of {len(pieces)}: {error}") from error
+                raise
+            return answers
 
     @property
     def state(self) -> Arrays:
@@ -98,27 +110,52 @@ class Stream:
         """Begins anew, with zeros or with a state, e.g. one that `state` gave before.
 
         Raises:
-            InputError: a name is unknown, or an array is of another type or rank than declared.
+            InputError: a name is unknown, or an array is none that the model takes for its state, see `Engine.run`.
         """
-        kept: Arrays = {}
-        for name, array in (state or {}).items():
-            spec = self._inputs.get(name)
-            if spec is None:
+        given = dict(state or {})
+        for name in given:
+            if name not in self._inputs:
                 raise InputError(f"{self._engine.name} carries {', '.join(self._inputs)}, not {name!r}")
-            if not isinstance(array, np.ndarray) or array.dtype != spec.dtype or array.ndim != len(spec.shape):
-                found = f"{array.dtype} {list(array.shape)}" if isinstance(array, np.ndarray) else type(array).__name__
-                raise InputError(
-                    f"{self._engine.name}: the state {name!r} is {spec.dtype} {_text(spec.shape)}, got {found}"
-                )
-            kept[name] = array.copy()
+        self._engine.check(given, partial=True)
+        kept = {name: array.copy() for name, array in given.items()}
         with self._lock:
             self._state = kept
+
+    def _by_name(self, inputs: Sequence[Any]) -> Mapping[str, Any]:
+        if len(inputs) == 1 and isinstance(inputs[0], Mapping):
+            given: Mapping[str, Any] = inputs[0]
+            if not given.keys().isdisjoint(self._inputs):
+                carried = ", ".join(name for name in self._inputs if name in given)
+                raise InputError(f"{self._engine.name}: {carried} is carried by the stream; `reset` sets it")
+            return given
+        if len(inputs) != len(self._names):
+            raise InputError(
+                f"{self._engine.name}: {len(inputs)} inputs, a step takes {', '.join(self._names) or 'none'}"
+            )
+        return dict(zip(self._names, inputs, strict=True))
+
+    def _advanced(self, given: Mapping[str, Any]) -> Arrays:
+        """The answers to a piece; the state goes on. The lock is held."""
+        state = self._state
+        if len(state) < len(self._specs):
+            self._engine.check(given, partial=True)  # zeros are made in the sizes of what is given
+            state = self._begun(given)
+        answers = self._engine.run({**given, **state}, trusted=self._inputs)
+        left = {name: answers.pop(output) for output, name in self._carried}
+        for name in self._numbers:
+            if has_nan(left[name]):
+                raise InputError(
+                    f"{self._engine.name}: this step would leave NaN in the state {name!r}, and so in every later "
+                    "answer; the inputs are too large for this model"
+                )
+        self._state = left
+        return answers
 
     def _begun(self, given: Mapping[str, Any]) -> Arrays:
         """The state before the first step: what was given, else zeros in the sizes of the inputs."""
         sizes: dict[int | str, int] = {}
         for name, shape in self._shapes.items():
-            found = np.shape(given[name]) if name in given else ()
+            found = given[name].shape if name in given else ()
             sizes.update({symbol: size for symbol, size in zip(shape, found, strict=False) if isinstance(symbol, str)})
         zeros = {
             spec.input: np.zeros([self._size(spec, axis, sizes) for axis in spec.shape], spec.dtype)
@@ -133,12 +170,8 @@ class Stream:
         if axis in sizes:
             return sizes[axis]
         if axis in {symbol for shape in self._shapes.values() for symbol in shape}:
-            return 0  # the input that has it is missing or of another rank: the engine's check says so
+            return 0  # the input that has it is missing: the engine's check says so
         raise BundleError(
             f"{self._engine.name}: the size {axis} of the state {spec.input} is that of no input, so zeros of it "
             "cannot be made; give the state to begin with"
         )
-
-
-def _text(shape: tuple[int | str, ...]) -> str:
-    return f"[{', '.join(map(str, shape))}]"

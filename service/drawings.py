@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
 from service.inputs import json_type
+from service.json_body import parse_json
 from service.problems import bad_request
 
 _EXPECTED = 'an object with a label and, if wanted, a seed, e.g. {"label": 7, "seed": 3}'
@@ -21,10 +20,7 @@ def wanted_drawing(body: bytes) -> str:
     Raises:
         Problem: 400, the body has another form.
     """
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"a body that is not JSON ({error})", _EXPECTED) from error
+    document = parse_json(body, _EXPECTED)
     if not isinstance(document, dict) or "label" not in document or not document.keys() <= {"label", "seed"}:
         found = f"an object with the keys {sorted(document)[:8]}" if isinstance(document, dict) else json_type(document)
         raise bad_request(found, _EXPECTED)

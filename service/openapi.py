@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from service.arrays import MOST_BYTES
+from service.json_body import MOST_BYTES
 from service.media_types import raw_types
 from service.schemas import RESULTS, SCHEMAS, TEXT_OPTIONS
 from service.served import Served, Settings

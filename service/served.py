@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from threading import Lock
@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.axes import input_dimensions
+from runtime.checks import size_range
 from runtime.errors import InputError, MediaError
 from runtime.manifest import TensorSpec
 from runtime.media.clips import VideoLimits
@@ -213,7 +215,8 @@ class Served:
             "models": {
                 name: {
                     "inputs": [asdict(tensor) for tensor in model.inputs],
-                    "outputs": [asdict(tensor) for tensor in model.outputs],
+                    "outputs": [_without_finite(asdict(tensor)) for tensor in model.outputs],
+                    "dimensions": {name: asdict(size_range(model, name)) for name in input_dimensions(model)},
                     "state": [asdict(carried) for carried in model.state],
                 }
                 | _engine(self.pipeline, name, tuple(model.variants))
@@ -225,6 +228,11 @@ class Served:
         return Problem(
             503, f"The bundle {self.name!r} cannot answer at present; try again soon.", headers={"Retry-After": "2"}
         )
+
+
+def _without_finite(tensor: dict[str, Any]) -> dict[str, Any]:
+    """An output as it is listed: what numbers are taken is said of inputs only."""
+    return {key: value for key, value in tensor.items() if key != "finite"}
 
 
 def _engine(pipeline: Pipeline, model: str, variants: tuple[str, ...]) -> dict[str, Any]:
@@ -251,12 +259,12 @@ def _options(pipeline: Pipeline) -> dict[str, str]:
     return options
 
 
-def _recorded_inputs(pipeline: Pipeline) -> dict[str, dict[str, NDArray[Any]]]:
+def _recorded_inputs(pipeline: Pipeline) -> dict[str, Mapping[str, NDArray[Any]]]:
     """For each engine, the inputs of the smallest case recorded in the bundle."""
-    probes = {}
+    probes: dict[str, Mapping[str, NDArray[Any]]] = {}
     for model in pipeline.engines:
         if pipeline.bundle.manifest.models[model].golden is not None:
             cases = pipeline.bundle.golden(model)
             smallest = min(cases, key=lambda case: sum(array.size for array in case.inputs.values()))
-            probes[model] = dict(smallest.inputs)
+            probes[model] = smallest.inputs
     return probes

@@ -14,10 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-
 from runtime.errors import InputError
 from runtime.lines import LineStream, line_values
+from service.json_body import check_length, parse_json
 from service.problems import Problem, bad_request
 
 _TOKEN_BYTES = 18
@@ -88,7 +87,7 @@ class Streams:
     def feed(self, name: str, body: bytes, *, as_json: bool) -> dict[str, Any]:
         """Answers the steps of a request, one after the other, with no other request's between them.
 
-        Every step is looked at before the first is taken: a request that is refused moves nothing.
+        A request that is refused moves nothing, whichever of its steps was the reason.
 
         Args:
             name: Of the stream.
@@ -96,10 +95,11 @@ class Streams:
             as_json: Which of the two.
 
         Raises:
-            Problem: 400 or 422, the steps are none; 404 or 410, there is no such stream; 413, too many steps.
+            Problem: 400 or 422, the steps are none; 404 or 410, there is no such stream; 413, too many steps or bytes.
+            InputError: the graph refuses a step.
         """
         one = self._find(name)
-        steps = _json_steps(body) if as_json else _text_steps(body)
+        steps: list[Any] = _json_steps(body) if as_json else _text_lines(body)
         if len(steps) > self.limits.steps:
             raise Problem(
                 413,
@@ -110,11 +110,11 @@ class Streams:
         inputs = []
         for number, step in enumerate(steps, 1):
             try:
-                inputs.append(one.lines.inputs(step))
+                inputs.append(one.lines.inputs(step if as_json else line_values(step)))
             except InputError as error:
                 raise Problem(422, f"Step {number} of {len(steps)}: {error}") from error
         with one.lock:
-            results = [one.lines.run(step) for step in inputs]
+            results = one.lines.run_all(inputs)
             one.steps += len(results)
             one.used = self._clock()
         return {"stream": name, "steps": one.steps, "results": results}
@@ -160,10 +160,7 @@ class Streams:
 
 
 def _json_steps(body: bytes) -> list[Any]:
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"a body that is not JSON ({error})", '{"steps": [[…], …]}') from error
+    document = parse_json(body, '{"steps": [[…], …]}')
     if not isinstance(document, dict) or document.keys() != {"steps"} or not isinstance(document["steps"], list):
         found = f"an object with {', '.join(document) or 'nothing'}" if isinstance(document, dict) else "other JSON"
         raise bad_request(found, 'an object with a list of steps, {"steps": [[…], …]}')
@@ -172,17 +169,12 @@ def _json_steps(body: bytes) -> list[Any]:
     return document["steps"]
 
 
-def _text_steps(body: bytes) -> list[Any]:
+def _text_lines(body: bytes) -> list[str]:
+    check_length(body, "text")
     try:
         lines = [line for line in body.decode().splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise bad_request("bytes that are not UTF-8", "lines of numbers") from error
     if not lines:
         raise bad_request("no steps", "a line of numbers for each")
-    steps = []
-    for number, line in enumerate(lines, 1):
-        try:
-            steps.append(line_values(line))
-        except InputError as error:
-            raise Problem(422, f"Step {number} of {len(lines)}: {error}") from error
-    return steps
+    return lines

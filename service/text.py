@@ -17,6 +17,7 @@ from flask import Request, Response
 from runtime.errors import TooLargeError
 from service.deadlines import Deadlines
 from service.inputs import json_type, read_body, unsupported
+from service.json_body import parse_json
 from service.problems import Problem, bad_request
 from service.served import Served, Settings
 
@@ -126,10 +127,7 @@ def _read(request: Request, settings: Settings, deadlines: Deadlines) -> tuple[s
     if request.mimetype != "application/json":
         raise unsupported(request.mimetype, ("application/json",))
     expected = f'an object with any of {", ".join(OPTIONS)}, e.g. {{"prompt": "Once", "length": 200}}'
-    try:
-        document = orjson.loads(read_body(request, settings, deadlines))
-    except orjson.JSONDecodeError as error:
-        raise bad_request(f"a body that is not JSON ({error})", expected) from error
+    document = parse_json(read_body(request, settings, deadlines), expected)
     if not isinstance(document, dict):
         raise bad_request(f"JSON of type {json_type(document)}", expected)
     strangers = sorted(document.keys() - OPTIONS.keys())

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, after_this_request, request
 
+from runtime.arena import release_memory
 from runtime.errors import InputError
 from service.arrays import json_arrays
 from service.deadlines import Deadlines
@@ -23,6 +24,8 @@ from service.text import Texts
 
 JSON = "application/json"
 STEP_TYPES = (JSON, "text/plain")
+LARGE = 1 << 16
+"""Bytes of a request from which on its memory is given back at once, which takes a millisecond."""
 
 
 def json_response(document: Any, status: int = 200) -> Response:
@@ -37,6 +40,13 @@ def answered(one: Served, results: Sequence[Any], predicting: float, decoding: f
     response = json_response({"name": manifest.name, "version": manifest.version, "results": results})
     parts = {"predict": predicting} if decoding is None else {"decode": decoding, "predict": predicting}
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={part * 1e3:.2f}" for name, part in parts.items())
+    return response
+
+
+def released(response: Response) -> Response:
+    """The response; what a large request took in memory goes back to the system once it is sent, refused or not."""
+    if (request.content_length or LARGE) >= LARGE:
+        response.call_on_close(release_memory)
     return response
 
 
@@ -77,6 +87,8 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
         one = bundle(name)
         if one.takes_text:
             return texts.answer(one, request, settings, deadlines)
+        if one.takes_arrays:
+            after_this_request(released)
         options = read_options(request.args.to_dict(flat=False), one.options)
         if one.takes_arrays and request.mimetype == JSON:
             body = read_body(request, settings, deadlines)

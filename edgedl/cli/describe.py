@@ -44,6 +44,8 @@ def _model(name: str, model: ModelSpec) -> str:
     lines.append(table(("variant", "graph", "size", "error"), variants, "  "))
     tensors = [_tensor("in", spec) for spec in model.inputs] + [_tensor("out", spec) for spec in model.outputs]
     lines.append(table(("", "tensor", "dtype", "shape", "unit", "meaning"), tensors, "  "))
+    if model.dimensions:
+        lines.append("  sizes: " + "; ".join(f"{name} {sizes}" for name, sizes in model.dimensions.items()))
     if model.state:
         states = [(s.output, s.input, s.dtype, _shape(s.shape), s.init) for s in model.state]
         lines.append(table(("state of", "feeds", "dtype", "shape", "starts as"), states, "  "))

@@ -6,6 +6,7 @@ large photo, and the chance that a drawing starts from.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -31,7 +32,7 @@ LARGEST_SIDE = 512
 PICTURE_ZOOM = 32
 """Pixels of a saved drawing for each of its 8×8 cells."""
 
-_WANTED = re.compile(r"digit:(?P<label>[0-9]+)(:(?P<seed>[0-9]+))?")
+_WANTED = re.compile(r"digit:(?P<label>[0-9]{1,9})(:(?P<seed>[0-9]{1,30}))?")
 
 
 class DigitsPipeline:
@@ -70,14 +71,17 @@ class DigitsPipeline:
 
         Returns:
             For each in order {"digit": int, "probabilities": (10,) float32, "ink": (8, 8) float32}.
+
+        Raises:
+            InputError: an array is no picture.
         """
         answers: list[dict[str, Any]] = [{} for _ in pictures]
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for index, picture in enumerate(pictures):
             by_shape.setdefault(picture.shape, []).append(index)
-        for (height, width, *_), indices in by_shape.items():
+        for shape, indices in by_shape.items():
             # All pixels of a run stay below a photo's worth.
-            at_once = max(1, LARGEST_SIDE * LARGEST_SIDE // (height * width))
+            at_once = max(1, LARGEST_SIDE * LARGEST_SIDE // max(1, math.prod(shape[:2])))
             for start in range(0, len(indices), at_once):
                 part = indices[start : start + at_once]
                 found = self.engines[READ].run({"pixels": np.stack([pictures[i] for i in part])})
@@ -144,6 +148,8 @@ class DigitsPipeline:
             )
         if not 0 <= label <= 9:
             raise InputError(f"a digit to draw is 0 … 9, not {label}")
+        if seed < 0:
+            raise InputError(f"the seed of a drawing is 0 or more, not {seed}")
         shapes = {tensor.name: tensor.shape for tensor in self.engines[DRAW].spec.inputs}
         generator = np.random.default_rng(seed)
         chance = {

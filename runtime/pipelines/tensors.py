@@ -11,13 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
-from runtime.errors import BundleError, InputError
+from runtime.errors import BundleError, InputError, TooLargeError
 from runtime.lines import LineStream
 from runtime.npy import load_npy, load_npz
 from runtime.occlusion import Probe
+from runtime.pieces import count_outputs, run_in_pieces
 from runtime.pipelines import Source, open_engines
 
 _ZIP = b"PK"
+
+MOST_NUMBERS = 1 << 22
+"""In an answer: as Python's lists and then as JSON, each takes some sixty bytes."""
 
 
 class TensorPipeline:
@@ -47,10 +51,18 @@ class TensorPipeline:
 
         Raises:
             InputError: the source is not a .npy or .npz, or does not fit the model's inputs.
+            TooLargeError: the answer has more than `MOST_NUMBERS`.
         """
         if options:
             raise InputError(f"task {self.bundle.manifest.task!r} has no option {', '.join(options)}")
-        answers = self._run(self._inputs(source))
+        inputs = self._inputs(source)
+        numbers = count_outputs(self.engine.spec, self.engine.check(inputs, partial=True)[1])
+        if numbers > MOST_NUMBERS:
+            raise TooLargeError(
+                f"the answer has {numbers:,} numbers; at most {MOST_NUMBERS:,} are given as lists. Ask for fewer rows "
+                "or steps at a time"
+            )
+        answers = run_in_pieces(self.engine, inputs)
         return {"outputs": {name: value.tolist() for name, value in answers.items()}}
 
     @property
@@ -95,16 +107,6 @@ class TensorPipeline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """As the engine does; a state that is missing begins as declared."""
-        carried = {spec.input: spec.output for spec in self.engine.spec.state}
-        given = {name: array for name, array in inputs.items() if name in carried}
-        if len(given) == len(carried):
-            return self.engine.run(inputs)
-        stream = self.engine.stream(given)
-        answers = stream.step({name: array for name, array in inputs.items() if name not in carried})
-        return answers | {carried[name]: array for name, array in stream.state.items()}
 
     def _inputs(self, source: Source | Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         carried = {spec.input for spec in self.engine.spec.state}

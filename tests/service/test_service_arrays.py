@@ -11,11 +11,11 @@ from flask.testing import FlaskClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from runtime.errors import InputError
 from runtime.manifest import TensorSpec
-from service import arrays
+from service import json_body
 from service.app import create_app
 from service.arrays import json_arrays
-from service.problems import Problem
 from tests.bundles import SCALE, write_scale_bundle, write_sums_bundle
 from tests.digits import write_digits_bundle
 from tests.service.fake_pipeline import encoded
@@ -63,7 +63,7 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "stranger": (b'{"inputs": {"z": [1]}}', 400, "the input 'z'"),
     "missing": (b'{"inputs": {}}', 422, "input 'x' is missing"),
     "ragged": (b'{"inputs": {"x": [[1, 2, 3], [1]]}}', 422, "numbers in lists of equal lengths"),
-    "null": (b'{"inputs": {"x": [[1, 2, null]]}}', 422, "The input x (float32) needs numbers"),
+    "null": (b'{"inputs": {"x": [[1, 2, null]]}}', 422, "x[0][2] is null; the input x (float32) needs numbers"),
     "texts": (b'{"inputs": {"x": [["1", "2", "3"]]}}', 422, "needs numbers"),
     "truths": (b'{"inputs": {"x": [[true, true, false]]}}', 422, "needs numbers"),
     "objects": (b'{"inputs": {"x": {"y": 1}}}', 422, "needs numbers"),
@@ -83,11 +83,13 @@ def test_what_is_wrong_is_a_problem(client: FlaskClient, name: str) -> None:
 
 
 def test_long_json_is_sent_to_npy(client: FlaskClient) -> None:
-    body = b'{"inputs": {"x": [[1, 2, 3]]}}' + b" " * arrays.MOST_BYTES
+    body = b'{"inputs": {"x": [[1, 2, 3]]}}' + b" " * json_body.MOST_BYTES
     assert "Send the array as .npy" in check(
         client.post("/v1/scale", data=body, content_type="application/json"), 413
     )["detail"]  # fmt: skip
-    assert client.post("/v1/scale", data=body[: arrays.MOST_BYTES], content_type="application/json").status_code == 200
+    assert (
+        client.post("/v1/scale", data=body[: json_body.MOST_BYTES], content_type="application/json").status_code == 200
+    )
 
 
 @pytest.mark.parametrize(
@@ -114,12 +116,11 @@ def test_values_are_of_the_declared_type(dtype: str, value: Any, found: Any) -> 
     spec = TensorSpec("x", dtype, ("N",))
     body = json.dumps({"inputs": {"x": value}}).encode()  # the standard library writes numbers of any size
     if isinstance(found, str):
-        with pytest.raises(Problem, match=found) as caught:
+        with pytest.raises(InputError, match=found):
             json_arrays(body, [spec])
-        assert caught.value.status == 422
     else:
         array = json_arrays(body, [spec])["x"]
-        assert array.dtype.kind == "U" if dtype == "string" else array.dtype == dtype
+        assert array.dtype == ("object" if dtype == "string" else dtype)
         assert array.tolist() == found
 
 

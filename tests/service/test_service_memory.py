@@ -7,6 +7,7 @@ import ctypes
 import pytest
 from flask.testing import FlaskClient
 
+from runtime import memory as runtime_memory
 from service import memory
 from tests.service.fake_pipeline import FakePipeline, encoded
 
@@ -15,7 +16,7 @@ def test_only_long_requests_give_memory_back(
     client: FlaskClient, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(memory, "_malloc_trim", lambda: asked.append)
+    monkeypatch.setattr(runtime_memory, "give_back", lambda: asked.append(0))
     memory.give_back(0.1)
     assert not asked
     memory.give_back(1.0)
@@ -27,6 +28,5 @@ def test_only_long_requests_give_memory_back(
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())
-    memory._malloc_trim.cache_clear()
-    memory.give_back(1.0)
-    memory._malloc_trim.cache_clear()
+    runtime_memory.give_back()
+    runtime_memory.return_large_blocks()

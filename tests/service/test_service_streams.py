@@ -84,7 +84,7 @@ BAD: dict[str, tuple[dict[str, Any], int, str]] = {
     "null": ({"json": {"steps": [None]}}, 422, "Step 1 of 1"),
     "stranger": ({"json": {"steps": [{"z": [1, 2]}]}}, 422, "a step has the inputs x, found"),
     "words": ({"data": b"1 2\none two", "content_type": "text/plain"}, 422, "Step 2 of 2"),
-    "not finite": ({"data": b"1 nan", "content_type": "text/plain"}, 422, "not finite"),
+    "not finite": ({"data": b"1 nan", "content_type": "text/plain"}, 422, "Step 1 of 1: x[1] is the number nan"),
     "bytes": ({"data": b"\xff\xfe", "content_type": "text/plain"}, 400, "not UTF-8"),
 }
 
@@ -180,10 +180,11 @@ class SlowLines:
     def inputs(self, step: Any) -> Any:
         return step
 
-    def run(self, step: Any) -> dict[str, Any]:
-        self.taken.append(step)
-        time.sleep(0.005)
-        return {}
+    def run_all(self, steps: Any) -> list[dict[str, Any]]:
+        for step in steps:
+            self.taken.append(step)
+            time.sleep(0.005)
+        return [{} for _ in steps]
 
 
 def test_steps_of_one_request_stay_together() -> None:

@@ -13,6 +13,7 @@ from edgedl.training.run import Run
 from exporters.export import export
 from exporters.spec import Case, Input, Output
 from runtime.bundle import Bundle
+from runtime.manifest import DimensionSpec
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +21,8 @@ SIZES = ((2, 33), (7, 64), (1, 200), (32, 20), (1, 1), (2, 1), (7, 9))
 """Rows and steps of recorded cases, beside those of whole sequences."""
 WHOLE = (1, 2, 7)
 """Rows of whole sequences."""
+MOST_STEPS = 1 << 16
+"""Of a row. Its state is inside the graph, so that a row cannot be answered in pieces, and a step takes a kilobyte."""
 
 INPUTS = {
     "adding": Input(
@@ -117,6 +120,7 @@ def longlag_bundle(
         inputs=graph_inputs(problem),
         outputs=OUTPUTS[problem],
         cases=longlag_cases(problem, length),
+        dimensions={"T": DimensionSpec(max=max(MOST_STEPS, network.problem.steps(length)))},
         description=f"{_TOLD[problem]}, over {length} steps; {kind}, {network.hidden} units",
         version="1.0.0",
         license=config["license"],
