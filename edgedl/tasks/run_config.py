@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
@@ -19,6 +19,7 @@ class Range:
     """The values that an option takes; None sets no bound."""
 
     least: float | None = None
+    above: float | None = None
     below: float | None = None
 
     def check(self, flag: str, value: float) -> None:
@@ -27,15 +28,23 @@ class Range:
         Raises:
             InputError: the value lies outside.
         """
-        if (self.least is not None and value < self.least) or (self.below is not None and value >= self.below):
-            if self.below is None:
-                raise InputError(f"{flag} must be at least {self.least:g}, not {value}")
+        if (
+            (self.least is None or value >= self.least)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        ):
+            return
+        if self.below is not None:
             raise InputError(f"{flag} is from {self.least or 0:g} to below {self.below:g}, not {value}")
+        wanted = f"at least {self.least:g}" if self.above is None else f"above {self.above:g}"
+        raise InputError(f"{flag} must be {wanted}, not {value}")
 
 
-def option(*, least: float | None = None, below: float | None = None, default: Any = MISSING) -> Any:
-    """A field that an option of ``edgedl train`` of the same name sets."""
-    return field(default=default, metadata={"option": Range(least, below)})
+def option(
+    *, least: float | None = None, above: float | None = None, below: float | None = None, default: Any = MISSING
+) -> Any:
+    """A field that an option of ``edgedl train`` of the same name sets; a range holds for each of several values."""
+    return field(default=default, metadata={"option": Range(least, above, below)})
 
 
 def flag(name: str) -> str:
@@ -73,9 +82,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Checks the ranges of the options."""
         for one in fields(self):
-            value = getattr(self, one.name)
-            if "option" in one.metadata and isinstance(value, int | float):
-                one.metadata["option"].check(flag(one.name), value)
+            _check_range(one, getattr(self, one.name))
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -118,12 +125,22 @@ class RunConfig:
         Raises:
             InputError: an option was given with another value.
         """
-        for one in fields(self):
-            asked = getattr(args, one.name, None) if "option" in one.metadata else None
-            begun = getattr(self, one.name)
-            if asked is not None and (tuple(asked) if isinstance(asked, list) else asked) != begun:
-                name = flag(one.name)
-                raise InputError(f"{run_path} was begun with {name} {_text(begun)}; resume it without {name}")
+        begun = {one.name: getattr(self, one.name) for one in fields(self) if "option" in one.metadata}
+        check_resumed(begun, args, run_path)
+
+
+def check_resumed(begun: Mapping[str, Any], args: Namespace, run_path: Path) -> None:
+    """Refuses options with other values than those that a run was begun with.
+
+    Raises:
+        InputError: an option was given with another value.
+    """
+    for key, value in begun.items():
+        asked = getattr(args, key, None)
+        if asked is not None and (tuple(asked) if isinstance(asked, list) else asked) != value:
+            name = flag(key)
+            told = f"without {name}" if value is None or value is False else f"with {name} {_text(value)}"
+            raise InputError(f"{run_path} was begun {told}; resume it without {name}")
 
 
 def trained_with(options: TrainOptions) -> dict[str, Any]:
@@ -132,12 +149,26 @@ def trained_with(options: TrainOptions) -> dict[str, Any]:
 
 
 def given(args: Namespace, config: type[RunConfig]) -> dict[str, Any]:
-    """The options of a task that were given on the command line, by the names of the configuration's fields."""
-    names = [one.name for one in fields(config) if "option" in one.metadata]
-    asked = {name: getattr(args, name, None) for name in names}
-    return {
-        name: tuple(value) if isinstance(value, list) else value for name, value in asked.items() if value is not None
-    }
+    """The options of a task that were given on the command line, by the names of the configuration's fields.
+
+    Raises:
+        InputError: one is out of range.
+    """
+    found: dict[str, Any] = {}
+    for one in fields(config):
+        value = getattr(args, one.name, None) if "option" in one.metadata else None
+        if value is not None:
+            found[one.name] = tuple(value) if isinstance(value, list) else value
+            _check_range(one, found[one.name])
+    return found
+
+
+def _check_range(one: Field[Any], value: Any) -> None:
+    """Checks each number of a field that an option sets."""
+    if "option" in one.metadata:
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int | float):
+                one.metadata["option"].check(flag(one.name), number)
 
 
 def _fits(value: Any, hint: Any) -> bool:

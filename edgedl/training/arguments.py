@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from edgedl.training.optimisers import OptimiserName
-from edgedl.training.options import TrainOptions
+from edgedl.training.options import OptimiserName, TrainOptions
 from edgedl.training.schedules import ScheduleName
 
-# Name, type, help. A default is shown by the task, because it depends on the data.
+# Name, type, help.
 _NUMBERS: tuple[tuple[str, type, str], ...] = (
     ("epochs", int, "passes over the training data"),
     ("batch_size", int, "samples per step and process"),
@@ -34,19 +34,65 @@ _NUMBERS: tuple[tuple[str, type, str], ...] = (
 )
 
 
-def add_training_arguments(parser: ArgumentParser) -> None:
-    """Declares the options of `TrainOptions`; what is not given stays as the task's recipe has it."""
+# What a default of None stands for.
+_NONE = {"patience": "never", "clip": "no limit", "max_minutes": "no limit", "threads": "as many as torch chooses"}
+
+
+def add_training_arguments(
+    parser: ArgumentParser, recipes: Mapping[str, TrainOptions] | None = None, *, augmented: bool = False
+) -> None:
+    """Declares the options of `TrainOptions`; what is not given stays as the task's recipe has it.
+
+    Args:
+        parser: of `edgedl train TASK`.
+        recipes: the task's recipes, whose values the help shows as defaults; without them it shows none. The first is
+            that of a training without options, the others are named after the choice that leads to them.
+        augmented: whether the task's pictures are augmented.
+    """
     group = parser.add_argument_group("training", "what is not given is as the task's recipe has it")
+
+    def told(text: str, name: str) -> str:
+        values = {key: getattr(recipe, name) for key, recipe in (recipes or {}).items()}
+        return f"{text} {default(values, _NONE.get(name, 'none'))}" if values else text
+
     for name, kind, text in _NUMBERS:
-        group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N" if kind is int else "X", help=text)
-    group.add_argument("--optimiser", choices=get_args(OptimiserName), help="how steps are taken")
-    group.add_argument("--schedule", choices=get_args(ScheduleName), help="of the learning rate")
-    group.add_argument("--strategy", help="Lightning's strategy for several processes or machines, e.g. ddp")
-    group.add_argument("--device", choices=("auto", "cpu", "gpu"), help="where to train")
-    group.add_argument("--nesterov", action=BooleanOptionalAction, default=None, help="SGD looks ahead")
-    group.add_argument("--bf16", action=BooleanOptionalAction, default=None, help="bfloat16 mixed precision")
-    group.add_argument("--augment", action=BooleanOptionalAction, default=None, help="vary the training pictures")
+        metavar = "N" if kind is int else "X"
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=told(text, name))
+    optimisers, schedules = get_args(OptimiserName), get_args(ScheduleName)
+    group.add_argument("--optimiser", choices=optimisers, help=told("how steps are taken", "optimiser"))
+    group.add_argument("--schedule", choices=schedules, help=told("of the learning rate", "schedule"))
+    group.add_argument(
+        "--strategy", help=told("Lightning's strategy for several processes or machines, e.g. ddp", "strategy")
+    )
+    group.add_argument("--device", choices=("auto", "cpu", "gpu"), help=told("where to train", "device"))
+    for name, text in (("nesterov", "SGD looks ahead"), ("bf16", "bfloat16 mixed precision")):
+        group.add_argument(f"--{name}", action=BooleanOptionalAction, default=None, help=told(text, name))
+    varied = f" {default({'': augmented})}" if recipes else ""
+    group.add_argument(
+        "--augment", action=BooleanOptionalAction, default=None, help=f"vary the training pictures{varied}"
+    )
     group.add_argument("--resume", action="store_true", default=None, help="continue the run's last checkpoint")
+
+
+def default(values: Mapping[str, Any], none: str = "none") -> str:
+    """What a help text says of a default, e.g. ``(default: 70; lstm, gru: 30)``.
+
+    Args:
+        values: the default of each choice that it depends on; the first choice is the one that is made without options.
+        none: what None is called.
+    """
+    choices: dict[Any, list[str]] = {}
+    for name, value in values.items():
+        choices.setdefault(value, []).append(name)
+    first, *others = choices
+    told = [_text(first, none), *(f"{', '.join(choices[value])}: {_text(value, none)}" for value in others)]
+    return f"(default: {'; '.join(told)})"
+
+
+def _text(value: Any, none: str) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return none if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def train_options(args: Namespace, recipe: TrainOptions) -> TrainOptions:

@@ -24,9 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgedl.nn.age import expectation
+from edgedl.training.options import AgeObjectiveName
 from runtime.errors import InputError
-
-AgeObjectiveName = Literal["cross-entropy", "dldl", "dldl-v2", "mean-variance"]
 
 
 def one_hot_nearest(ages: Tensor, years: Tensor) -> Tensor:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from edgedl.training.options import OptimiserName
 from edgedl.training.penalties import weight_names
 from runtime.errors import InputError
-
-OptimiserName = Literal["sgd", "adam", "adamw"]
 
 
 def parameter_groups(

@@ -1,14 +1,19 @@
-"""The options of a training, checked once."""
+"""The options of a training, checked once, and the names that they take. Nothing here needs torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from edgedl.training.augment import Augmentation
-from edgedl.training.optimisers import OptimiserName
 from edgedl.training.schedules import ScheduleName
 from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgedl.training.augment import Augmentation
+
+OptimiserName = Literal["sgd", "adam", "adamw"]
+AgeObjectiveName = Literal["cross-entropy", "dldl", "dldl-v2", "mean-variance"]
+"""See `edgedl.training.objectives.AgeObjective`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ import os
 import resource
 import subprocess
 import sys
+from argparse import ArgumentParser
 
 import pytest
 
 from edgedl._version import __version__
 from edgedl.cli import VERBS, build_parser
-from edgedl.tasks import task_names
+from edgedl.tasks import task, task_names
 
 NAMES = [verb.__name__.rpartition(".")[2] for verb in VERBS]
 
@@ -31,8 +32,11 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def start(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", REFUSE, *arguments], capture_output=True, text=True, timeout=60)
+REFUSE_ALL_BUT_NUMPY = REFUSE.replace('"numpy", ', "")
+
+
+def start(*arguments: str, refuse: str = REFUSE) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", refuse, *arguments], capture_output=True, text=True, timeout=60)
 
 
 def test_help_imports_no_heavy_package_and_lists_every_verb():
@@ -135,6 +139,41 @@ def test_train_help_lists_the_tasks(edgedl):
     told = edgedl("train", "--help").out
     for name in task_names():
         assert f"\n  {name} " in told
+
+
+DEFAULTS = {
+    "age": [],
+    "caption": [],
+    "timer": [
+        "--network {elman,jordan,lstm,gru} the recurrent layer (default: elman)",
+        "peak learning rate (default: 0.006; lstm, gru: 0.01)",
+        "stop after so many epochs without a better validation (default: never)",
+        "SGD looks ahead (default: off)",
+    ],
+    "chars": ["units of a layer (default: 128)", "(default: 3 with --data, 1 with the stories)", "(default: adamw)"],
+    "digits": ["from below (default: 256 256)", "(default: 40; dbn: 120)", "the training pictures (default: on)"],
+    "sgd": ["while training (default: 0; dropout: 0.2)", "process (default: 64; mini, dropout: 8; online, decay: 1)"],
+    "longlag": ["steps of the lag (default: 100; copy: 30; digits: 64)", "(default: 20; copy: 40; digits: 80)"],
+    "gradients": ["(default: rnn gru lstm)", "(default: 18; gru: 10; lstm, peephole: 8)"],
+}
+
+
+@pytest.mark.parametrize("name", task_names())
+def test_the_help_of_a_task_shows_its_defaults_without_torch(name):
+    done = start("train", name, "--help", refuse=REFUSE_ALL_BUT_NUMPY)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "--batch-size N" in told
+    for words in DEFAULTS[name]:
+        assert words in told
+
+
+@pytest.mark.parametrize("name", [name for name, told in DEFAULTS.items() if told])
+def test_every_option_that_takes_a_value_shows_a_default(name):
+    parser = ArgumentParser()
+    task(name).add_train_arguments(parser)
+    silent = [action.option_strings[0] for action in parser._actions if "(default: " not in (action.help or "")]
+    assert set(silent) <= {"-h", "--resume", "--persistent"}
 
 
 def test_every_verb_has_help_and_a_run():

@@ -29,7 +29,7 @@ class AgeTask(Task):
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to ages, and the training options."""
         from edgedl.training.arguments import add_training_arguments
-        from edgedl.training.objectives import AgeObjectiveName
+        from edgedl.training.options import AgeObjectiveName
 
         group = parser.add_argument_group("age")
         group.add_argument("--network", choices=NETWORKS, help="resnet10 with --data, compact on the embedded faces")

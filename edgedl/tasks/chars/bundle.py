@@ -7,9 +7,10 @@ from os import PathLike
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedl.tasks.chars.config import CharsConfig
 from edgedl.tasks.chars.data.stories import tell_stories
 from edgedl.tasks.chars.network import STATES, CharacterNetwork
-from edgedl.tasks.chars.training import model_of
+from edgedl.tasks.chars.training import trained_network
 from edgedl.training.run import Run
 from exporters.export import assemble, export_model
 from exporters.spec import Case, Input, Output
@@ -82,8 +83,8 @@ def chars_bundle(
         ExportError: the gate said no; nothing is left behind.
         InputError: the run has no network yet.
     """
-    config = run.config
-    network, characters = model_of(run)
+    config = CharsConfig.of(run)
+    network, characters = trained_network(run), config.vocabulary
     states = state_specs(network)
     inputs = [
         Input(TOKENS, "int64", ("B", "T"), meaning="characters, 0 unknown", limits=(0, len(characters) - 1)),
@@ -107,11 +108,11 @@ def chars_bundle(
         path,
         name=name,
         task="chars",
-        description=f"Goes on with a text, character by character; {config['cell'].upper()} of "
-        f"{config['layers']} × {config['hidden']} units trained on {config['data']['name']}",
-        license=config["license"],
+        description=f"Goes on with a text, character by character; {config.cell.upper()} of "
+        f"{config.layers} × {config.hidden} units trained on {config.data['name']}",
+        license=config.license,
         models={MODEL: model},
         pipeline=CharsSettings(BEGINNING).to_json(),
         files={"characters": ("characters.json", characters.to_bytes())},
-        provenance={"data": config["data"], "seed": config["seed"], "run": config["created"], "weights": []},
+        provenance={"data": config.data, "seed": config.seed, "run": run.created, "weights": []},
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CellName = Literal["lstm", "gru"]
+from edgedl.tasks.chars.config import Cell
+
 State = tuple[Tensor, ...]
 
-STATES = {"lstm": 2, "gru": 1}
+STATES: dict[Cell, int] = {"lstm": 2, "gru": 1}
 """Tensors of the state: hidden state and cell, or the hidden state alone."""
 
 
@@ -31,14 +30,14 @@ class CharacterNetwork(nn.Module):
         self,
         size: int,
         *,
-        cell: CellName = "lstm",
+        cell: Cell = "lstm",
         hidden: int = 128,
         layers: int = 1,
         embedding: int = 32,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.cell: CellName = cell
+        self.cell: Cell = cell
         self.embed = nn.Embedding(size, embedding)
         layer = nn.LSTM if cell == "lstm" else nn.GRU
         self.recurrent = layer(embedding, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)

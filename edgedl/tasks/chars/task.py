@@ -22,19 +22,29 @@ class CharsTask(Task):
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to characters, and the training options."""
+        from edgedl.tasks.chars.config import CELLS, EMBEDDED_RAREST, NETWORK, RAREST, SEQUENCE, recipe
         from edgedl.training.arguments import add_training_arguments
 
+        def default(name: str) -> str:
+            return f"(default: {NETWORK[name]:g})"
+
         group = parser.add_argument_group("characters", "--data is a UTF-8 text file, without it the embedded stories")
-        group.add_argument("--cell", choices=("lstm", "gru"), help="of the recurrent layers (default: lstm)")
-        group.add_argument("--hidden", type=int, metavar="N", help="units of a layer (default: 128)")
-        group.add_argument("--layers", type=int, metavar="N", help="recurrent layers (default: 1)")
-        group.add_argument("--embedding", type=int, metavar="N", help="width of a character's vector (default: 32)")
-        group.add_argument("--dropout", type=float, metavar="SHARE", help="around each layer (default: 0)")
-        group.add_argument("--sequence", type=int, metavar="T", help="characters that a gradient sees (default: 50)")
+        group.add_argument("--cell", choices=CELLS, help=f"of the recurrent layers (default: {NETWORK['cell']})")
+        group.add_argument("--hidden", type=int, metavar="N", help=f"units of a layer {default('hidden')}")
+        group.add_argument("--layers", type=int, metavar="N", help=f"recurrent layers {default('layers')}")
         group.add_argument(
-            "--rarest", type=int, metavar="N", help="characters that occur less often are unknown ones (default: 3)"
+            "--embedding", type=int, metavar="N", help=f"width of a character's vector {default('embedding')}"
         )
-        add_training_arguments(parser)
+        group.add_argument("--dropout", type=float, metavar="SHARE", help=f"around each layer {default('dropout')}")
+        group.add_argument(
+            "--sequence", type=int, metavar="T", help=f"characters that a gradient sees (default: {SEQUENCE})"
+        )
+        group.add_argument(
+            "--rarest", type=int, metavar="N",
+            help="characters of the text that occur less often are unknown ones "
+            f"(default: {RAREST} with --data, {EMBEDDED_RAREST} with the stories)",
+        )  # fmt: skip
+        add_training_arguments(parser, {"": recipe()})
 
     def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Trains on --data, or on the embedded stories."""

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedl.data.digits import CLASSES, embedded_digits
+from edgedl.tasks.digits.config import DigitsConfig
 from edgedl.tasks.digits.ink import SIDE
 from edgedl.tasks.digits.network import PASSES, DeepBeliefNet, DigitPainter, DigitReader
-from edgedl.tasks.digits.training import classifier_of
+from edgedl.tasks.digits.training import trained_network
 from edgedl.training.run import Run
 from exporters.export import assemble, export_model
 from exporters.spec import Case, Input, Output
@@ -111,10 +112,7 @@ def digits_bundle(
         ExportError: the gate said no; nothing is left behind.
         InputError: the run has no network yet.
     """
-    config = run.config
-    classifier = classifier_of(config)
-    classifier.load_state_dict(run.best_weights())
-    classifier.eval()
+    config, classifier = DigitsConfig.of(run), trained_network(run)
     cases = reader_cases()
     models = {
         "digits": export_model(
@@ -135,8 +133,8 @@ def digits_bundle(
         path,
         name=name,
         task="digits",
-        description=f"Which digit a picture shows; {told[config['model']]} trained on {config['data']['name']}",
-        license=config["license"],
+        description=f"Which digit a picture shows; {told[config.model]} trained on {config.data['name']}",
+        license=config.license,
         models=models,
-        provenance={"data": config["data"], "seed": config["seed"], "run": config["created"], "weights": []},
+        provenance={"data": config.data, "seed": config.seed, "run": run.created, "weights": []},
     )

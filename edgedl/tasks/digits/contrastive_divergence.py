@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from edgedl.tasks.digits.config import PretrainOptions
 from edgedl.tasks.digits.rbm import RBM
 from exporters.denormals import flush_denormals
-from runtime.errors import CheckFailedError, InputError
+from runtime.errors import CheckFailedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,40 +30,6 @@ class Gradient:
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """In the order of `parameters_of`."""
         return self.weight, self.visible_bias, self.hidden_bias
-
-
-@dataclass(frozen=True, slots=True)
-class PretrainOptions:
-    """How a machine learns.
-
-    Attributes:
-        epochs: passes over the data.
-        batch_size: samples of an update; with PCD also the number of chains.
-        lr: learning rate; it falls linearly to 0 over the last half of the epochs, without which PCD's chains, which
-            follow the machine, would lag behind it to the end.
-        momentum: of the updates, .5 in the first five epochs (Hinton 2010, section 9).
-        weight_decay: of the weights, not of the biases (Hinton 2010, section 10).
-        steps: k of CD-k.
-        persistent: PCD instead of CD.
-        sampled: the visible units of the chains are drawn; else their probabilities stand for them, as shares of ink do
-            in the data (Hinton 2010, section 3.2).
-    """
-
-    epochs: int = 100
-    batch_size: int = 20
-    lr: float = 0.05
-    momentum: float = 0.9
-    weight_decay: float = 2e-4
-    steps: int = 1
-    persistent: bool = False
-    sampled: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} of contrastive divergence must be at least 1, not {getattr(self, name)}")
-        if not self.lr > 0:
-            raise InputError(f"the learning rate of contrastive divergence must be above 0, not {self.lr}")
 
 
 EARLY_EPOCHS, EARLY_MOMENTUM = 5, 0.5

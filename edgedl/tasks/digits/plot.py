@@ -18,7 +18,7 @@ from edgedl.figures.style import save_figure
 from edgedl.tasks.digits.figure import filter_sheet, picture_rows, pretraining_curves
 from edgedl.tasks.digits.ink import Ink
 from edgedl.tasks.digits.network import PASSES, ConvolutionalClassifier, DeepBeliefNet, DigitPainter, SoftmaxClassifier
-from edgedl.tasks.digits.training import PRETRAINING, classifier_of
+from edgedl.tasks.digits.training import PRETRAINING, trained_network
 from edgedl.training.run import Run
 from runtime.errors import InputError
 
@@ -44,9 +44,7 @@ def plot_digits(run_path: str | PathLike[str], output: str | PathLike[str] | Non
         InputError: there is no run, or none of its epochs has ended.
     """
     run = Run.open(run_path)
-    classifier = classifier_of(run.config)
-    classifier.load_state_dict(run.best_weights())
-    classifier.eval()
+    classifier = trained_network(run)
     first = Path(output) if output else run.path / "curves.png"
     stem = "" if output is None else f"{first.stem}-"
 

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
     from runtime.bundle import Bundle
 
-MODELS = ("softmax", "cnn", "dbn")
-
 
 class DigitsTask(Task):
     """See `edgedl.tasks.base.Task`."""
@@ -25,19 +23,36 @@ class DigitsTask(Task):
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to digits, and the training options."""
+        from edgedl.tasks.digits.config import BELIEF, MODEL, MODELS, recipe
         from edgedl.training.arguments import add_training_arguments
 
+        def told(text: str, name: str) -> str:
+            return f"{text} (default: {BELIEF[name]:g})"
+
         group = parser.add_argument_group("digits")
-        group.add_argument("--model", choices=MODELS, help="soft-max regression, CNN (default) or deep belief net")
-        belief = parser.add_argument_group("deep belief net")
-        belief.add_argument("--hidden", type=int, nargs="+", metavar="N", help="units of each layer, from below")
-        belief.add_argument("--pretrain-epochs", type=int, metavar="N", help="of each machine, before fine-tuning")
-        belief.add_argument("--pretrain-lr", type=float, metavar="X", help="learning rate of the machines")
-        belief.add_argument("--cd-steps", type=int, metavar="K", help="steps of Gibbs sampling, the k of CD-k")
-        belief.add_argument(
-            "--persistent", action="store_true", help="PCD: the chains go on from update to update (Tieleman 2008)"
+        group.add_argument(
+            "--model", choices=MODELS, help=f"soft-max regression, CNN or deep belief net (default: {MODEL})"
         )
-        add_training_arguments(parser)
+        belief = parser.add_argument_group("deep belief net")
+        belief.add_argument(
+            "--hidden", type=int, nargs="+", metavar="N",
+            help=f"units of each layer, from below (default: {' '.join(map(str, BELIEF['hidden']))})",
+        )  # fmt: skip
+        belief.add_argument(
+            "--pretrain-epochs", type=int, metavar="N",
+            help=told("epochs of each Boltzmann machine, before fine-tuning", "pretrain_epochs"),
+        )  # fmt: skip
+        belief.add_argument(
+            "--pretrain-lr", type=float, metavar="X", help=told("learning rate of the machines", "pretrain_lr")
+        )
+        belief.add_argument(
+            "--cd-steps", type=int, metavar="K", help=told("steps of Gibbs sampling, the k of CD-k", "cd_steps")
+        )
+        belief.add_argument(
+            "--persistent", action="store_true", default=None,
+            help="PCD: the chains go on from update to update (Tieleman 2008)",
+        )  # fmt: skip
+        add_training_arguments(parser, {model: recipe(model) for model in (MODEL, *MODELS)}, augmented=True)
 
     def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Trains on the embedded digits."""

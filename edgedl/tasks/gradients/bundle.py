@@ -7,6 +7,7 @@ from os import PathLike
 import numpy as np
 import torch
 
+from edgedl.tasks.gradients.config import RecallConfig
 from edgedl.tasks.gradients.data import draw_sequences
 from edgedl.tasks.gradients.network import INPUTS, GatedAnswers, RecallNetwork
 from edgedl.tasks.gradients.training import best_of_blocks, trained_network
@@ -61,8 +62,7 @@ def recall_bundle(
         InputError: the run has no network of memory blocks.
     """
     best = best_of_blocks(run)
-    config = best.config
-    network = trained_network(best)
+    config, network = RecallConfig.of(best), trained_network(best)
     gated = network.kind == "lstm"
     shape = (1, "B", network.hidden)
     return export(
@@ -82,13 +82,13 @@ def recall_bundle(
             Output("cn", "float32", shape, meaning="memory cells"),
         ],
         state=[StateSpec("h0", "hn", shape, "float32"), StateSpec("c0", "cn", shape, "float32")],
-        cases=recall_cases(network, int(config["steps"])),
-        description=f"Stores a value and recalls it up to {config['steps']} steps later; {network.kind}, "
+        cases=recall_cases(network, config.steps),
+        description=f"Stores a value and recalls it up to {config.steps} steps later; {network.kind}, "
         f"{network.hidden} memory blocks",
         version="1.0.0",
-        license=config["license"],
-        pipeline={"steps": config["steps"]},
-        provenance={"data": config["data"], "seed": config["seed"], "run": config["created"], "weights": []},
+        license=config.license,
+        pipeline={"steps": config.steps},
+        provenance={"data": config.data, "seed": config.seed, "run": best.created, "weights": []},
         untrained=untrained,
         opset=opset,
     )

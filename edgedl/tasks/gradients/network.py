@@ -9,15 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgedl.tasks.gradients.config import BLOCKS, KINDS
 from edgedl.tasks.gradients.peephole_lstm import PeepholeLSTM
 from exporters.recurrent import over_time
 from runtime.errors import InputError
 
 INPUTS = 3
 """Value, store, recall."""
-KINDS = ("rnn", "gru", "lstm", "peephole")
-BLOCKS = ("lstm", "peephole")
-"""The kinds that are made of memory blocks."""
 
 
 class RecallNetwork(nn.Module):

@@ -12,15 +12,15 @@ import torch
 from numpy.typing import NDArray
 
 from edgedl.figures.style import save_figure
+from edgedl.tasks.comparison import Comparison
+from edgedl.tasks.gradients.config import BATCHES, BLOCKS, RecallConfig
 from edgedl.tasks.gradients.data import RecallSequences, draw_kept, draw_sequences
-from edgedl.tasks.gradients.network import BLOCKS, RecallNetwork, memory_blocks, units_over_time
+from edgedl.tasks.gradients.network import RecallNetwork, memory_blocks, units_over_time
 from edgedl.tasks.gradients.recall_figure import LABELS, Blocks, Network, blocks_figure, gradients_after_training
 from edgedl.tasks.gradients.sensitivity import unit_sensitivity
 from edgedl.tasks.gradients.sensitivity_figure import save_gradients
 from edgedl.tasks.gradients.training import (
-    BATCHES,
     MEASURED,
-    NETWORKS,
     SENSITIVITIES,
     Curve,
     best_of_blocks,
@@ -50,8 +50,7 @@ def plot_gradients(run_path: str | PathLike[str], output: str | PathLike[str] | 
         InputError: there is no run, or its training did not end.
     """
     run = Run.open(run_path)
-    if NETWORKS not in run.config:
-        raise InputError(f"{run.path} is one network of a comparison; plot the run that it lies in")
+    comparison = Comparison.of(run, RecallConfig)
     curves = read_sensitivities(run.path / SENSITIVITIES)
     first = Path(output) if output else run.path / "gradients.png"
     stem = "" if output is None else f"{first.stem}-"
@@ -59,14 +58,14 @@ def plot_gradients(run_path: str | PathLike[str], output: str | PathLike[str] | 
     def place(name: str) -> Path:
         return first.with_name(f"{stem}{name}.png")
 
-    steps = int(run.config["steps"])
-    networks = [_network(Run.open(run.path / NETWORKS / kind), curves) for kind in run.config[NETWORKS]]
+    steps = comparison.first.steps
+    networks = [_network(run, kind, curves) for kind in comparison.trainings]
     asked = np.flatnonzero(draw_kept(1, steps=steps).asked[0]) + 1
     title = f"the first of {steps} values is kept: median and quartiles over {MEASURED} sequences"
     save_figure(gradients_after_training(networks, asked.tolist(), title), first)
     first.with_suffix(".csv").write_text(sensitivities_table(curves), encoding="utf-8")
     pictures = [first]
-    if any(kind in BLOCKS for kind in run.config[NETWORKS]):
+    if any(kind in BLOCKS for kind in comparison.trainings):
         network = trained_network(best_of_blocks(run))
         blocks = look_into(network, telling_sequence(steps))
         label = f"{LABELS[network.kind]}, {network.hidden} memory blocks"
@@ -121,14 +120,14 @@ def write_blocks(blocks: Blocks, path: Path) -> Path:
     return path
 
 
-def _network(run: Run, curves: list[Curve]) -> Network:
-    kind = run.config["network"]
+def _network(run: Run, kind: str, curves: list[Curve]) -> Network:
+    one = Run.open(RecallConfig.folder(run.path, kind))
     found: Mapping[tuple[str, str], NDArray[np.float64]] = {
         (curve.units, curve.training): curve.quartiles for curve in curves if curve.network == kind
     }
-    history = run.history()
+    history = one.history()
     if ("hidden", "before") not in found or ("hidden", "after") not in found or not history:
-        raise InputError(f"{run.path}: the training of {kind} was not recorded to its end; train it anew")
+        raise InputError(f"{one.path}: the training of {kind} was not recorded to its end; train it anew")
     return Network(
         kind,
         found["hidden", "before"],

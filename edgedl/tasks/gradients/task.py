@@ -23,22 +23,23 @@ class GradientsTask(Task):
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares which networks are compared, and the training options, which then hold for each of them."""
-        from edgedl.tasks.gradients.training import COMPARED, HIDDEN
-        from edgedl.training.arguments import add_training_arguments
+        from edgedl.tasks.gradients.config import COMPARED, HIDDEN, KINDS, recipe
+        from edgedl.tasks.gradients.data import STEPS
+        from edgedl.training.arguments import add_training_arguments, default
 
         group = parser.add_argument_group("gradients", "training options that are given hold for every network")
         group.add_argument(
             "--network",
             nargs="+",
-            choices=list(HIDDEN),
+            choices=KINDS,
             metavar="NAME",
-            help=f"{', '.join(HIDDEN)} (default: {' '.join(COMPARED)})",
+            help=f"{', '.join(KINDS)} (default: {' '.join(COMPARED)})",
         )
         group.add_argument(
-            "--hidden", type=int, metavar="N", help="recurrent units (default: for equally many weights)"
+            "--hidden", type=int, metavar="N", help=f"recurrent units, for equally many weights {default(HIDDEN)}"
         )
-        group.add_argument("--steps", type=int, metavar="N", help="of a sequence (default: 60)")
-        add_training_arguments(parser)
+        group.add_argument("--steps", type=int, metavar="N", help=f"steps of a sequence (default: {STEPS})")
+        add_training_arguments(parser, {kind: recipe(kind) for kind in KINDS})
 
     def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Trains every network on sequences that are drawn as they are needed, and looks into it before and after."""

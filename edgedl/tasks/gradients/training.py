@@ -6,7 +6,6 @@ import csv
 import io
 import logging
 from argparse import Namespace
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,32 +14,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgedl.tasks.gradients.data import NAME, STEPS, RecallSequences, draw_kept, draw_sequences
-from edgedl.tasks.gradients.network import BLOCKS, RecallNetwork, units_over_time
+from edgedl.tasks.comparison import Comparison
+from edgedl.tasks.gradients.config import BATCHES, BLOCKS, COMPARED, Kind, RecallConfig, recipe
+from edgedl.tasks.gradients.data import RecallSequences, draw_kept, draw_sequences
+from edgedl.tasks.gradients.network import RecallNetwork, units_over_time
 from edgedl.tasks.gradients.objective import RecallBatches, RecallLearning
 from edgedl.tasks.gradients.sensitivity import input_sensitivity
 from edgedl.training.arguments import train_options
 from edgedl.training.batches import Samples
 from edgedl.training.fit import FitResult, fit
 from edgedl.training.lightning_module import TaskModule
-from edgedl.training.options import TrainOptions
 from edgedl.training.run import Run, write_atomically
 from runtime.errors import InputError
 
 log = logging.getLogger(__name__)
 
-HIDDEN: Mapping[str, int] = {"rnn": 18, "gru": 10, "lstm": 8, "peephole": 8}
-"""Units that make 430 to 460 weights of each."""
-COMPARED = ("rnn", "gru", "lstm")
-RATES: Mapping[str, float] = {"rnn": 5e-3, "gru": 2e-2, "lstm": 2e-2, "peephole": 2e-2}
-BATCHES = 100
-"""Of an epoch."""
 VALIDATION = 500
 """Sequences that choose the best epoch."""
 MEASURED = 50
 """Sequences that the gradient is measured on."""
 
-NETWORKS, SENSITIVITIES = "networks", "sensitivities.csv"
+SENSITIVITIES = "sensitivities.csv"
 COLUMNS = ("network", "units", "training", "t", "25 %", "50 %", "75 %")
 
 
@@ -61,14 +55,6 @@ class Curve:
     quartiles: NDArray[np.float64]
 
 
-def recipe(kind: str) -> TrainOptions:
-    """How a network is trained unless said otherwise: the same for all but the rate, which is the best of several."""
-    return TrainOptions(
-        epochs=8, batch_size=32, optimiser="adam", lr=RATES[kind], schedule="one-cycle", ema=0.0, clip=1.0, threads=1,
-        device="cpu",
-    )  # fmt: skip
-
-
 def train_gradients(args: Namespace, run_path: Path) -> dict[str, Any]:
     """Trains every network that was asked for and records how much of x_1 is left in it, before and after.
 
@@ -80,26 +66,25 @@ def train_gradients(args: Namespace, run_path: Path) -> dict[str, Any]:
         CheckFailedError: a network diverged.
     """
     _check(args)
-    kinds = tuple(dict.fromkeys(args.network or COMPARED))
-    steps = STEPS if args.steps is None else args.steps
+    kinds: tuple[Kind, ...] = tuple(dict.fromkeys(args.network or COMPARED))
     # Whatever can be wrong with what was asked for shows before the run's folder is made.
     options = {kind: train_options(args, recipe(kind)) for kind in kinds}
-    configs = {kind: _config(kind, args.hidden or HIDDEN[kind], steps, options[kind]) for kind in kinds}
-    shared = {key: next(iter(configs.values()))[key] for key in ("task", "steps", "seed", "license", "data")}
-    held_out = draw_sequences(VALIDATION, steps=steps, seed=shared["seed"], split="val")
+    comparison = Comparison({kind: RecallConfig.asked(args, kind, options[kind]) for kind in kinds})
+    steps, seed = comparison.first.steps, comparison.first.seed
+    held_out = draw_sequences(VALIDATION, steps=steps, seed=seed, split="val")
     kept = draw_kept(MEASURED, steps=steps)
-    main = Run.create(run_path, {**shared, NETWORKS: configs})
+    main = Run.create(run_path, comparison.to_json())
     rows, curves = [], []
     for kind in kinds:
         with torch.random.fork_rng():
-            torch.manual_seed(shared["seed"])
-            network = network_of(configs[kind])
+            torch.manual_seed(seed)
+            network = network_of(comparison.trainings[kind])
         found = [measure(network, kept, "before")]
         result = fit(
             TaskModule(network, RecallLearning()),
             RecallBatches(steps, options[kind].batch_size, BATCHES, options[kind].seed),
             Samples({"inputs": held_out.inputs, "targets": held_out.targets}),
-            Run.create(main.path / NETWORKS / kind, configs[kind]),
+            Run.create(RecallConfig.folder(main.path, kind), comparison.trainings[kind].to_json()),
             options[kind],
         )
         found.append(measure(network, kept, "after"))
@@ -108,25 +93,21 @@ def train_gradients(args: Namespace, run_path: Path) -> dict[str, Any]:
         log.info("%s", "  ".join(f"{key} {_text(value)}" for key, value in rows[-1].items()))
     write_atomically(main.path / SENSITIVITIES, sensitivities_table(curves).encode())
     best = min(rows, key=lambda row: float(row["MSE"]))
-    return {"metric": "MSE", "best": best["MSE"], "network": best["name"], NETWORKS: rows}
+    return {"metric": "MSE", "best": best["MSE"], "network": best["name"], "networks": rows}
 
 
-def network_of(config: Mapping[str, Any]) -> RecallNetwork:
-    """The network that a run's configuration describes, with weights from chance.
-
-    Raises:
-        InputError: a network that this version does not have.
-    """
-    return RecallNetwork(config["network"], int(config["hidden"]))
+def network_of(config: RecallConfig) -> RecallNetwork:
+    """The network that the configuration of a network's run describes, with weights from chance."""
+    return RecallNetwork(config.network, config.hidden)
 
 
 def trained_network(run: Run) -> RecallNetwork:
-    """The network of one network's run, as it was in its best epoch.
+    """The network of one network's run, as it was in its best epoch, in evaluation mode.
 
     Raises:
-        InputError: none of its epochs has ended.
+        InputError: the run is none of a network that recalls, or none of its epochs has ended.
     """
-    network = network_of(run.config)
+    network = network_of(RecallConfig.of(run))
     network.load_state_dict(run.best_weights())
     return network.eval()
 
@@ -137,17 +118,16 @@ def best_of_blocks(run: Run) -> Run:
     Raises:
         InputError: the run has none, or none whose training has come as far as the end of an epoch.
     """
-    if NETWORKS not in run.config:
-        raise InputError(f"{run.path} is one network of a comparison; take the run that it lies in")
+    kinds = Comparison.of(run, RecallConfig).trainings
     errors: dict[float, Run] = {}
-    for kind in run.config[NETWORKS]:
+    for kind in kinds:
         if kind in BLOCKS:
-            one = Run.open(run.path / NETWORKS / kind)
+            one = Run.open(RecallConfig.folder(run.path, kind))
             errors |= {row["MSE"]: one for row in one.history()}
     if not errors:
         raise InputError(
-            f"{run.path} holds no trained LSTM, which is what has memory blocks, but "
-            f"{', '.join(run.config[NETWORKS])}; add lstm to --network"
+            f"{run.path} holds no trained LSTM, which is what has memory blocks, but {', '.join(kinds)}; add lstm to "
+            "--network"
         )
     return errors[min(errors)]
 
@@ -196,35 +176,14 @@ def _check(args: Namespace) -> None:
     """What argparse cannot see.
 
     Raises:
-        InputError: an option is out of range, or goes against what is shown.
+        InputError: an option goes against what is shown.
     """
     if args.data:
         raise InputError("store and recall is learnt from sequences that are drawn for it; --data is not read")
-    for name, least in (("hidden", 1), ("steps", 2)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise InputError(f"--{name} must be at least {least}, not {value}")
     if args.resume:
         raise InputError("a run of gradients takes a minute and is not resumed; train it anew in another folder")
     if (args.devices or 1) > 1 or (args.num_nodes or 1) > 1:
         raise InputError("the networks are looked into in one process; leave out --devices and --num-nodes")
-
-
-def _config(kind: str, hidden: int, steps: int, options: TrainOptions) -> dict[str, Any]:
-    """Everything needed to build the network again and to say where it came from."""
-    return {
-        "task": "gradients",
-        "network": kind,
-        "hidden": hidden,
-        "steps": steps,
-        "weights": [],
-        "license": "Apache-2.0",
-        "data": {"name": NAME, "n": options.epochs * BATCHES * options.batch_size, "skipped": {}, "notes": []},
-        "seed": options.seed,
-        "lr": options.lr,
-        "epochs": options.epochs,
-        "optimiser": options.optimiser,
-    }
 
 
 def _row(kind: str, network: RecallNetwork, result: FitResult, hidden: list[Curve]) -> dict[str, Any]:

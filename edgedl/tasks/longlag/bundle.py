@@ -7,6 +7,7 @@ from os import PathLike
 
 import numpy as np
 
+from edgedl.tasks.longlag.config import LagConfig
 from edgedl.tasks.longlag.data import PROBLEMS, LagSequences, Problem, draw_sequences
 from edgedl.tasks.longlag.training import best_run, trained_network
 from edgedl.training.run import Run
@@ -107,8 +108,8 @@ def longlag_bundle(
         InputError: the run has no network yet.
     """
     chosen = best_run(run)
-    config = chosen.config
-    problem, length, kind = config["problem"], int(config["length"]), config["network"]
+    config = LagConfig.of(chosen)
+    problem, length, kind = config.problem, config.length, config.network
     if chosen.path != run.path:
         log.info("%s validates best and is exported; another network: export %s", kind, chosen.path.with_name("NAME"))
     network = trained_network(chosen)
@@ -123,9 +124,9 @@ def longlag_bundle(
         dimensions={"T": DimensionSpec(max=max(MOST_STEPS, network.problem.steps(length)))},
         description=f"{_TOLD[problem]}, over {length} steps; {kind}, {network.hidden} units",
         version="1.0.0",
-        license=config["license"],
+        license=config.license,
         pipeline={"problem": problem, "length": length},
-        provenance={"data": config["data"], "seed": config["seed"], "run": config["created"], "weights": []},
+        provenance={"data": config.data, "seed": config.seed, "run": chosen.created, "weights": []},
         untrained=untrained,
         opset=opset,
     )

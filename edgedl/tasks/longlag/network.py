@@ -8,12 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgedl.tasks.longlag.config import NETWORKS
 from edgedl.tasks.longlag.data import PROBLEMS
 from runtime.errors import InputError
 
-NETWORKS = ("elman", "lstm", "gru")
 _LAYERS: dict[str, Callable[..., nn.RNNBase]] = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
-_GATES = {"elman": 1, "gru": 3, "lstm": 4}
 _LEVELS = 255
 
 
@@ -113,17 +112,3 @@ def chrono_initialise(layer: nn.RNNBase, span: int) -> None:
         given[keep], own[keep] = bias, 0
         if isinstance(layer, nn.LSTM):
             given[:hidden], own[:hidden] = -bias, 0
-
-
-def weight_count(problem: str, network: str, hidden: int) -> int:
-    """Weights and biases of a network with H units: g·(H·F + H² + 2·H) + H·K + K with g gates."""
-    about = PROBLEMS[problem]
-    return _GATES[network] * (hidden * about.features + hidden**2 + 2 * hidden) + (hidden + 1) * about.outputs
-
-
-def units_within(problem: str, network: str, weights: int) -> int:
-    """The most units that make no more than so many weights, at least one."""
-    hidden = 1
-    while weight_count(problem, network, hidden + 1) <= weights:
-        hidden += 1
-    return hidden

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from edgedl.figures.style import save_figure
+from edgedl.tasks.comparison import Comparison
+from edgedl.tasks.longlag.config import LagConfig
 from edgedl.tasks.longlag.data import PROBLEMS, LagSequences, draw_sequences
 from edgedl.tasks.longlag.figure import LagCurve, longlag_figure, write_gradients, write_updates
 from edgedl.tasks.longlag.network import LagNetwork
@@ -34,20 +36,21 @@ def plot_longlag(run_path: str | PathLike[str], output: str | PathLike[str] | No
         InputError: there is no run, or no network has ended an epoch.
     """
     run = Run.open(run_path)
-    problem, length = run.config["problem"], int(run.config["length"])
+    comparison = Comparison.of(run, LagConfig, single=True)
+    problem, length = comparison.first.problem, comparison.first.length
     monitor = LagLearning(problem).monitor
     drawn = draw_sequences(problem, ROWS, length=length, split="val", seed=3)
     curves = []
     for name, one in network_runs(run).items():
-        history, size = one.history(), int(one.config["batch_size"])
+        config, history = comparison.trainings[name], one.history()
         curves.append(
             LagCurve(
                 name,
                 [int(row["step"]) for row in history],
-                [int(row["step"]) * size for row in history],
+                [int(row["step"]) * config.batch_size for row in history],
                 [1 - row["right"] for row in history],
                 [row[monitor] for row in history],
-                reach(network_of(one.config), drawn).tolist(),
+                reach(network_of(config), drawn).tolist(),
                 reach(trained_network(one), drawn).tolist(),
             )
         )

@@ -12,10 +12,8 @@ from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
+    from edgedl.training.options import TrainOptions
     from runtime.bundle import Bundle
-
-PROBLEMS = ("adding", "copy", "order", "digits")
-NETWORKS = ("elman", "lstm", "gru")
 
 
 class LongLagTask(Task):
@@ -26,25 +24,33 @@ class LongLagTask(Task):
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares the problem, the networks, and the training options, which then hold for each network."""
-        from edgedl.training.arguments import add_training_arguments
+        from edgedl.tasks.longlag.config import BUDGETS, NETWORKS, PROBLEM, default_units, recipe
+        from edgedl.tasks.longlag.data import PROBLEMS
+        from edgedl.training.arguments import add_training_arguments, default
 
         group = parser.add_argument_group("longlag", "training options that are given hold for every network")
         group.add_argument(
             "--problem",
-            choices=PROBLEMS,
-            help="adding (default), copy memory, temporal order (6a), or digits pixel by pixel",
+            choices=list(PROBLEMS),
+            help=f"adding, copy memory, temporal order (6a), or digits pixel by pixel (default: {PROBLEM})",
         )
         group.add_argument(
             "--network", nargs="+", choices=NETWORKS, metavar="NAME", help=f"{', '.join(NETWORKS)} (default: all)"
         )
-        group.add_argument("--length", type=int, metavar="T", help="steps of the lag (default: 100; copy: 30)")
+        lengths = default({name: problem.length for name, problem in PROBLEMS.items()})
+        group.add_argument("--length", type=int, metavar="T", help=f"steps of the lag {lengths}")
+        units = ", ".join(f"{network} {default_units(PROBLEM, network)}" for network in NETWORKS)
         group.add_argument(
             "--hidden",
             type=int,
             metavar="N",
-            help="recurrent units of each network (default: as many as make all about equally large)",
+            help="recurrent units of each network (default: as many as make all about equally large, with "
+            f"{PROBLEM} {units})",
         )
-        add_training_arguments(parser)
+        # A recipe depends on two choices, each of a part of its own.
+        recipes: dict[str, TrainOptions] = {network: recipe(PROBLEM, network) for network in NETWORKS}
+        recipes |= {problem: recipe(problem, NETWORKS[0]) for problem in BUDGETS if problem != PROBLEM}
+        add_training_arguments(parser, recipes)
 
     def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Trains each network on the same sequences, which are drawn as they are needed."""

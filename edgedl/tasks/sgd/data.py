@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgedl.data.splits import held_out
 from runtime.errors import InputError
 
+NAME = "strain-gauges"
 CORRELATION = 0.92
 TRUE_WEIGHTS = (1.5, 0.5)
 """In newton per millivolt."""
@@ -76,7 +77,7 @@ def embedded_readings(split: str = "train", seed: int = 0) -> GaugeReadings:
     mixing = np.linalg.cholesky(np.array([[1.0, CORRELATION], [CORRELATION, 1.0]]))
     gauges = np.sqrt(count) * orthogonal @ mixing.T  # (T, 2), with XᵀX/T as in the module's docstring
     force = gauges @ np.array(TRUE_WEIGHTS) + NOISE * chance.standard_normal(count)
-    return GaugeReadings("strain-gauges", gauges.astype(np.float32), force.astype(np.float32))
+    return GaugeReadings(NAME, gauges.astype(np.float32), force.astype(np.float32))
 
 
 def read_readings(path: str | os.PathLike[str], split: str = "all") -> GaugeReadings:

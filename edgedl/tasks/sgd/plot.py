@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from edgedl.tasks.comparison import Comparison
+from edgedl.tasks.sgd.config import SgdConfig
 from edgedl.tasks.sgd.figure import Descent, Group, save_descent
 from edgedl.tasks.sgd.methods import METHODS
 from edgedl.tasks.sgd.path_table import PATHS, read_paths
 from edgedl.tasks.sgd.paths import WeightPath
 from edgedl.tasks.sgd.quadratic_cost import QuadraticCost
 from edgedl.training.run import Run
-from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
@@ -24,29 +24,27 @@ def plot_paths(run_path: AnyPath, output: AnyPath | None) -> Path:
     """Draws a run's paths and gives the picture's path, by default ``paths.png`` in the run.
 
     Raises:
-        InputError: there is no run, or its training did not end.
+        InputError: there is no run, it is that of one method, or its training did not end.
     """
     run = Run.open(run_path)
-    if "methods" not in run.config:
-        raise InputError(f"{run.path} is one method of a comparison; plot the run that it lies in")
-    cost = QuadraticCost.from_json(run.config["cost"])
-    paths = read_paths(run.path / PATHS)
-    configs: Mapping[str, Mapping[str, Any]] = run.config["methods"]
+    comparison = Comparison.of(run, SgdConfig)
+    cost = QuadraticCost.from_json(comparison.first.cost)
+    paths, configs = read_paths(run.path / PATHS), comparison.trainings
     descents = [_descent(name, configs[name], cost, path) for name, path in paths.items() if name in configs]
     picture = Path(output) if output else run.path / PICTURE
     save_descent(cost, descents, picture)
     return picture
 
 
-def _descent(name: str, config: Mapping[str, Any], cost: QuadraticCost, path: WeightPath) -> Descent:
+def _descent(name: str, config: SgdConfig, cost: QuadraticCost, path: WeightPath) -> Descent:
     """A path with the surface that it belongs on and the place where its own cost is least."""
-    decay = config["weight_decay"]
-    penalties = {"l2": config["l2"] + decay * cost.samples, "l1": config["l1"], "dropout": config["dropout"]}
+    decay = config.weight_decay
+    penalties = {"l2": config.l2 + decay * cost.samples, "l1": config.l1, "dropout": config.dropout}
     # AdamW's decay never enters a gradient, so there is no cost that it would minimise.
-    known = not decay or config["optimiser"] != "adamw"
+    known = not decay or config.optimiser != "adamw"
     group: Group = "cost"
     if not any(penalties.values()):
-        group = "batch" if config["batch_size"] < cost.samples else "step"
+        group = "batch" if config.batch_size < cost.samples else "step"
     return Descent(
         METHODS[name].label if _as_recipe(name, config) else _label(name, config),
         group,
@@ -56,17 +54,18 @@ def _descent(name: str, config: Mapping[str, Any], cost: QuadraticCost, path: We
     )
 
 
-def _as_recipe(name: str, config: Mapping[str, Any]) -> bool:
+def _as_recipe(name: str, config: SgdConfig) -> bool:
     """Whether nothing that the label speaks of was changed on the command line."""
     if name not in METHODS:
         return False
     recipe = METHODS[name].recipe
     told = ("batch_size", "nesterov", "schedule", "optimiser", "l2", "l1", "weight_decay")
-    return all(config[key] == getattr(recipe, key) for key in told) and config["dropout"] == METHODS[name].dropout
+    return config.dropout == METHODS[name].dropout and all(getattr(config, key) == getattr(recipe, key) for key in told)
 
 
-def _label(name: str, config: Mapping[str, Any]) -> str:
+def _label(name: str, config: SgdConfig) -> str:
     """A method with other options than its recipe's is called by what it does."""
-    told = [f"batch {config['batch_size']}", f"rate {config['lr']:g} {config['schedule']}"]
-    told += [f"{key} {config[key]:g}" for key in ("momentum", "l2", "l1", "weight_decay", "dropout") if config[key]]
-    return f"{name}: {', '.join(told).replace('_', ' ')}"
+    told = [f"batch {config.batch_size}", f"rate {config.lr:g} {config.schedule}"]
+    values = {key: getattr(config, key) for key in ("momentum", "l2", "l1", "weight_decay", "dropout")}
+    told += [f"{key.replace('_', ' ')} {value:g}" for key, value in values.items() if value]
+    return f"{name}: {', '.join(told)}"

@@ -23,14 +23,15 @@ class SgdTask(Task):
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares which methods are compared, and the training options, which then hold for each of them."""
         from edgedl.tasks.sgd.methods import METHODS
-        from edgedl.training.arguments import add_training_arguments
+        from edgedl.training.arguments import add_training_arguments, default
 
         group = parser.add_argument_group("sgd", "training options that are given hold for every method")
         group.add_argument(
             "--method", nargs="+", choices=list(METHODS), metavar="NAME", help=f"{', '.join(METHODS)} (default: all)"
         )
-        group.add_argument("--dropout", type=float, metavar="SHARE", help="of the readings, while training")
-        add_training_arguments(parser)
+        shares = default({name: method.dropout for name, method in METHODS.items()})
+        group.add_argument("--dropout", type=float, metavar="SHARE", help=f"of the readings, while training {shares}")
+        add_training_arguments(parser, {name: method.recipe for name, method in METHODS.items()})
 
     def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Descends by every method on --data, or on the embedded strain gauges."""
@@ -43,27 +44,27 @@ class SgdTask(Task):
 
     def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
         """Takes the best network of a run through the gate into a bundle: readings in millivolt in, newton out."""
-        from edgedl.tasks.sgd.network import TwoWeights
+        from edgedl.tasks.comparison import Comparison
+        from edgedl.tasks.sgd.config import SgdConfig, license_of
+        from edgedl.tasks.sgd.training import trained_network
         from edgedl.training.run import Run
         from exporters.export import export
         from exporters.spec import Input, Output
 
         refuse_options(options, ("name", "untrained"), "a run of sgd is exported")
         run = Run.open(run_path)
-        network = TwoWeights()  # dropout is for learning: it leaves no trace in the weights
-        network.load_state_dict(run.best_weights())
-        config = run.config
+        config = Comparison.of(run, SgdConfig, single=True).first
         return export(
-            network.eval(),
+            trained_network(run),
             path,
             name=options.get("name", "sgd"),
             task="sgd",
             inputs=[Input("gauges", "float32", ("N", 2), meaning="two strain gauges", unit="mV", limits=(-3.0, 3.0))],
             outputs=[Output("force", "float32", ("N",), unit="N", meaning="force on the beam")],
             version="1.0.0",
-            description=f"A force from two strain gauges; two weights learnt on {config['data']['name']}",
-            license="Apache-2.0" if config["data"]["name"] == "strain-gauges" else "LicenseRef-training-data",
-            provenance={"data": config["data"], "seed": config["seed"], "run": config["created"]},
+            description=f"A force from two strain gauges; two weights learnt on {config.data['name']}",
+            license=license_of(config.data["name"]),
+            provenance={"data": config.data, "seed": config.seed, "run": run.created},
             untrained=bool(options.get("untrained", False)),
         )
 

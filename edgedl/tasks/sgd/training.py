@@ -13,8 +13,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from edgedl.tasks.comparison import Comparison
+from edgedl.tasks.sgd.config import SgdConfig
 from edgedl.tasks.sgd.data import GaugeReadings, embedded_readings, read_readings
-from edgedl.tasks.sgd.methods import METHODS, Method
+from edgedl.tasks.sgd.methods import METHODS
 from edgedl.tasks.sgd.network import TwoWeights
 from edgedl.tasks.sgd.path_table import PATHS, paths_table
 from edgedl.tasks.sgd.paths import RecordedLearning, WeightPath
@@ -59,21 +61,19 @@ def train_sgd(args: Namespace, run_path: Path) -> dict[str, Any]:
         CheckFailedError: a method diverged.
     """
     _check(args)
-    chosen = {name: METHODS[name] for name in dict.fromkeys(args.method or METHODS)}
+    chosen = tuple(dict.fromkeys(args.method or METHODS))
     # Whatever can be wrong with what was asked for shows before the run's folder is made.
-    options = {name: _options(args, name, method) for name, method in chosen.items()}
-    shares = {name: method.dropout if args.dropout is None else args.dropout for name, method in chosen.items()}
+    options = {name: _options(args, name) for name in chosen}
     train, validation = readings(args.data, "train", args.seed), readings(args.data, "val", args.seed)
     cost = QuadraticCost.of_data(train.gauges, train.force)
     cost.minimum()  # refuses data that leave a direction open
-    configs = {name: _config(name, options[name], shares[name], cost, train, validation) for name in chosen}
-    shared = {key: next(iter(configs.values()))[key] for key in ("task", "seed", "cost", "data")}
-    main = Run.create(run_path, {**shared, "methods": configs})
+    configs = {name: SgdConfig.asked(args, name, options[name], cost.to_json(), train, validation) for name in chosen}
+    main = Run.create(run_path, Comparison(configs).to_json())
     rows, paths = [], {}
     for name in chosen:
-        run = Run.create(run_path / "methods" / name, configs[name])
+        run = Run.create(SgdConfig.folder(run_path, name), configs[name].to_json())
         learning = RecordedLearning(GaugeLearning())
-        module = TaskModule(TwoWeights(shares[name]), learning)
+        module = TaskModule(TwoWeights(configs[name].dropout), learning)
         with _quietly():
             result = fit(module, _samples(train), _samples(validation), run, options[name])
         paths[name] = learning.path()
@@ -86,13 +86,24 @@ def train_sgd(args: Namespace, run_path: Path) -> dict[str, Any]:
     return {"metric": "MSE", "best": min(row["MSE"] for row in rows), "method": best, "methods": rows}
 
 
+def trained_network(run: Run) -> TwoWeights:
+    """The network of the method that validates best, or of the one whose own run is given, in evaluation mode.
+
+    Raises:
+        InputError: the training of no method has come to its end.
+    """
+    network = TwoWeights()  # dropout is for learning: it leaves no trace in the weights
+    network.load_state_dict(run.best_weights())
+    return network.eval()
+
+
 def readings(data: str | None, split: str, seed: int | None = None) -> GaugeReadings:
     """The readings of a table, or the embedded ones."""
     return embedded_readings(split, seed or 0) if data is None else read_readings(data, split)
 
 
-def _options(args: Namespace, name: str, method: Method) -> TrainOptions:
-    options = train_options(args, method.recipe)
+def _options(args: Namespace, name: str) -> TrainOptions:
+    options = train_options(args, METHODS[name].recipe)
     if options.optimiser == "sgd" and options.nesterov and options.momentum <= 0:
         raise InputError(f"{name} has no momentum, and Nesterov's step needs one: add --momentum 0.6, say")
     return options
@@ -102,45 +113,14 @@ def _check(args: Namespace) -> None:
     """What argparse cannot see.
 
     Raises:
-        InputError: an option is out of range, or goes against what is shown.
+        InputError: an option goes against what is shown.
     """
-    if args.dropout is not None and not 0 <= args.dropout < 1:
-        raise InputError(f"--dropout is a share from 0 to below 1, not {args.dropout}")
     if args.resume:
         raise InputError("a run of sgd takes seconds and is not resumed; train it anew in another folder")
     if args.ema:
         raise InputError("--ema shows averaged weights, which is not the path that the steps take; leave it out")
     if (args.devices or 1) > 1 or (args.num_nodes or 1) > 1:
         raise InputError("the paths are recorded in one process; leave out --devices and --num-nodes")
-
-
-def _config(
-    name: str,
-    options: TrainOptions,
-    dropout: float,
-    cost: QuadraticCost,
-    train: GaugeReadings,
-    validation: GaugeReadings,
-) -> dict[str, Any]:
-    """Everything needed to build the network again, to draw its cost, and to say where it came from."""
-    return {
-        "task": "sgd",
-        "method": name,
-        "optimiser": options.optimiser,
-        "batch_size": min(options.batch_size, len(train)),
-        "lr": options.lr,
-        "momentum": options.momentum if options.optimiser == "sgd" else 0.0,
-        "nesterov": options.nesterov,
-        "schedule": options.schedule,
-        "l2": options.l2,
-        "l1": options.l1,
-        "weight_decay": options.weight_decay,
-        "dropout": dropout,
-        "epochs": options.epochs,
-        "seed": options.seed,
-        "cost": cost.to_json(),
-        "data": {"name": train.name, "n": len(train), "n_validation": len(validation)},
-    }
 
 
 def _row(name: str, path: WeightPath, mse: float, cost: QuadraticCost) -> dict[str, Any]:

@@ -23,21 +23,30 @@ class TimerTask(Task):
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to the timer, and the training options."""
-        from edgedl.tasks.timer.config import NETWORKS
-        from edgedl.training.arguments import add_training_arguments
+        from edgedl.tasks.timer.config import HIDDEN, NETWORKS, SELF_WEIGHT, TRAINING_LENGTH, recipe
+        from edgedl.tasks.timer.data import LARGEST_SCALE, SCALE
+        from edgedl.training.arguments import add_training_arguments, default
 
         group = parser.add_argument_group("timer")
-        group.add_argument("--network", choices=NETWORKS, help="the recurrent layer (default: elman)")
-        group.add_argument("--hidden", type=int, metavar="N", help="recurrent units")
-        group.add_argument("--self-weight", type=float, metavar="X", help="of a Jordan network's context units")
+        group.add_argument("--network", choices=NETWORKS, help=f"the recurrent layer (default: {NETWORKS[0]})")
+        group.add_argument("--hidden", type=int, metavar="N", help=f"recurrent units {default(HIDDEN)}")
         group.add_argument(
-            "--scale", type=int, metavar="STEPS", help="how many steps u2 = 1 stands for, 10 to 1000 (default: 10)"
-        )
-        group.add_argument("--steps", type=int, metavar="N", help="of a training sequence (default: 8 scales)")
+            "--self-weight", type=float, metavar="X",
+            help=f"weight of a Jordan network's context units on themselves (default: {SELF_WEIGHT:g})",
+        )  # fmt: skip
         group.add_argument(
-            "--truncate", type=int, metavar="P", help="back-propagate through windows of P steps (default: all steps)"
-        )
-        add_training_arguments(parser)
+            "--scale", type=int, metavar="STEPS",
+            help=f"how many steps u2 = 1 stands for, {SCALE} to {LARGEST_SCALE} (default: {SCALE})",
+        )  # fmt: skip
+        group.add_argument(
+            "--steps", type=int, metavar="N",
+            help=f"steps of a training sequence (default: {TRAINING_LENGTH} scales, {TRAINING_LENGTH * SCALE})",
+        )  # fmt: skip
+        group.add_argument(
+            "--truncate", type=int, metavar="P",
+            help="steps of the windows that a gradient goes back through (default: none, it goes back to the start)",
+        )  # fmt: skip
+        add_training_arguments(parser, {network: recipe(network) for network in NETWORKS})
 
     def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Trains on sequences that are drawn as they are needed."""

@@ -1,4 +1,4 @@
-"""How timers learn: the recipe of each network, what can be asked for, and the network of a run."""
+"""How timers learn, and the network of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from edgedl.tasks.timer.config import BATCHES, TimerConfig
+from edgedl.tasks.timer.config import BATCHES, NETWORKS, TimerConfig, recipe
 from edgedl.tasks.timer.data import draw_sequences
 from edgedl.tasks.timer.network import TimerNetwork
 from edgedl.tasks.timer.objective import TimerBatches, TimerLearning
@@ -17,7 +17,6 @@ from edgedl.training.arguments import train_options
 from edgedl.training.batches import Samples
 from edgedl.training.fit import fit
 from edgedl.training.lightning_module import TaskModule
-from edgedl.training.options import TrainOptions
 from edgedl.training.run import Run
 from runtime.errors import InputError
 
@@ -25,15 +24,6 @@ log = logging.getLogger(__name__)
 
 VALIDATION = 128
 """Sequences that choose the best epoch."""
-
-
-def recipe(network: str) -> TrainOptions:
-    """How a network is trained unless said otherwise; so small ones gain nothing from a second thread."""
-    gated = network in ("lstm", "gru")
-    return TrainOptions(
-        epochs=30 if gated else 70, batch_size=32, optimiser="adam", lr=1e-2 if gated else 6e-3, schedule="one-cycle",
-        ema=0.0, clip=1.0, threads=1,
-    )  # fmt: skip
 
 
 def train_timer(args: Namespace, run_path: Path) -> dict[str, Any]:
@@ -49,7 +39,7 @@ def train_timer(args: Namespace, run_path: Path) -> dict[str, Any]:
         raise InputError("the timer learns from sequences that are drawn for it; --data is not read")
     run = Run.open(run_path) if args.resume else None
     begun = TimerConfig.of(run) if run else None
-    options = train_options(args, recipe(begun.network if begun else args.network or "elman"))
+    options = train_options(args, recipe(begun.network if begun else args.network or NETWORKS[0]))
     config = begun or TimerConfig.asked(args, options)
     config.check_resumed(args, run_path)
     held_out = draw_sequences(VALIDATION, scale=config.scale, steps=config.steps, seed=options.seed, split="val")

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from edgedl.tasks.longlag.config import NETWORKS, units_within, weight_count
 from edgedl.tasks.longlag.data import PROBLEMS, draw_sequences
-from edgedl.tasks.longlag.network import NETWORKS, LagNetwork, chrono_initialise, units_within, weight_count
+from edgedl.tasks.longlag.network import LagNetwork, chrono_initialise
 from runtime.errors import InputError
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from edgedl.tasks.gradients.config import BLOCKS, KINDS
 from edgedl.tasks.gradients.data import draw_sequences
-from edgedl.tasks.gradients.network import BLOCKS, KINDS, GatedAnswers, RecallNetwork, memory_blocks, units_over_time
+from edgedl.tasks.gradients.network import GatedAnswers, RecallNetwork, memory_blocks, units_over_time
 from edgedl.tasks.gradients.sensitivity import input_sensitivity, unit_sensitivity
 from runtime.errors import InputError
 

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from edgedl.cli import main
+from edgedl.tasks.chars.config import CharsConfig
 from edgedl.tasks.chars.data.texts import open_text
 from edgedl.tasks.chars.evaluation import judge
 from edgedl.tasks.chars.ngram import fit_ngram
-from edgedl.tasks.chars.training import model_of
+from edgedl.tasks.chars.training import trained_network
 from edgedl.training.run import Run
 from runtime.bundle import Bundle
 from runtime.characters import Characters
@@ -85,7 +86,8 @@ def test_held_out_text_costs_less_than_a_trigram_says(bundle: Path, call: Call) 
 
 
 def test_the_nats_are_those_of_torch(run: Path, bundle: Path) -> None:
-    network, characters = model_of(Run.open(run))
+    opened = Run.open(run)
+    network, characters = trained_network(opened), CharsConfig.of(opened).vocabulary
     text = open_text(None).part("val")[:1500]
     tokens = characters.encode(text)
     with torch.no_grad():
@@ -185,7 +187,7 @@ def test_the_curves_are_drawn(run: Path, call: Call, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (("train", "chars", "--hidden", "0"), "--hidden must be at least 1, not 0"),
-        (("train", "chars", "--dropout", "1"), "--dropout is a share"),
+        (("train", "chars", "--dropout", "1"), "--dropout is from 0 to below 1, not 1.0"),
         (("train", "chars", "--cell", "rnn"), "invalid choice: 'rnn'"),
         (("train", "chars", "--data", "absent.txt"), "absent.txt cannot be read"),
         (("train", "chars", "--data", "."), "is a folder"),
@@ -213,6 +215,8 @@ def test_other_options_are_named(bundle: Path, run: Path, gru: Path, call: Call,
     other = call("train", "chars", "--resume", "-o", gru / "run", "--epochs", "3")
     assert other[0] == 2
     assert "was begun on another text, greek.txt" in other[2]
+    greek = ("train", "chars", "--resume", "-o", gru / "run", "--data", gru / "greek.txt")
+    assert "was begun with --hidden 12; resume it without --hidden" in call(*greek, "--hidden", "9")[2]
     assert not list(tmp_path.iterdir())
 
 

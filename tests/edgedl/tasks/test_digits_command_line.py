@@ -16,7 +16,7 @@ from edgedl.cli import main
 from edgedl.data.digits import embedded_digits
 from edgedl.tasks.digits.bundle import on_paper
 from edgedl.tasks.digits.network import DeepBeliefNet, DigitPainter, DigitReader
-from edgedl.tasks.digits.training import classifier_of
+from edgedl.tasks.digits.training import trained_network
 from edgedl.training.run import Run
 from runtime.bundle import Bundle
 from runtime.errors import InputError
@@ -64,9 +64,7 @@ def test_the_bundle_reads_digits_that_training_never_saw(bundles, call, model, l
 
 def test_the_bundle_answers_as_the_run(runs, bundles):
     run = Run.open(runs["dbn"])
-    net = classifier_of(run.config)
-    net.load_state_dict(run.best_weights())
-    net.eval()
+    net = trained_network(run)
     pixels = embedded_digits("test").pixels[:40]
     label, top, chance = np.arange(3), np.random.default_rng(0).random((3, 40)), np.full((3, 12, 40), 0.3)
     feeds = {"label": label, "top": top.astype(np.float32), "chance": chance.astype(np.float32)}
@@ -250,8 +248,9 @@ def test_the_way_up_starts_at_the_machines():
     [
         (("--model", "cnn", "--hidden", "9"), "--hidden belongs to a deep belief net"),
         (("--persistent",), "--persistent belongs to a deep belief net"),
-        (("--model", "dbn", "--hidden", "9", "0"), "at least 1 in each layer"),
-        (("--model", "dbn", "--cd-steps", "0"), "steps of contrastive divergence must be at least 1"),
+        (("--model", "dbn", "--hidden", "9", "0"), "--hidden must be at least 1, not 0"),
+        (("--model", "dbn", "--cd-steps", "0"), "--cd-steps must be at least 1, not 0"),
+        (("--model", "dbn", "--pretrain-lr", "0"), "--pretrain-lr must be above 0, not 0.0"),
         (("--data", "digits.zip"), "--data is not read"),
     ],
 )
@@ -325,8 +324,8 @@ def test_a_training_that_is_interrupted_in_its_machines_trains_them_as_it_began(
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--model", "cnn"), "was begun as dbn, not as cnn"),
-        (("--hidden", "12", "9"), "was begun with --hidden [12, 10]; resume it without --hidden"),
+        (("--model", "cnn"), "was begun with --model dbn; resume it without --model"),
+        (("--hidden", "12", "9"), "was begun with --hidden 12 10; resume it without --hidden"),
         (("--pretrain-epochs", "3"), "was begun with --pretrain-epochs 2"),
         (("--cd-steps", "2"), "was begun with --cd-steps 1"),
     ],

@@ -19,11 +19,12 @@ from edgedl.cli import main
 from edgedl.tasks import task, task_names
 from edgedl.tasks.gradients import evaluation as gradients_evaluation
 from edgedl.tasks.gradients.bundle import recall_bundle, recall_cases
+from edgedl.tasks.gradients.config import HIDDEN, RecallConfig
 from edgedl.tasks.gradients.data import draw_kept, draw_sequences, recall_targets
 from edgedl.tasks.gradients.network import GatedAnswers, RecallNetwork, memory_blocks, units_over_time
 from edgedl.tasks.gradients.plot import telling_sequence
 from edgedl.tasks.gradients.sensitivity import input_sensitivity
-from edgedl.tasks.gradients.training import HIDDEN, best_of_blocks, network_of, read_sensitivities, trained_network
+from edgedl.tasks.gradients.training import best_of_blocks, network_of, read_sensitivities, trained_network
 from edgedl.training.run import Run
 from exporters import export as exporter
 from exporters.errors import ParityError
@@ -81,7 +82,7 @@ def test_before_and_after_are_what_the_weights_say(trained):
     for kind in ("rnn", "lstm"):
         run = Run.open(trained / "networks" / kind)
         torch.manual_seed(run.config["seed"])
-        for training, network in (("before", network_of(run.config)), ("after", trained_network(run))):
+        for training, network in (("before", network_of(RecallConfig.of(run))), ("after", trained_network(run))):
             for units, units_of in units_over_time(network).items():
                 wanted = np.quantile(input_sensitivity(units_of, x).numpy(), (0.25, 0.5, 0.75), axis=0)
                 np.testing.assert_allclose(curves[kind, units, training], wanted, rtol=1e-6)

@@ -16,11 +16,12 @@ from edgedl.cli import main
 from edgedl.tasks import task, task_names
 from edgedl.tasks.longlag import evaluation as evaluation
 from edgedl.tasks.longlag.bundle import longlag_cases
+from edgedl.tasks.longlag.config import BUDGETS, LagConfig
 from edgedl.tasks.longlag.data import PROBLEMS, draw_sequences
 from edgedl.tasks.longlag.network import LagNetwork
 from edgedl.tasks.longlag.objective import LagBatches
 from edgedl.tasks.longlag.plot import reach
-from edgedl.tasks.longlag.training import BUDGETS, best_run, network_of, trained_network
+from edgedl.tasks.longlag.training import best_run, network_of, trained_network
 from edgedl.training.run import Run
 from exporters.errors import ParityError
 from runtime.bundle import Bundle
@@ -289,7 +290,10 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(call, tmp_path, op
         (("evaluate", "{bundle}", "--aligned"), "not with --aligned"),
         (("evaluate", "{bundle}", "--split", "all"), "no split 'all'"),
         (("evaluate", "{bundle}", "--data", "x"), "--data is not read"),
-        (("train", "longlag", "--resume", "-o", "{run}/networks/lstm"), "resume the run that it lies in"),
+        (
+            ("train", "longlag", "--resume", "-o", "{run}/networks/lstm"),
+            "name the run that it lies in",
+        ),
     ],
     ids=["pull", "clip", "aligned", "split", "data", "resume"],
 )
@@ -335,9 +339,13 @@ def test_cases_hold_what_the_gate_asks_for(problem):
         assert any(len(set(case.inputs["lengths"].tolist())) > 3 for case in cases)
 
 
+def config(**changes) -> LagConfig:
+    return LagConfig(data={}, seed=0, lr=0.01, epochs=1, optimiser="adam", batch_size=4, **changes)
+
+
 def test_what_reaches_the_answer_of_an_elman_network_is_the_product_of_its_steps():
     """One unit that stays at 0: ∂answer/∂x at lag k is v·w·uᵏ with input weight v, own weight u and readout w."""
-    network = network_of({"problem": "digits", "network": "elman", "hidden": 1, "length": 64, "seed": 0})
+    network = network_of(config(problem="digits", network="elman", hidden=1, length=64))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
@@ -354,8 +362,7 @@ def test_a_gate_lets_the_beginning_reach_the_end():
     drawn = draw_sequences("adding", 8)
     ratio = {}
     for kind in ("elman", "lstm", "gru"):
-        config = {"problem": "adding", "network": kind, "hidden": 16, "length": 100, "seed": 0}
-        found = reach(network_of(config), drawn)
+        found = reach(network_of(config(problem="adding", network=kind, hidden=16, length=100)), drawn)
         ratio[kind] = (found[95] / found[1]).item()
     assert ratio["elman"] < 1e-12
     assert min(ratio["lstm"], ratio["gru"]) > 1e-2

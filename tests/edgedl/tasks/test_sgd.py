@@ -154,7 +154,7 @@ def test_options_hold_for_every_method(call, tmp_path):
     ("options", "message"),
     [
         (("--method", "newton"), "invalid choice: 'newton'"),
-        (("--dropout", "1"), "--dropout is a share from 0 to below 1"),
+        (("--dropout", "1"), "--dropout is from 0 to below 1, not 1.0"),
         (("--method", "adam", "--l2", "1"), "for SGD only"),
         (("--method", "full", "--nesterov"), "full has no momentum"),
         (("--ema", "0.9"), "--ema shows averaged weights"),

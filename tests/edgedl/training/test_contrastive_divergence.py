@@ -6,12 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgedl.tasks.digits.contrastive_divergence import (
-    PretrainOptions,
-    contrastive_divergence,
-    parameters_of,
-    pretrain,
-)
+from edgedl.tasks.digits.config import PretrainOptions
+from edgedl.tasks.digits.contrastive_divergence import contrastive_divergence, parameters_of, pretrain
 from edgedl.tasks.digits.rbm import RBM
 from runtime.errors import CheckFailedError, InputError
 from tests.edgedl.nn.test_rbm import joint, machine, states

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Generator
 
-from edgedl.tasks.digits.contrastive_divergence import PretrainOptions, pretrain
+from edgedl.tasks.digits.config import PretrainOptions
+from edgedl.tasks.digits.contrastive_divergence import pretrain
 from edgedl.tasks.digits.rbm import RBM
 from edgedl.training.batches import Batches
 from edgedl.training.fit import fit
