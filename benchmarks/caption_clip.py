@@ -23,6 +23,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -74,11 +75,12 @@ def random_network(decoder: str) -> CaptionNetwork:
 
 def trained_network(run_path: str) -> CaptionNetwork:
     """The network of a run, with its best weights and the beam and length of this comparison."""
+    from edgedl.tasks.caption.config import CaptionConfig
     from edgedl.tasks.caption.training import network_of
     from edgedl.training.run import Run
 
     run = Run.open(run_path)
-    network = network_of({**run.config, "beam": BEAM, "max_length": MAX_LENGTH})
+    network = network_of(replace(CaptionConfig.of(run), beam=BEAM, max_length=MAX_LENGTH))
     network.load_state_dict(run.best_weights())
     return network
 

@@ -19,6 +19,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from edgedl.training.lightning_module import TaskModule
 from edgedl.training.options import TrainOptions
@@ -204,28 +205,19 @@ def _report(row: Mapping[str, float], epochs: int, monitor: str, better: bool) -
 
 
 class ProgressLine(Callback):
-    """One line on standard error that is written over, four times a second at most."""
+    """The steps of an epoch on one line of standard error, which is empty again when the epoch has ended."""
 
-    def __init__(self) -> None:
-        self._start = self._shown = 0.0
+    bar: tqdm | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the epoch's clock."""
-        self._start = time.monotonic()
+        """Draws the line."""
+        epoch, steps = trainer.current_epoch + 1, len(_task(pl_module).train_dataloader())
+        self.bar = tqdm(total=steps, desc=f"epoch {epoch}/{trainer.max_epochs}", unit=" steps", leave=False)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Draws the line anew."""
-        now = time.monotonic()
-        if now - self._shown < 0.25:
-            return
-        self._shown = now
-        done, total = batch_idx + 1, len(_task(pl_module).train_dataloader())
-        left = (now - self._start) / done * (total - done)
-        text = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  step {done}/{total}  {left:.0f} s left"
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Draws the line anew, ten times a second at most."""
+        if self.bar is not None:
+            self.bar.update()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Clears the line for the epoch's report."""
@@ -236,8 +228,8 @@ class ProgressLine(Callback):
         self._clear()
 
     def _clear(self) -> None:
-        sys.stderr.write("\r\x1b[K")
-        sys.stderr.flush()
+        if self.bar is not None:
+            self.bar.close()
 
 
 def _task(module: pl.LightningModule) -> TaskModule:

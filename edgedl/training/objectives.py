@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgedl.nn.age import expectation
-from edgedl.training.options import AgeObjectiveName
+from edgedl.training.objective_names import AgeObjectiveName
 from runtime.errors import InputError
 
 

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from edgedl.training.augment import Augmentation
 
 OptimiserName = Literal["sgd", "adam", "adamw"]
-AgeObjectiveName = Literal["cross-entropy", "dldl", "dldl-v2", "mean-variance"]
-"""See `edgedl.training.objectives.AgeObjective`."""
 
 
 @dataclass(frozen=True, slots=True)

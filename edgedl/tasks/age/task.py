@@ -6,7 +6,7 @@ import logging
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from edgedl.data.unreadable import MAX_SHARE, OPTION, Unreadable
 from edgedl.tasks.base import Task, refuse_options
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NETWORKS = ("resnet10", "compact")
-
 
 class AgeTask(Task):
     """See `edgedl.tasks.base.Task`."""
@@ -28,8 +26,8 @@ class AgeTask(Task):
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to ages, and the training options."""
+        from edgedl.tasks.age.config import NETWORKS, OBJECTIVES
         from edgedl.training.arguments import add_training_arguments
-        from edgedl.training.options import AgeObjectiveName
 
         group = parser.add_argument_group("age")
         group.add_argument("--network", choices=NETWORKS, help="resnet10 with --data, compact on the embedded faces")
@@ -37,7 +35,7 @@ class AgeTask(Task):
             "--from-nothing", action="store_true", help="start from chance instead of from the public weights"
         )
         group.add_argument("--size", type=int, metavar="PIXELS", help="side that the network looks at")
-        group.add_argument("--objective", choices=get_args(AgeObjectiveName), help="what is minimised")
+        group.add_argument("--objective", choices=OBJECTIVES, help="what is minimised")
         group.add_argument("--sigma", type=float, metavar="YEARS", help="of the label distributions of dldl")
         group.add_argument("--expectation-weight", type=float, metavar="X", help="weight of |E - age|")
         group.add_argument("--dropout", type=float, metavar="SHARE", help="of the features, while training")
@@ -64,27 +62,26 @@ class AgeTask(Task):
     def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
         """Takes the best network of a run, with the detector, through the gate into a bundle."""
         from edgedl.tasks.age.bundle import age_bundle
+        from edgedl.tasks.age.config import AgeConfig
         from edgedl.tasks.age.public import proven_detectors
-        from edgedl.tasks.age.training import network_of, weights_of
+        from edgedl.tasks.age.training import trained_network, weights_of
         from edgedl.training.run import Run
         from runtime.faces import crop_from_json
 
         refuse_options(options, ("name", "untrained"), "an age run is exported")
         run = Run.open(run_path)
-        network = network_of(run.config)
-        network.load_state_dict(run.best_weights())
-        config = run.config
+        config = AgeConfig.of(run)
         return age_bundle(
             path,
-            network.eval(),
-            crop_from_json(config["crop"]),
+            trained_network(run),
+            crop_from_json(config.crop),
             detectors=proven_detectors(),
             name=options.get("name", "age"),
             version="1.0.0",
-            description=f"Ages of the faces in a photo; {config['network']} trained on {config['data']['name']}",
-            license=config["license"],
+            description=f"Ages of the faces in a photo; {config.network} trained on {config.data['name']}",
+            license=config.license,
             weights=weights_of(config),
-            provenance={"data": config["data"], "seed": config["seed"], "run": config["created"]},
+            provenance={"data": config.data, "seed": config.seed, "run": run.created},
             untrained=bool(options.get("untrained", False)),
         )
 

@@ -6,6 +6,7 @@ import logging
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgedl.data.samples import FaceDataset
 from edgedl.data.splits import require_training_parts
 from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
 from edgedl.data.unreadable import Unreadable
 from edgedl.nn.age import AgeNetwork
 from edgedl.tasks.age.bundle import dlib_crop
+from edgedl.tasks.age.config import AgeConfig, Network, check_data_options
 from edgedl.tasks.age.data.face_crops import FaceCrops, face_crops
 from edgedl.tasks.age.data.formats import open_faces
 from edgedl.tasks.age.network.compact import CompactNetwork
@@ -27,6 +28,7 @@ from edgedl.tasks.age.network.resnet10 import ResNet10
 from edgedl.tasks.age.public import public_bundle
 from edgedl.tasks.age.weights.resnet10 import SIZE as PUBLIC_SIZE
 from edgedl.tasks.age.weights.resnet10 import load_age_resnet10
+from edgedl.tasks.run_config import described
 from edgedl.training.arguments import train_options
 from edgedl.training.augment import Augmentation, resize
 from edgedl.training.batches import Samples
@@ -40,14 +42,10 @@ from edgedl.training.speed import bf16_is_fast
 from edgedl.weights.catalogue import AGE_RESNET10, PublicWeights
 from edgedl.weights.fetch import cache_folder
 from exporters.denormals import flush_denormals
-from runtime.errors import InputError
 from runtime.faces import crop_to_json
 from runtime.pipelines.age import AgePipeline
 
 log = logging.getLogger(__name__)
-
-DEX_YEARS = tuple(float(year) for year in range(101))
-"""The 101 classes of DEX, 0 to 100."""
 
 ALIGNED_SETS = frozenset({"utkface", "synthetic-faces"})
 """Sets whose pictures are aligned faces: a network trained on them learns both views, as it is and as cropped."""
@@ -57,10 +55,7 @@ OLDEST_LOGIT_FALL = 0.15
 
 STATISTICS_FACES = 2048
 
-SMALLEST_SIZE: Mapping[str, int] = {"resnet10": 39, "compact": 32}
-"""Pixels below which nothing is left of a face after the network's strides."""
-
-_BACKBONES: Mapping[str, Callable[[], nn.Module]] = {"resnet10": ResNet10, "compact": CompactNetwork}
+_BACKBONES: Mapping[Network, Callable[[], nn.Module]] = {"resnet10": ResNet10, "compact": CompactNetwork}
 
 
 def fine_tuning_recipe() -> TrainOptions:
@@ -124,40 +119,41 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     Raises:
         InputError: data or options that do not fit.
     """
-    _check(args)
+    check_data_options(args)
     run = Run.open(run_path) if args.resume else None
+    begun = AgeConfig.of(run) if run else None
+    recipe = fine_tuning_recipe() if args.data else embedded_recipe()
+    options = train_options(args, replace(recipe, seed=begun.seed) if begun else recipe)
+    config = begun or AgeConfig.asked(args, options)
+    config.check_resumed(args, run_path)
     dataset = (
         open_faces(args.data, args.format)
         if args.data
-        else SyntheticFaces(args.seed or 0, EMBEDDED_FACES if args.faces is None else args.faces)
+        else SyntheticFaces(options.seed, EMBEDDED_FACES if args.faces is None else args.faces)
     )
     log.info("%s", dataset.summary())
-    recipe = fine_tuning_recipe() if args.data else embedded_recipe()
-    options = train_options(args, recipe)
-    config = dict(run.config) if run else _config(args, dataset, options)
-    if run is not None and (config["data"]["name"], config["data"]["n"]) != (dataset.name, len(dataset)):
-        raise InputError(
-            f"{run_path} was begun on {config['data']['n']} faces of {config['data']['name']}, not on "
-            f"{len(dataset)} of {dataset.name}; resume it with the data that it was begun with"
-        )
+    crop = dlib_crop(config.size)
+    if begun:
+        begun.check_data(dataset, "faces", run_path)
+    else:
+        config = replace(config, data=described(dataset), crop=crop_to_json(crop))
     # Whatever can be wrong with what was asked for shows before the run's folder is made.
     require_training_parts(dataset)
     subsets = {name: dataset.split(name) for name in ("train", "val")}
     unreadable = Unreadable(dataset.name, sum(map(len, subsets.values())), args.max_unreadable)
     objective = AgeObjective(
-        config["years"],
-        config["objective"]["name"],
-        sigma=config["objective"]["sigma"],
-        expectation_weight=config["objective"]["expectation_weight"],
+        config.years,
+        config.objective.name,
+        sigma=config.objective.sigma,
+        expectation_weight=config.objective.expectation_weight,
     )
     torch.manual_seed(options.seed)
     network = network_of(config)
-    crop = dlib_crop(int(config["size"]))
-    side = int(config["size"]) * 3 // 2
+    side = config.size * 3 // 2
     cache = cache_folder() / "crops" if args.cache else None
     with (
         detector_pipeline() as pipeline,
-        Run.create(run_path, config).provisional() if run is None else nullcontext(run) as run,
+        Run.create(run_path, config.to_json()).provisional() if run is None else nullcontext(run) as run,
     ):
         parts = {
             name: face_crops(
@@ -166,19 +162,18 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
             for name, part in subsets.items()
         }
         unreadable.check({f"faces in split {name}": len(part) for name, part in parts.items()})
-    run = run.amended(**unreadable.in_config(config))
+    run = run.amended(**unreadable.in_config(run.config))
     ages = {
-        name: np.clip(subsets[name].ages[part.rows], config["years"][0], config["years"][-1])
-        for name, part in parts.items()
+        name: np.clip(subsets[name].ages[part.rows], config.years[0], config.years[-1]) for name, part in parts.items()
     }
-    if config["weights"]:
+    if config.weights:
         start_from_public(network, parts["train"])
     both = dataset.name in ALIGNED_SETS
     train = Samples(
         {"image": [parts["train"].pipeline, *([parts["train"].whole] if both else [])], "age": ages["train"]}
     )
     validation = Samples({"image": parts["val"].pipeline, "age": ages["val"]})
-    module = TaskModule(network, AgeLearning(objective), prepare=PrepareImages(int(config["size"])), head=("head",))
+    module = TaskModule(network, AgeLearning(objective), prepare=PrepareImages(config.size), head=("head",))
     result = fit(module, train, validation, run, options)
     sharpness, mae = calibrate_sharpness(network, parts["val"].pipeline, ages["val"])
     run.save_best(network.state_dict(), epoch=result.best_epoch, metric=result.metric, value=mae)
@@ -195,20 +190,25 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     }
 
 
-def network_of(config: Mapping[str, Any]) -> AgeNetwork:
-    """The network that a run's configuration describes, with weights from chance.
+def network_of(config: AgeConfig) -> AgeNetwork:
+    """The network that a run's configuration describes, with weights from chance."""
+    return AgeNetwork(_BACKBONES[config.network](), config.years, config.size, config.dropout)
+
+
+def trained_network(run: Run) -> AgeNetwork:
+    """The network of a run as it was in its best epoch, in evaluation mode.
 
     Raises:
-        InputError: a network that this version does not have.
+        InputError: the run is none of an age network, or none of its epochs has ended.
     """
-    if config["network"] not in _BACKBONES:
-        raise InputError(f"unknown network {config['network']!r}; there is {', '.join(_BACKBONES)}")
-    return AgeNetwork(_BACKBONES[config["network"]](), config["years"], int(config["size"]), config["dropout"])
+    network = network_of(AgeConfig.of(run))
+    network.load_state_dict(run.best_weights())
+    return network.eval()
 
 
-def weights_of(config: Mapping[str, Any]) -> list[PublicWeights]:
+def weights_of(config: AgeConfig) -> list[PublicWeights]:
     """The public weights that a run started from."""
-    return [w for w in (AGE_RESNET10,) if w.name in config["weights"]]
+    return [w for w in (AGE_RESNET10,) if w.name in config.weights]
 
 
 @flush_denormals()
@@ -262,63 +262,6 @@ def calibrate_sharpness(
 def detector_pipeline() -> AgePipeline:
     """The public age bundle opened: its detector and crop code are what a trained network's bundle will run."""
     return AgePipeline(public_bundle(), threads=1)
-
-
-def _network_name(args: Namespace) -> str:
-    return args.network or ("resnet10" if args.data else "compact")
-
-
-def _check(args: Namespace) -> None:
-    """What argparse cannot see.
-
-    Raises:
-        InputError: an option is out of range, or belongs to other data.
-    """
-    least = SMALLEST_SIZE[_network_name(args)]
-    if args.size is not None and args.size < least:
-        raise InputError(f"--size {args.size} is too small: {_network_name(args)} needs at least {least} pixels")
-    if args.dropout is not None and not 0 <= args.dropout < 1:
-        raise InputError(f"--dropout is a share from 0 to below 1, not {args.dropout}")
-    if args.expectation_weight is not None and not args.expectation_weight >= 0:
-        raise InputError(f"--expectation-weight must not be negative, found {args.expectation_weight}")
-    if args.faces is not None and args.faces < 1:
-        raise InputError(f"--faces must be at least 1, not {args.faces}")
-    if args.data and args.faces is not None:
-        raise InputError("--faces counts embedded faces; it does not go together with --data")
-    if args.format and not args.data:
-        raise InputError("--format says how --data is to be read; there is no --data")
-
-
-def _config(args: Namespace, dataset: FaceDataset, options: TrainOptions) -> dict[str, Any]:
-    """Everything needed to build the network again and to say where it came from."""
-    network = _network_name(args)
-    public = network == "resnet10" and not args.from_nothing
-    size = args.size if args.size is not None else (80 if args.data else PUBLIC_SIZE)
-    return {
-        "task": "age",
-        "network": network,
-        "size": size,
-        "years": list(DEX_YEARS),
-        "dropout": args.dropout if args.dropout is not None else (0.4 if args.data else 0.1),
-        "crop": crop_to_json(dlib_crop(size)),
-        "objective": {
-            "name": args.objective or "dldl",
-            "sigma": 2.0 if args.sigma is None else args.sigma,
-            "expectation_weight": 0.1 if args.expectation_weight is None else args.expectation_weight,
-        },
-        "weights": [AGE_RESNET10.name] if public else [],
-        "license": "LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
-        "data": {
-            "name": dataset.name,
-            "n": len(dataset),
-            "skipped": dict(dataset.skipped),
-            "notes": list(dataset.notes),
-        },
-        "seed": options.seed,
-        "lr": options.lr,
-        "epochs": options.epochs,
-        "optimiser": options.optimiser,
-    }
 
 
 def _levels(crops: np.ndarray[Any, np.dtype[np.uint8]], size: int) -> Sequence[Tensor]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.caption.batches import ClipInputs, FeatureInputs, PixelInputs
+from edgedl.tasks.caption.config import CaptionConfig
 from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits
 from edgedl.tasks.caption.data.clip_features import VIEWS, Clips, clip_features
 from edgedl.tasks.caption.digits import features_of
@@ -57,7 +58,7 @@ class ReadClips:
 
 def read_clips(
     network: CaptionNetwork,
-    config: Mapping[str, Any],
+    config: CaptionConfig,
     parts: Mapping[str, CaptionedClips],
     unreadable: Unreadable,
     *,
@@ -84,7 +85,7 @@ def read_clips(
 
 def _read(
     network: CaptionNetwork,
-    config: Mapping[str, Any],
+    config: CaptionConfig,
     name: str,
     part: CaptionedClips,
     unreadable: Unreadable,
@@ -95,22 +96,22 @@ def _read(
     if isinstance(network.encoder, StridedEncoder) and isinstance(part, BouncingDigits):
         features = features_of(network.encoder, part, recombined=name == "train")
         return ReadClips(part, np.arange(len(part)), FeatureInputs(features))
-    if not config["frozen"]:
+    if not config.frozen:
         pixels, offsets = _pixels(part, network.size, unreadable)
         rows = np.flatnonzero(np.diff(offsets))
-        drawn = config["drawn"] if name == "train" else None
+        drawn = config.drawn if name == "train" else None
         return ReadClips(part, rows, PixelInputs(pixels, np.unique(offsets), drawn=drawn, mirrored=varied))
     features = clip_features(
         part,
         network.encoder,
         cache=cache_folder() / "features" if cached else None,
         views=VIEWS if varied else VIEWS[:1],
-        pool=config["decoder"] not in ATTENDING and not config["places"],
+        pool=config.decoder not in ATTENDING and not config.places,
         unreadable=unreadable,
         progress=Progress(f"features of {name}"),
     )
     # Where the places are to be known apart, they have to stay where they are.
-    window = config.get("window") if varied and not config["places"] else None
+    window = config.window if varied and not config.places else None
     return ReadClips(part, np.flatnonzero(features.counts), FeatureInputs(features.readable(), window=window))
 
 

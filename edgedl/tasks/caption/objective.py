@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from edgedl.tasks.caption.config import CaptionOptions
 from edgedl.tasks.caption.network.caption_network import CaptionNetwork
 from edgedl.tasks.caption.network.captioning import Decoder, Memory
 from edgedl.tasks.caption.network.cells import State
@@ -46,38 +47,6 @@ class Reward(Protocol):
     def scores(self, candidates: list[list[int]], indices: list[int]) -> NDArray[np.float64]:
         """Candidates (N token lists) and the numbers (N) of their clips -> (N,) scores."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionOptions:
-    """What is particular to learning captions.
-
-    Attributes:
-        label_smoothing: Share of each target that is spread over all words.
-        word_dropout: Share of the words before that are hidden.
-        scheduled_sampling: Share of the words before that are the network's own at the end of the training; it grows
-            from 0 linearly with the epochs.
-        self_critical: How many of the last epochs learn from their own samples' CIDEr-D instead of from the captions.
-        samples: Captions that are sampled for each clip in self-critical learning.
-        self_critical_dropout: Dropout of what is remembered of a clip in self-critical learning, where nothing else is
-            dropped: samples are drawn and scored by the same memory.
-    """
-
-    label_smoothing: float = 0.1
-    word_dropout: float = 0.0
-    scheduled_sampling: float = 0.0
-    self_critical: int = 0
-    samples: int = 5
-    self_critical_dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("label_smoothing", "word_dropout", "scheduled_sampling", "self_critical_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"{name} is a share from 0 to below 1, not {getattr(self, name)}")
-        if self.self_critical < 0:
-            raise InputError(f"self_critical counts epochs and must not be negative, found {self.self_critical}")
-        if self.samples < 2:
-            raise InputError(f"self-critical learning compares at least 2 samples of a clip, not {self.samples}")
 
 
 @dataclass(frozen=True, slots=True)

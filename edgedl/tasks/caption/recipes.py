@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from edgedl.tasks.caption.config import CaptionConfig, CaptionOptions, given_frames
 from edgedl.tasks.caption.data.bouncing_digits import DIGIT_WORDS, FRAMES
 from edgedl.tasks.caption.network.strided import SIZE
-from edgedl.tasks.caption.objective import CaptionOptions
+from edgedl.tasks.run_config import given, trained_with
+from edgedl.training.arguments import share_of_epochs
 from edgedl.training.options import TrainOptions
 from edgedl.training.speed import bf16_is_fast
+from edgedl.weights.catalogue import EFFICIENTNET_LITE0
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +24,7 @@ class Recipe:
     Attributes:
         options: of the training.
         captions: of what is learnt.
-        network: keys of the run's configuration, see `edgedl.tasks.caption.training.network_of`; among them ``frames``
-            and ``shorter`` as in `runtime.pipelines.caption.CaptionSettings`; ``drawn``, frames of a clip in a step
-            where the encoder learns as well; and ``window``, see `edgedl.tasks.caption.batches.FeatureInputs`.
+        network: fields of the run's configuration, see `CaptionConfig`.
         places: of the encoder's grid that the decoders named here are to know apart.
         rows: captions of a clip in a batch.
         rarest: words that occur less often are unknown ones.
@@ -36,6 +38,26 @@ class Recipe:
     rows: int
     rarest: int
     learnt_length: int
+
+    def asked(self, args: Namespace, options: TrainOptions) -> CaptionConfig:
+        """The configuration with what the command line asks for; ``data`` and ``vocabulary`` are still empty.
+
+        Raises:
+            InputError: an option is out of range.
+        """
+        chosen = {**self.network, **given(args, CaptionConfig), **given_frames(args)}
+        self_critical = share_of_epochs(self.captions.self_critical, self.options, options.epochs)
+        return CaptionConfig(
+            **chosen,
+            places=self.places.get(chosen["decoder"], 0),
+            frozen=not args.fine_tune,
+            learning=replace(self.captions, **{"self_critical": self_critical} | given(args, CaptionOptions)),
+            vocabulary=(),
+            data={},
+            license="LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
+            weights=(EFFICIENTNET_LITE0.name,) if chosen["encoder"] == "efficientnet-lite0" else (),
+            **trained_with(options),
+        )
 
 
 def photo_recipe() -> Recipe:

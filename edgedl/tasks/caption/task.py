@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgedl.data.unreadable import MAX_SHARE, OPTION
 from edgedl.tasks.base import Task, refuse_options
-from edgedl.tasks.caption.config import DECODERS
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,6 +23,7 @@ class CaptionTask(Task):
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to captions, and the training options."""
+        from edgedl.tasks.caption.config import CELLS, DECODERS
         from edgedl.training.arguments import add_training_arguments
 
         group = parser.add_argument_group("captions")
@@ -33,7 +33,7 @@ class CaptionTask(Task):
             choices=DECODERS,
             help="attention behind one recurrent layer (spatial) or between two, or one of two forms of mean pooling",
         )
-        group.add_argument("--cell", choices=("lstm", "gru"), help="of the recurrent layers")
+        group.add_argument("--cell", choices=CELLS, help="of the recurrent layers")
         group.add_argument("--hidden", type=int, metavar="N", help="units of a recurrent layer")
         group.add_argument("--embedding", type=int, metavar="N", help="width of the word vectors")
         group.add_argument("--dropout", type=float, metavar="SHARE", help="of words and readout")
@@ -76,13 +76,14 @@ class CaptionTask(Task):
     def export(self, run_path: AnyPath, path: AnyPath, **options: Any) -> Bundle:
         """Takes the best network of a run, search and all, through the gate into a bundle."""
         from edgedl.tasks.caption.bundle import caption_bundle
+        from edgedl.tasks.caption.config import CaptionConfig
         from edgedl.tasks.caption.training import captioner_of, weights_of
         from edgedl.training.run import Run
 
         refuse_options(options, ("name", "others", "untrained"), "a caption run is exported")
         run, others = Run.open(run_path), [Run.open(path) for path in options.get("others", ())]
         network, vocabulary, settings = captioner_of(run, *others)
-        config = run.config
+        config = CaptionConfig.of(run)
         spoken = f"{len(others) + 1} decoders" if others else "a decoder"
         return caption_bundle(
             path,
@@ -91,12 +92,12 @@ class CaptionTask(Task):
             settings=settings,
             name=options.get("name", "caption"),
             version="1.0.0",
-            description=f"What a photo or video shows, in a sentence; {config['encoder']} with {spoken} by "
-            f"{config['decoder']}, trained on {config['data']['name']}",
-            license=config["license"],
+            description=f"What a photo or video shows, in a sentence; {config.encoder} with {spoken} by "
+            f"{config.decoder}, trained on {config.data['name']}",
+            license=config.license,
             weights=weights_of(config),
-            provenance={"data": config["data"], "seed": config["seed"], "run": config["created"]}
-            | ({"others": [[other.config["seed"], other.config["created"]] for other in others]} if others else {}),
+            provenance={"data": config.data, "seed": config.seed, "run": run.created}
+            | ({"others": [[CaptionConfig.of(other).seed, other.created] for other in others]} if others else {}),
             untrained=bool(options.get("untrained", False)),
         )
 

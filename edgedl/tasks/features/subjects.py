@@ -91,11 +91,10 @@ def subject(source: str) -> Subject:
     run = Run.open(path)
     if run.task != "age":
         raise InputError(f"{path} is a run of {run.task}; features are shown of runs of age and of {PUBLIC}")
-    from edgedl.tasks.age.training import network_of
+    from edgedl.tasks.age.config import AgeConfig
+    from edgedl.tasks.age.training import trained_network
 
-    network = network_of(run.config)
-    network.load_state_dict(run.best_weights())
-    return _age(network.eval(), f"{run.config['network']} of {path.name}")
+    return _age(trained_network(run), f"{AgeConfig.of(run).network} of {path.name}")
 
 
 def _public() -> Subject:

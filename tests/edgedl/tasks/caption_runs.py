@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from edgedl.tasks.caption import training as caption_training
+from edgedl.tasks.caption.config import CaptionConfig
 from edgedl.training.run import Run
 from tests.edgedl.tasks.captioners import WORDS, SmallEncoder, captioner
 
@@ -30,7 +31,11 @@ CONFIG: dict[str, Any] = {
     "weights": [],
     "license": "Apache-2.0",
     "data": {"name": "nothing", "n": 0, "skipped": {}, "notes": []},
+    "learning": {},
     "seed": 5,
+    "lr": 0.01,
+    "epochs": 3,
+    "optimiser": "adam",
     "vocabulary": list(WORDS),
 }
 DECODERS = {"attention": "attention", "mean": "mean-pool"}
@@ -40,6 +45,11 @@ HISTORY = [{"epoch": e, "train_loss": 3 / e, "validation_loss": 3.3 / e, "CIDEr-
 def know_the_small_encoder(patch: pytest.MonkeyPatch) -> None:
     """Runs may name the encoder ``small``."""
     patch.setitem(caption_training._ENCODERS, "small", lambda config: SmallEncoder())
+
+
+def small_config(**changes: Any) -> CaptionConfig:
+    """The configuration of such a run."""
+    return CaptionConfig.from_json({**CONFIG, "decoder": "attention", "places": 16, **changes})
 
 
 def write_run(path: Path, kind: str = "attention") -> Run:

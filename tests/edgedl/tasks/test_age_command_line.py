@@ -16,7 +16,8 @@ import torch
 from edgedl.cli import main
 from edgedl.data.synthetic_faces import generate
 from edgedl.tasks.age import training as age_training
-from edgedl.tasks.age.training import network_of
+from edgedl.tasks.age.config import DEX_YEARS
+from edgedl.tasks.age.training import trained_network
 from edgedl.tasks.age.weights.resnet10 import load_age_resnet10
 from edgedl.training.run import Run
 from runtime.bundle import Bundle
@@ -82,12 +83,10 @@ def test_the_configuration_says_what_was_done(trained):
 
 def test_the_configuration_and_the_weights_are_the_bundle(trained, exported):
     """Rebuilt from the run, the network answers what the bundle answers."""
-    run = Run.open(trained)
-    network = network_of(run.config)
-    network.load_state_dict(run.best_weights())
+    network = trained_network(Run.open(trained))
     faces, _ = generate(seed=21, n=6)
     with torch.no_grad():
-        ages = network.eval()(torch.from_numpy(faces))[0].numpy()
+        ages = network(torch.from_numpy(faces))[0].numpy()
     with load(exported, threads=1) as pipeline:
         answers = [answer["age"] for answer in pipeline.ages(list(faces))]
         assert pipeline.settings.crop.size == 32
@@ -315,7 +314,7 @@ def test_the_same_function_is_where_fine_tuning_starts():
     from edgedl.tasks.age.network.resnet10 import ResNet10
 
     faces, _ = generate(seed=2, n=24, size=96)
-    network = AgeNetwork(ResNet10(), age_training.DEX_YEARS, 64)
+    network = AgeNetwork(ResNet10(), DEX_YEARS, 64)
     age_training.start_from_public(network, FaceCrops(faces, faces, np.ones(24, bool), np.arange(24)))
     public = load_age_resnet10()
     levels = torch.from_numpy(faces[:, 16:80, 16:80]).permute(0, 3, 1, 2).float()
@@ -333,7 +332,7 @@ def test_calibration_finds_the_sharpness_that_the_ages_were_made_with(sharpness)
     from edgedl.tasks.age.network.compact import CompactNetwork
 
     torch.manual_seed(0)
-    network = AgeNetwork(CompactNetwork(), age_training.DEX_YEARS, 32).eval()
+    network = AgeNetwork(CompactNetwork(), DEX_YEARS, 32).eval()
     with torch.no_grad():
         network.head.weight.mul_(30)
     faces, _ = generate(seed=4, n=12, size=32)
@@ -352,9 +351,10 @@ def test_calibration_finds_the_sharpness_that_the_ages_were_made_with(sharpness)
         (["--size", "8"], "--size 8 is too small: compact needs at least 32 pixels"),
         (["--size", "0"], "--size 0 is too small"),
         (["--size", "30", "--network", "resnet10"], "resnet10 needs at least 39 pixels"),
-        (["--dropout", "2"], "--dropout is a share from 0 to below 1, not 2.0"),
-        (["--sigma", "0"], "sigma must be above 0"),
-        (["--expectation-weight", "-1"], "--expectation-weight must not be negative"),
+        (["--dropout", "2"], "--dropout is from 0 to below 1, not 2.0"),
+        (["--sigma", "0"], "--sigma must be above 0, not 0.0"),
+        (["--sigma", "nan"], "--sigma must be above 0, not nan"),
+        (["--expectation-weight", "-1"], "--expectation-weight must be at least 0, not -1.0"),
         (["--faces", "0"], "--faces must be at least 1"),
         (["--faces", "1"], "no split 'val'"),
         (["--format", "utkface"], "there is no --data"),

@@ -16,14 +16,16 @@ from edgedl.tasks.caption import batches as clip_batches
 from edgedl.tasks.caption import digits as caption_digits
 from edgedl.tasks.caption import inputs as caption_inputs
 from edgedl.tasks.caption import training as caption_training
+from edgedl.tasks.caption.config import CaptionConfig
 from edgedl.tasks.caption.data.captions import open_captions
 from edgedl.tasks.caption.network.attention import AttentionDecoder, SpatialDecoder
 from edgedl.tasks.caption.network.captioning import MeanPoolDecoder
 from edgedl.tasks.caption.network.strided import StridedEncoder
 from edgedl.tasks.caption.recipes import embedded_recipe, photo_recipe
-from edgedl.tasks.caption.training import network_of
+from edgedl.tasks.caption.training import network_of, trained_network
 from edgedl.training.run import Run
 from tests.caption_sets import FLICKR, FLICKR_PHOTOS, jpeg
+from tests.edgedl.tasks.caption_runs import CONFIG, small_config
 from tests.edgedl.tasks.captioners import captioner
 
 TRAIN = ("train", "caption", "--json", "--threads", "1")
@@ -64,8 +66,7 @@ def test_the_digits_are_learnt_and_the_run_rebuilds_its_network(capsys, tmp_path
     run = Run.open(tmp_path / "run")
     assert {row["epoch"] for row in run.history()} == {1, 2}
     assert {"accuracy", "CIDEr-D", "validation_loss"} <= run.history()[0].keys()
-    network = network_of(run.config)
-    network.load_state_dict(run.best_weights())
+    network = trained_network(run)
     assert isinstance(network.encoder, StridedEncoder)
     assert isinstance(network.decoder, AttentionDecoder)
     assert network.decoder.pooled
@@ -85,11 +86,17 @@ def test_a_resumed_training_ends_as_one_that_was_not_interrupted(capsys, tmp_pat
 
 @pytest.mark.parametrize(
     ("words", "said"),
-    [(("--seed", "1"), "was begun with --seed 0, not 1"), (("--clips", "32"), "was begun on 72 clips")],
+    [
+        ("--seed 1", "was begun with --seed 0; resume it without --seed"),
+        ("--clips 32", "was begun on 72 clips"),
+        ("--hidden 8", "was begun with --hidden 16; resume it without --hidden"),
+        ("--label-smoothing 0.1", "was begun with --label-smoothing 0.0; resume it without --label-smoothing"),
+        ("--rarest 100", "was begun with other words; resume it without --rarest"),
+    ],
 )
 def test_a_run_is_resumed_with_what_it_was_begun_with(capsys, tmp_path, words, said):
     trained(capsys, *FEW, "--epochs", "1", "-o", tmp_path / "run")
-    assert said in refused(capsys, *FEW, *words, "--epochs", "2", "--resume", "-o", tmp_path / "run")
+    assert said in refused(capsys, *FEW, *words.split(), "--epochs", "2", "--resume", "-o", tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -102,10 +109,11 @@ def test_a_run_is_resumed_with_what_it_was_begun_with(capsys, tmp_path, words, s
         ("--clips 3", "at least 4"),
         ("--hidden 0", "--hidden must be at least 1"),
         ("--max-length 0", "--max-length must be at least 1"),
-        ("--dropout 1", "share from 0 to below 1"),
-        ("--memory-dropout -0.1", "--memory-dropout is a share from 0 to below 1"),
-        ("--label-smoothing 1", "label_smoothing is a share"),
-        ("--samples 1", "at least 2 samples"),
+        ("--dropout 1", "--dropout is from 0 to below 1, not 1.0"),
+        ("--memory-dropout -0.1", "--memory-dropout is from 0 to below 1, not -0.1"),
+        ("--label-smoothing 1", "--label-smoothing is from 0 to below 1, not 1.0"),
+        ("--samples 1", "--samples must be at least 2, not 1"),
+        ("--rarest 0", "--rarest must be at least 1, not 0"),
         ("--data DATA --clips 9", "does not go together with --data"),
         ("--data DATA --frames 4 --every 2", "give one of them"),
         ("--data DATA --frames 0", "n is 0"),
@@ -173,7 +181,7 @@ def test_what_is_read_of_clips_that_can_be_read(tmp_path, frozen):
         (data / f"{name}.jpg").write_bytes(b"damaged" if name in "ac" else jpeg(level))
     (data / "x.token").write_text("".join(f"{name}.jpg#0\ta dog {name}\n" for name in levels))
     dataset = open_captions(data)
-    config = {"frozen": frozen, "drawn": None, "decoder": "attention", "places": 16}
+    config = small_config(frozen=frozen)
     unreadable = Unreadable("set", 8, 0.5)
     parts = {"train": dataset, "val": dataset}
     read = caption_inputs.read_clips(captioner("attention"), config, parts, unreadable, varied=False, cached=False)
@@ -210,16 +218,16 @@ def test_frames_in_memory_have_a_limit(capsys, tmp_path, flickr, monkeypatch):
 
 
 def test_a_run_from_before_the_dropout_of_the_memory_is_rebuilt_without_it():
-    recipe = {**embedded_recipe().network, "places": 0, "vocabulary": ["</s>", "<unk>", "a"]}
-    del recipe["memory_dropout"]
-    assert network_of(recipe).decoder.memory_dropout.p == 0
+    config = {**CONFIG, "encoder": "strided", "decoder": "attention", "places": 16}
+    del config["memory_dropout"]
+    assert network_of(CaptionConfig.from_json(config)).decoder.memory_dropout.p == 0
 
 
 @pytest.mark.parametrize("recipe", [photo_recipe(), embedded_recipe()], ids=["photos", "digits"])
 @pytest.mark.parametrize("kind", ["spatial", "attention", "mean-pool", "mean-pool-paper"])
 def test_every_decoder_fits_every_encoder(recipe, kind):
     small = {"hidden": 8, "embedding": 8, "places": recipe.places.get(kind, 0), "vocabulary": ["</s>", "<unk>", "a"]}
-    network = network_of({**recipe.network, **small, "decoder": kind})
+    network = network_of(small_config(**recipe.network | small | {"decoder": kind}))
     classes = {"spatial": SpatialDecoder, "attention": AttentionDecoder}
     assert isinstance(network.decoder, classes.get(kind, MeanPoolDecoder))
     clips = torch.zeros(1, 2, network.size, network.size, 3, dtype=torch.uint8)

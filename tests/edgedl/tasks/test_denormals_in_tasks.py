@@ -11,6 +11,7 @@ from torch import nn
 
 from edgedl.nn.age import AgeNetwork
 from edgedl.tasks.age import training as age_training
+from edgedl.tasks.age.config import DEX_YEARS
 from edgedl.tasks.age.data.face_crops import FaceCrops
 from edgedl.tasks.age.network.compact import CompactNetwork
 from edgedl.tasks.age.network.resnet10 import ResNet10
@@ -31,11 +32,11 @@ DIGITS = BouncingDigits(seed=0, train=16, validation=4).split("train")
 
 
 def ages(backbone: nn.Module) -> AgeNetwork:
-    return AgeNetwork(backbone, age_training.DEX_YEARS, 48).eval()
+    return AgeNetwork(backbone, DEX_YEARS, 48).eval()
 
 
 def start_from_public(network: AgeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
-    public = AgeNetwork(ResNet10(), age_training.DEX_YEARS[:81], 64).eval()
+    public = AgeNetwork(ResNet10(), DEX_YEARS[:81], 64).eval()
     monkeypatch.setattr(age_training, "load_age_resnet10", lambda: public)
     age_training.start_from_public(network, FaceCrops(FACES, FACES, np.ones(2, bool)))
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from edgedl.nn.age import AgeNetwork
-from edgedl.tasks.age.training import DEX_YEARS, calibrate_sharpness
+from edgedl.tasks.age.config import DEX_YEARS
+from edgedl.tasks.age.training import calibrate_sharpness
 
 
 class Brightness(nn.Module):

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edgedl.tasks.caption import objective as captioning
+from edgedl.tasks.caption.config import CaptionOptions
 from edgedl.tasks.caption.network.caption_network import CaptionNetwork
 from edgedl.tasks.caption.objective import (
     ABSENT,
     CaptionLearning,
-    CaptionOptions,
     as_lists,
     drawn_from,
     greedy,
@@ -383,12 +383,12 @@ def test_pixels_give_what_their_features_give(network, batch) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"label_smoothing": 1.0}, "label_smoothing is a share from 0 to below 1, not 1.0"),
-        ({"self_critical_dropout": -0.1}, "self_critical_dropout is a share from 0 to below 1, not -0.1"),
-        ({"word_dropout": -0.1}, "word_dropout is a share"),
-        ({"scheduled_sampling": 2.0}, "scheduled_sampling is a share"),
-        ({"self_critical": -1}, "self_critical counts epochs"),
-        ({"samples": 1}, "at least 2 samples of a clip, not 1"),
+        ({"label_smoothing": 1.0}, "--label-smoothing is from 0 to below 1, not 1.0"),
+        ({"self_critical_dropout": -0.1}, "--self-critical-dropout is from 0 to below 1, not -0.1"),
+        ({"word_dropout": -0.1}, "--word-dropout is from 0 to below 1, not -0.1"),
+        ({"scheduled_sampling": 2.0}, "--scheduled-sampling is from 0 to below 1, not 2.0"),
+        ({"self_critical": -1}, "--self-critical must be at least 0, not -1"),
+        ({"samples": 1}, "--samples must be at least 2, not 1"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

@@ -335,8 +335,10 @@ def test_the_progress_line_is_for_terminals(tmp_path, capsys, monkeypatch):
     fit(tiny_module(), tiny_samples(), tiny_samples(), new_run(tmp_path / "run"), replace(OPTIONS, epochs=1))
     out, err = capsys.readouterr()
     assert out == ""
-    assert "epoch 1/1  step 1/6" in err
-    assert err.endswith("\r\x1b[K")
+    assert "epoch 1/1:" in err
+    assert "/6 [" in err
+    *_, last, rest = err.split("\r")
+    assert (last.strip(), rest) == ("", ""), "the line is empty for the epoch's report"
 
 
 def test_bfloat16_and_channels_last_learn_too(tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
+import torch
+from torch.optim import lr_scheduler
 
 from edgedl.training.schedules import Schedule
 from runtime.errors import InputError
@@ -24,12 +26,26 @@ def test_step_drops_at_equal_parts():
 
 
 def test_cosine_is_half_a_cosine():
-    schedule = Schedule("cosine", 10, warmup=2, final=0.1)
+    schedule = Schedule("cosine", 10, warmup=2)
     assert schedule(2) == 1.0
-    assert schedule(6) == pytest.approx(0.55)  # half-way between 1 and 0.1
-    assert schedule(4) == pytest.approx(0.1 + 0.9 * (1 + math.cos(math.pi / 4)) / 2)
-    assert schedule(9) > 0.1  # no step is wasted on the final factor
-    assert schedule(10) == schedule(99) == pytest.approx(0.1)
+    assert schedule(6) == pytest.approx(0.5)
+    assert schedule(4) == pytest.approx((1 + math.cos(math.pi / 4)) / 2)
+    assert schedule(9) > 0  # no step is wasted on the factor 0
+    assert schedule(10) == schedule(99) == 0
+
+
+@pytest.mark.parametrize(("warmup", "total"), [(2, 10), (50, 1000)])
+def test_warm_up_and_cosine_are_those_of_torch(warmup, total):
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    rising = lr_scheduler.LinearLR(optimiser, 1 / warmup, 1.0, warmup - 1)
+    falling = lr_scheduler.CosineAnnealingLR(optimiser, total - warmup)
+    both = lr_scheduler.SequentialLR(optimiser, [rising, falling], [warmup])
+    found = []
+    for _ in range(total):
+        found.append(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        both.step()
+    assert found == pytest.approx(factors(Schedule("cosine", total, warmup=warmup)), abs=1e-12)
 
 
 def test_one_cycle_rises_and_falls():

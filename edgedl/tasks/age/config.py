@@ -1,0 +1,121 @@
+"""What an age network's run was begun with."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from edgedl.tasks.run_config import Range, RunConfig, Settings, given, option, trained_with
+from edgedl.training.objective_names import AgeObjectiveName
+from edgedl.weights.catalogue import AGE_RESNET10
+from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from edgedl.training.options import TrainOptions
+
+Network = Literal["resnet10", "compact"]
+NETWORKS: tuple[Network, ...] = get_args(Network)
+OBJECTIVES: tuple[AgeObjectiveName, ...] = get_args(AgeObjectiveName)
+
+SMALLEST_SIZE: Mapping[Network, int] = {"resnet10": 39, "compact": 32}
+"""Pixels below which nothing is left of a face after the network's strides."""
+
+DEX_YEARS = tuple(float(year) for year in range(101))
+"""The 101 classes of DEX, 0 to 100."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectiveSettings(Settings):
+    """What is minimised, see `edgedl.training.objectives.AgeObjective`.
+
+    Attributes:
+        name: The objective.
+        sigma: Years, of the label distributions of dldl.
+        expectation_weight: Weight of |E − age|.
+    """
+
+    name: AgeObjectiveName = option(default="dldl", named="objective")
+    sigma: float = option(above=0, default=2.0)
+    expectation_weight: float = option(least=0, default=0.1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgeConfig(RunConfig):
+    """The configuration of an age network.
+
+    Attributes:
+        network: The network in front of the classes.
+        size: Pixels, the side that it looks at.
+        years: The classes.
+        dropout: Share of the features that are dropped in training.
+        crop: How faces are cut out, see `runtime.faces.crop_from_json`.
+        objective: What is minimised.
+    """
+
+    task = "age"
+    not_kept = ("from_nothing", "format", "max_unreadable", "faces", "cache")
+
+    network: Network = option()
+    size: int = option()
+    years: tuple[float, ...] = DEX_YEARS
+    dropout: float = option(least=0, below=1)
+    crop: Mapping[str, Any]
+    objective: ObjectiveSettings
+
+    def __post_init__(self) -> None:
+        """Checks what depends on more than one option."""
+        RunConfig.__post_init__(self)
+        least = SMALLEST_SIZE[self.network]
+        if self.size < least:
+            raise InputError(f"--size {self.size} is too small: {self.network} needs at least {least} pixels")
+
+    @classmethod
+    def asked(cls, args: Namespace, options: TrainOptions) -> AgeConfig:
+        """The configuration that the command line asks for; ``data`` and ``crop`` are still empty.
+
+        Raises:
+            InputError: an option is out of range.
+        """
+        defaults: dict[str, Any] = (
+            {"network": "resnet10", "size": 80, "dropout": 0.4}
+            if args.data
+            else {"network": "compact", "size": 64, "dropout": 0.1}
+        )
+        chosen = defaults | given(args, cls)
+        public = chosen["network"] == "resnet10" and not args.from_nothing
+        return cls(
+            **chosen,
+            objective=ObjectiveSettings(**given(args, ObjectiveSettings)),
+            crop={},
+            data={},
+            license="LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
+            weights=(AGE_RESNET10.name,) if public else (),
+            **trained_with(options),
+        )
+
+    def check_resumed(self, args: Namespace, run_path: Path) -> None:
+        """Refuses options that differ from those that the run was begun with.
+
+        Raises:
+            InputError: an option was given with another value.
+        """
+        RunConfig.check_resumed(self, args, run_path)
+        if args.from_nothing and self.weights:
+            raise InputError(f"{run_path} was begun with the public weights; resume it without --from-nothing")
+
+
+def check_data_options(args: Namespace) -> None:
+    """Checks the options that say what is learnt from.
+
+    Raises:
+        InputError: an option is out of range, or belongs to other data.
+    """
+    if args.faces is not None:
+        Range(least=1).check("--faces", args.faces)
+    if args.data and args.faces is not None:
+        raise InputError("--faces counts embedded faces; it does not go together with --data")
+    if args.format and not args.data:
+        raise InputError("--format says how --data is to be read; there is no --data")
