@@ -38,7 +38,7 @@ def ages(backbone: nn.Module) -> AgeNetwork:
 def start_from_public(network: AgeNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
     public = AgeNetwork(ResNet10(), DEX_YEARS[:81], 64).eval()
     monkeypatch.setattr(age_training, "load_age_resnet10", lambda: public)
-    age_training.start_from_public(network, FaceCrops(FACES, FACES, np.ones(2, bool)))
+    age_training.start_from_public(network, FaceCrops(FACES, FACES, np.ones(2, bool), np.arange(2)))
 
 
 ENTRIES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, pytest.MonkeyPatch], object]]] = {

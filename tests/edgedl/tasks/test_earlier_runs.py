@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -108,3 +110,10 @@ def test_a_configuration_that_does_not_fit_is_refused(name, change, said, tmp_pa
     run = earlier_run(name, tmp_path)
     with pytest.raises(InputError, match=said):
         CONFIGS[name].from_json({**run.config, **change})
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_configuration_is_read_without_torch(name):
+    code = f"import sys, edgedl.tasks.{name}.config; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout == "False\n"
