@@ -31,6 +31,8 @@ def load_npy(data: bytes) -> NDArray[Any]:
         ValueError: not such a file, an object array (pickle), a header that does not fit the length of the data, or a
             truth value that is neither 0 nor 1.
     """
+    if data[:6] != npy_format.MAGIC_PREFIX or len(data) < 10:
+        raise ValueError(f"no npy file: it starts with {data[:8].hex(' ') or 'nothing'}")
     stream = io.BytesIO(data)
     version = npy_format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
@@ -43,7 +45,7 @@ def load_npy(data: bytes) -> NDArray[Any]:
         shape, fortran_order, dtype = read_header(stream)
     # A hostile header reaches numpy's parser (`ast.literal_eval`), whose errors are many, and some name its objects.
     except Exception as error:
-        raise ValueError("the npy header cannot be read; numpy.save writes one that can") from error
+        raise ValueError("the npy header is none; expected descr, fortran_order and shape of an array") from error
     # An element of no bytes would let a header without data ask for any amount of memory.
     if dtype.kind not in _PLAIN_KINDS or dtype.hasobject or not dtype.itemsize:
         raise ValueError(f"the npy file holds {dtype}, expected numbers, truth values or text")

@@ -6,8 +6,8 @@ import dataclasses
 import lzma
 from pathlib import Path
 
-from runtime.bundle import Bundle, replace_manifest
-from runtime.manifest import DimensionSpec
+from runtime.bundle import Bundle, write_bundle
+from runtime.manifest import DimensionSpec, Manifest, ModelSpec
 
 FOLDER = Path(__file__).parent / "frozen"
 NAMES = sorted(file.name.removesuffix(".edge.xz") for file in FOLDER.glob("*.edge.xz"))
@@ -51,4 +51,15 @@ def unpack(name: str, folder: Path, *, declared: bool = False) -> Bundle:
         key: dataclasses.replace(model, dimensions={size: DimensionSpec(least) for size, least in MINIMA[key].items()})
         for key, model in bundle.manifest.models.items()
     }
-    return replace_manifest(path, dataclasses.replace(bundle.manifest, models=models))
+    return with_manifest(bundle, dataclasses.replace(bundle.manifest, models=models))
+
+
+def least_sizes(spec: ModelSpec) -> dict[str, int]:
+    """As `MINIMA` has them."""
+    return {name: sizes.min for name, sizes in spec.dimensions.items()}
+
+
+def with_manifest(bundle: Bundle, manifest: Manifest) -> Bundle:
+    """The bundle beside itself, with another manifest over the same files."""
+    files = {name: bundle.read(name) for name in manifest.digests()}
+    return write_bundle(bundle.path.with_name(f"declared-{bundle.path.name}"), manifest, files)

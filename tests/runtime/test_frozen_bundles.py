@@ -13,13 +13,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from runtime.bench import bench
-from runtime.bundle import GoldenCase, golden_to_npz, replace_manifest, write_bundle
+from runtime.bundle import GoldenCase, golden_to_npz, write_bundle
 from runtime.errors import InputError
 from runtime.manifest import CRITERION, GoldenRef, Manifest, ModelSpec, OutputParity, Parity, TensorSpec, Variant
 from runtime.pipelines import load
 from runtime.verify import verify
 from service.app import create_app
-from tests.frozen_bundles import NAMES, unpack
+from tests.frozen_bundles import NAMES, unpack, with_manifest
 from tests.runtime.conftest import graph_bytes
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
@@ -96,6 +96,6 @@ def test_recorded_infinities_are_replayed_and_others_refused(tmp_path: Path) -> 
     with load(bundle, threads=1) as pipeline, pytest.raises(InputError, match=r"'mask' holds -inf at \[0, 2\]"):
         pipeline.predict({"x": x, "mask": mask})
     declared = replace(model, inputs=(tensors["x"], replace(tensors["mask"], finite=False)))
-    bundle = replace_manifest(bundle.path, replace(manifest, models={"m": declared}))
+    bundle = with_manifest(bundle, replace(manifest, models={"m": declared}))
     with load(bundle, threads=1) as pipeline:
         assert pipeline.predict({"x": x, "mask": mask})["outputs"]["y"] == half.tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import struct
 import tracemalloc
 import warnings
@@ -60,13 +61,13 @@ def test_every_order_of_bytes_and_memory_is_read(name: str) -> None:
 
 
 REFUSED: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "magic"),
-    "no header": (b"\x93NUMPY", "magic"),
-    "cut header": (b"\x93NUMPY\x01\x00\xff\x00{", "the npy header cannot be read"),
+    "empty": (b"", "no npy file: it starts with nothing"),
+    "no header": (b"\x93NUMPY", "no npy file: it starts with 93 4e"),
+    "cut header": (b"\x93NUMPY\x01\x00\xff\x00{", "the npy header is none"),
     "header of 64 kB": (npy(text=" " * 65_000), "an npy header of 65,001 bytes; at most 10,000 are read"),
     "header of 4 GB": (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}", "an npy header of 4,294,967,295 bytes"),
-    "code": (npy(text="__import__('os').system('id')"), "the npy header cannot be read"),
-    "braces": (npy(text="{" * 3000), "the npy header cannot be read"),
+    "code": (npy(text="__import__('os').system('id')"), "the npy header is none"),
+    "braces": (npy(text="{" * 3000), "the npy header is none"),
     "other version": (npy(version=(9, 9)), r"npy format \(9, 9\) is not read"),
     "objects": (npy("|O", (1,), b"\x80\x04N."), "holds object"),
     "fields": (npy([("a", "<f4")], (6,)), "expected numbers, truth values or text"),
@@ -82,12 +83,12 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "far too little": (npy(shape=(10**12, 10**12)), "the file holds 24"),
     "negative": (npy(shape=(-2, -3)), "gives the shape"),
     "truth as a size": (npy(shape=(True, 6)), "gives the shape"),
-    "fraction as a size": (npy(shape=(1.0, 6)), "the npy header cannot be read|gives the shape"),
-    "no shape": (npy(shape=6), "the npy header cannot be read"),
+    "fraction as a size": (npy(shape=(1.0, 6)), "the npy header is none|gives the shape"),
+    "no shape": (npy(shape=6), "the npy header is none"),
     "beyond every machine": (npy("<f4", (0, 2**70), b""), "gives the shape"),
     "product beyond every machine": (npy("<f4", (0, 2**62, 2**62), b""), "too big"),
     "64 dimensions": (npy("<f4", (1,) * 64, bytes(4)), "gives the shape"),
-    "order": (npy(fortran=2), "the npy header cannot be read"),
+    "order": (npy(fortran=2), "the npy header is none"),
 }
 
 
@@ -99,6 +100,7 @@ def test_everything_else_is_a_sentence(name: str) -> None:
         with pytest.raises(ValueError, match=words) as caught:
             load_npy(data)
     assert type(caught.value) is ValueError
+    assert not re.search("object at 0x|numpy|Traceback", str(caught.value)), "a stranger reads it"
 
 
 def zipped(**members: bytes) -> bytes:

@@ -30,6 +30,7 @@ from runtime.vocabulary import Vocabulary
 from tests.edgedl.tasks.captioners import VOCABULARY, captioner
 from tests.edgedl.tasks.test_age_mutants import attribute, bundle_with, change, of_type, to_float16, worst
 from tests.exporters.searches import Rule, as_arrays, reference_search
+from tests.frozen_bundles import MINIMA, least_sizes
 
 SETTINGS = CaptionSettings(FrameSampling.even(4), 64)
 ABOUT = {
@@ -71,6 +72,7 @@ def test_what_the_bundle_says(bundle: Bundle) -> None:
         ("lengths", "int64", ("B", 3)),
         ("scores", "float32", ("B", 3)),
     ]
+    assert least_sizes(spec) == MINIMA["caption"]
     assert spec.parity is not None
     assert spec.parity.outputs["tokens"].decision == spec.parity.outputs["lengths"].decision == "exact"
 

@@ -21,6 +21,7 @@ from runtime.bundle import Bundle
 from runtime.characters import Characters
 from runtime.pipelines import load
 from runtime.pipelines.chars import ANSWER, CharsPipeline
+from tests.frozen_bundles import MINIMA, least_sizes
 
 pytestmark = pytest.mark.xdist_group("chars")
 
@@ -131,6 +132,7 @@ def test_the_bundle_says_what_it_is(bundle: Path, gru: Path) -> None:
     assert (manifest.task, manifest.license, dict(manifest.pipeline)) == ("chars", "Apache-2.0", {"beginning": "\n"})
     assert manifest.provenance["data"]["sha256"] == open_text(None).sha256
     assert [(state.input, state.output) for state in manifest.models["chars"].state] == [("h0", "hn"), ("c0", "cn")]
+    assert least_sizes(manifest.models["chars"]) == MINIMA["chars"]
     greek = Bundle.open(gru / "greek.edge").manifest
     assert greek.license == "LicenseRef-training-data"
     assert "GRU of 2 × 12 units trained on greek.txt" in greek.description

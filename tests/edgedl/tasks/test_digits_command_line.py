@@ -24,6 +24,7 @@ from runtime.media.pictures import write_png
 from runtime.pipelines import load
 from runtime.verify import verify
 from tests.edgedl.tasks.test_age_mutants import change, mutated, of_type
+from tests.frozen_bundles import MINIMA, least_sizes
 
 pytestmark = pytest.mark.xdist_group("digits_command_line")
 
@@ -84,7 +85,10 @@ def test_the_bundle_verifies(bundles, call, model):
     checks = {(check["model"], check["output"]) for check in json.loads(out)["checks"]}
     read = {("digits", name) for name in ("digit", "probabilities", "ink")}
     assert checks == (read | {("draw", "ink")} if model == "dbn" else read)
-    assert len(Bundle.open(bundles[model]).golden("digits")) >= 8
+    bundle = Bundle.open(bundles[model])
+    assert len(bundle.golden("digits")) >= 8
+    for name, spec in bundle.manifest.models.items():
+        assert least_sizes(spec) == MINIMA[name]
 
 
 MUTANTS = {

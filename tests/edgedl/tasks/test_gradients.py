@@ -30,6 +30,7 @@ from exporters import export as exporter
 from exporters.errors import ParityError
 from runtime.bundle import Bundle
 from runtime.pipelines import load
+from tests.frozen_bundles import MINIMA, least_sizes
 
 pytestmark = pytest.mark.xdist_group("gradients")
 
@@ -106,6 +107,7 @@ def test_the_bundle_is_one_operator_that_declares_its_state_and_is_proven(call, 
         ("c0", "cn", (1, "B", 8)),
     ]
     assert [tensor.name for tensor in spec.outputs][:4] == ["answer", "input_gate", "forget_gate", "output_gate"]
+    assert least_sizes(spec) == MINIMA["gradients"]
     assert bundle.manifest.pipeline == {"steps": 20}
     nodes = [node.op_type for node in onnx.load(exported / "memory.onnx").graph.node]
     assert (nodes.count("LSTM"), nodes.count("Scan"), nodes.count("Loop")) == (1, 0, 0)

@@ -26,6 +26,7 @@ from edgedl.training.run import Run
 from exporters.errors import ParityError
 from runtime.bundle import Bundle
 from runtime.pipelines import load
+from tests.frozen_bundles import MINIMA, least_sizes
 
 pytestmark = pytest.mark.xdist_group("longlag")
 
@@ -87,6 +88,8 @@ def test_the_bundle_takes_ids_and_lengths_and_is_proven(call, exported):
         ("lengths", "int64", ("B",)),
     ]
     assert [tensor.name for tensor in spec.outputs] == ["order", "probabilities"]
+    assert least_sizes(spec) == MINIMA["longlag"]
+    assert spec.dimensions["T"].max == 65_536
     assert manifest.pipeline == {"problem": "order", "length": 20}
     assert "lstm, 12 units" in manifest.description
     assert call("verify", exported)[0] == 0

@@ -17,6 +17,8 @@ from edgedl.tasks.sgd.data import embedded_readings
 from edgedl.tasks.sgd.methods import METHODS
 from edgedl.tasks.sgd.network import START
 from edgedl.training.run import Run
+from runtime.bundle import Bundle
+from tests.frozen_bundles import MINIMA, least_sizes
 
 pytestmark = pytest.mark.xdist_group("sgd")
 
@@ -90,6 +92,7 @@ def test_the_run_keeps_the_method_that_validates_best(trained):
 
 
 def test_the_bundle_answers_as_the_weights_say(call, trained, exported, tmp_path):
+    assert least_sizes(Bundle.open(exported).model("force")) == MINIMA["sgd"]
     status, out, _ = call("verify", exported)
     assert (status, "the same answers" in out) == (0, True)
     readings = np.array([[1.0, 0.0], [0.0, 1.0], [2.0, -3.0]], np.float32)

@@ -26,6 +26,7 @@ from edgedl.training.run import Run
 from exporters.errors import ParityError
 from runtime.bundle import Bundle
 from runtime.pipelines import load
+from tests.frozen_bundles import MINIMA, least_sizes
 
 pytestmark = pytest.mark.xdist_group("timer")
 
@@ -68,6 +69,7 @@ def test_the_bundle_declares_its_state_and_is_proven(call, exported):
         ("h0", "hn", (1, "B", 12)),
         ("c0", "cn", (1, "B", 12)),
     ]
+    assert least_sizes(spec) == MINIMA["timer"]
     assert manifest.pipeline == {"scale": 10}
     assert call("verify", exported)[0] == 0
 
