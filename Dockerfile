@@ -4,6 +4,8 @@
 #   docker run --rm --read-only --cap-drop ALL -p 127.0.0.1:8000:8000 -v "$PWD/age.edge:/bundles/age.edge:ro" edgedl
 
 FROM python:3.13-slim-bookworm AS build
+# cpu,serve,video decodes videos too. That brings code under the GPL: docs/decisions/0033-video-decoder.md.
+ARG EXTRAS=cpu,serve
 WORKDIR /source
 # Also for hatchling, which pip fetches into an environment of its own to build the wheel.
 ENV PIP_CONSTRAINT=/source/constraints.txt PIP_BUILD_CONSTRAINT=/source/constraints.txt PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -15,7 +17,7 @@ COPY service service
 RUN python -m pip wheel --no-deps --wheel-dir /wheels . \
     && python -m venv --without-pip /opt/edgedl \
     && set -- /wheels/*.whl \
-    && python -m pip --python /opt/edgedl/bin/python install "$1[cpu,serve]"
+    && python -m pip --python /opt/edgedl/bin/python install "$1[$EXTRAS]"
 
 FROM python:3.13-slim-bookworm
 # ORT_DISABLE_TELEMETRY: ONNX Runtime's Linux wheels look up a collector unless told not to before they are imported.

@@ -93,10 +93,10 @@ class Decoder:
         self._reader = _Reader(file, deadline)
         # The decoder may make a frame that is beyond the limit, so that it can be refused by its size.
         options = {"max_pixels": str(2 * limits.pixels), "err_detect": "crccheck"}
+        # PyAV 18 has to be told not to mind text of the metadata that is no UTF-8; 19 does not, and takes no such word.
+        text = {"metadata_errors": "replace"} if av.__version__.startswith("18.") else {}
         try:
-            self.container = av.open(
-                self._reader, format=DEMUXERS[kind], options=options, metadata_errors="replace", io_open=_nothing
-            )
+            self.container = av.open(self._reader, format=DEMUXERS[kind], options=options, io_open=_nothing, **text)
         except av.FFmpegError as error:
             self._check_time()
             raise MediaError(f"{name} is damaged or truncated: it begins like {kind}, but cannot be read") from error

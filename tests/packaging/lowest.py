@@ -26,7 +26,8 @@ def lower_bounds() -> list[str]:
     wanted = [*project["dependencies"]]
     for extra in EXTRAS:
         wanted += project["optional-dependencies"][extra]
-    pairs = (re.fullmatch(r"([\w.-]+)(?:\[.*\])?>=([\w.]+)", line) for line in wanted if not line.startswith("edgedl["))
+    lowest = [line.partition(",")[0] for line in wanted if not line.startswith("edgedl[")]
+    pairs = (re.fullmatch(r"([\w.-]+)(?:\[.*\])?>=([\w.]+)", line) for line in lowest)
     return [f"{pair[1]}=={pair[2]}" for pair in pairs if pair]
 
 

@@ -188,6 +188,19 @@ def test_odd_sizes(kind: Kind, size: tuple[int, int]) -> None:
     assert np.abs(frames.pixels.astype(int) - pictures).max() <= 4
 
 
+def test_a_title_that_is_no_text() -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as output:
+        output.metadata["title"] = "ABCDABCD"
+        stream = output.add_stream("mpeg4", rate=25)
+        stream.width, stream.height = SIZE
+        output.mux(stream.encode(av.VideoFrame.from_ndarray(numbered(5), "rgb24")))
+        output.mux(stream.encode(None))
+    data = file.getvalue()
+    assert b"ABCDABCD" in data
+    assert numbers(read_frames(data.replace(b"ABCDABCD", b"\xff\xfe\xc0\x80\xf8\xed\xa0\x80"), ALL)) == [5]
+
+
 def test_pixels_that_are_not_square_are_left_as_they_are() -> None:
     file = io.BytesIO()
     with av.open(file, "w", format="matroska") as output:
