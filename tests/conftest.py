@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from tests.public_bundle import public_age_bundle
+from tests.translations import make_once
 
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("edgedl", deadline=None)
 hypothesis.settings.load_profile("edgedl")
+
+# pytest gives a handler to every logger that does not propagate. As soon as this one of torch's has one, torch writes
+# to it all that it traces, and a failing test prints it.
+logging.getLogger("torch.__trace").addHandler = lambda handler: None  # type: ignore[method-assign]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,3 +43,9 @@ def portrait_path() -> Path:
     """A real portrait that comes with matplotlib, 512 x 606 pixels."""
     matplotlib = pytest.importorskip("matplotlib", reason="the portrait comes with matplotlib")
     return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+
+
+def pytest_collection_finish() -> None:
+    """Prepares the exports that the tests will make in this process."""
+    if "torch" in sys.modules:
+        make_once()
