@@ -77,8 +77,9 @@ print(sorted({name.partition(".")[0] for name in set(sys.modules) - before} - se
 
 
 def test_importing_edgedl_takes_no_time():
-    code = "import time\nstart = time.process_time()\nimport edgedl\nprint(time.process_time() - start)"
-    assert min(float(python(code).stdout) for _ in range(5)) <= 0.05
+    """Counted in modules, which are as many on every machine; numpy alone has a hundred."""
+    code = "import sys\nbefore = len(sys.modules)\nimport edgedl\nprint(len(sys.modules) - before)"
+    assert int(python(code).stdout) <= 50
 
 
 @pytest.mark.parametrize("package", ["runtime", "service", "edgedl.data"])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import struct
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from runtime.child import run_python
 from runtime.errors import InputError, MediaError, MissingExtraError, TooLargeError
@@ -309,6 +313,34 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="not a file"):
         read_frames(tmp_path / "pipe.avi", EVEN)
     assert time.monotonic() - start < 1
+
+
+BEGINNINGS = [
+    b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", b"\x89PNG\r\n\x1a\n" + bytes(8) + b"acTL\0\0\0\2",
+    b"RIFF\0\0\0\0WEBPVP8X\n\0\0\0\2", b"RIFF\0\0\0\0AVI ", b"\0\0\0\x18ftypisom", b"\0\0\0\x08moov",
+    b"\x1a\x45\xdf\xa3", b"FLV\1", b"OggS", b"\0\0\1\xba", b"\0\0\1\xb3", b"\x1f\x07\0",
+]  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.sampled_from(BEGINNINGS), st.binary(max_size=400))
+def test_bytes_of_any_kind_are_read_or_refused(begin: bytes, rest: bytes) -> None:
+    with suppress(InputError):
+        read_frames(begin + rest, EVEN, limits=VideoLimits(seconds=5, pixels=100_000), max_pixels=100_000)
+
+
+def test_no_frame_is_kept_by_a_circle(videos: dict[str, Path]) -> None:
+    """A frame that is kept keeps all memory of the decoder that it came from."""
+    gc.collect()
+    gc.disable()
+    try:
+        for path in videos.values():
+            frames = read_frames(path, EVEN)
+            assert len(frames.pixels) == 4
+            kept = [item for item in gc.get_objects() if type(item) in (av.VideoFrame, Video, Decoder)]
+            assert all(isinstance(item, av.VideoFrame) and item.width <= 8 for item in kept)
+    finally:
+        gc.enable()
 
 
 WRITES_NOTHING = """

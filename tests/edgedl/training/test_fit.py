@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgedl.training import callbacks as callbacks_module
 from edgedl.training import fit as fit_module
 from edgedl.training.augment import Augmentation, resize
 from edgedl.training.batches import Batches
@@ -257,15 +258,24 @@ def test_early_stopping(tmp_path):
     assert (result.epochs, result.best_epoch) == (3, 1)
 
 
-def test_the_time_limit_ends_an_epoch_and_keeps_what_was_learnt(tmp_path):
+@pytest.mark.parametrize(("minutes", "steps"), [(0.04, [3]), (0.15, [6]), (0.25, [6, 12])], ids=str)
+def test_the_time_limit_ends_an_epoch_and_keeps_what_was_learnt(tmp_path, monkeypatch, minutes, steps):
+    """By a clock on which a step takes a second: an epoch is cut short, or the next is not begun."""
+    passed = [0]
+    monkeypatch.setattr(callbacks_module.time, "monotonic", lambda: float(passed[0]))
+
+    @dataclass(frozen=True)
+    class Slow(AgeLearning):
+        def loss(self, network, batch):
+            passed[0] += 1
+            return super().loss(network, batch)
+
     run = new_run(tmp_path / "run")
-    result = fit(
-        tiny_module(), tiny_samples(2000), tiny_samples(), run, replace(OPTIONS, epochs=500, max_minutes=1 / 120)
-    )
-    assert result.epochs < 50
+    learning = Slow(AgeObjective(YEARS))
+    fit(tiny_module(learning), tiny_samples(), tiny_samples(), run, replace(OPTIONS, epochs=9, max_minutes=minutes))
+    assert [row["step"] for row in run.history()] == steps
     assert run.best.exists()
     assert run.last.exists()
-    assert result.seconds < 10
 
 
 def test_l2_becomes_the_decay_of_the_weights(tmp_path):
