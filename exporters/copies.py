@@ -1,0 +1,77 @@
+"""Fresh copies of a user's module, which neither tracing nor an earlier call has touched."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from exporters.errors import GuardError
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """The user's own module: of a compiled or wrapped one, what lies inside.
+
+    Raises:
+        GuardError: it is a TorchScript module or no module at all.
+    """
+    if not isinstance(module, nn.Module):
+        raise GuardError(f"expected a torch.nn.Module, found {type(module).__name__}")
+    if isinstance(module, torch.jit.ScriptModule):
+        raise GuardError(
+            f"{type(module).__name__} is a TorchScript module (torch.jit.script or torch.jit.trace), which keeps no "
+            "Python code to export; export the nn.Module that it was made from"
+        )
+    inner = getattr(module, "_orig_mod", None)  # torch.compile
+    if isinstance(inner, nn.Module):
+        return plain(inner)
+    if isinstance(module, _WRAPPERS):
+        return plain(module.module)
+    for name, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            raise GuardError(
+                f"the submodule {name} is a TorchScript module (torch.jit.script or torch.jit.trace), which keeps no "
+                "Python code to export; put the nn.Module that it was made from in its place"
+            )
+    return module
+
+
+def fresh(module: nn.Module) -> nn.Module:
+    """A copy in evaluation without gradients. Tensors that are kept from a forward pass are copied as they are.
+
+    Raises:
+        GuardError: the module cannot be copied.
+    """
+    try:
+        # A tensor that was computed (an old weight_norm's weight, a cached activation) has no copy of its own: torch
+        # refuses, because its gradients would be lost. Nothing is learnt here.
+        kept = {id(tensor): tensor.detach().clone() for tensor in _computed(module)}
+        return copy.deepcopy(module, dict(kept)).requires_grad_(False)
+    except Exception as error:
+        raise GuardError(
+            f"the module cannot be copied ({type(error).__name__}: {error}). A parity gate compares fresh copies of "
+            "it: keep open files, locks, sessions and generators out of its attributes"
+        ) from error
+
+
+def _computed(module: nn.Module) -> Iterator[torch.Tensor]:
+    """The tensors in the attributes of a module that carry a graph of how they were computed."""
+    seen: set[int] = set()
+    waiting: list[Any] = [vars(part) for part in module.modules()]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            if not value.is_leaf:
+                yield value
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif isinstance(value, list | tuple | set):
+            waiting += value

@@ -1,0 +1,110 @@
+"""The float type that a network computes in, exchanged for another while it runs.
+
+A reference in float64 is worth something only if nothing in the network rounds to float32 on the way. Published code
+says ``x.float()``, ``dtype=torch.float32`` and ``torch.zeros(n)``; RMSNorm and soft-max with a ``dtype`` do so inside
+of torch. While a network runs under `computing_in`, what asks for its own float type gets the other one.
+A cast to a narrower type stays what it is, because it changes the answers that the network gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+"""From wide to narrow."""
+
+_CASTS: Mapping[Any, torch.dtype] = {
+    torch.Tensor.float: torch.float32,
+    torch.Tensor.double: torch.float64,
+    torch.Tensor.half: torch.float16,
+    torch.Tensor.bfloat16: torch.bfloat16,
+}
+
+
+def own_dtype(module: nn.Module) -> torch.dtype:
+    """The float type of most of a network's parameters and buffers; float32 where it has none."""
+    counts: dict[torch.dtype, int] = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.numel()
+    return max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
+
+
+class _Functions(TorchFunctionMode):
+    """Exchanges the float types that Python code asks for."""
+
+    def __init__(self, exchanged: Mapping[torch.dtype, torch.dtype]) -> None:
+        super().__init__()
+        self._exchanged = exchanged
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _CASTS:
+            wanted = _CASTS[func]
+            return args[0].to(self._exchanged.get(wanted, wanted), **(kwargs or {}))
+        return func(*_exchange(args, self._exchanged), **_exchange(kwargs or {}, self._exchanged))
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
+    """Exchanges the float types that operators inside of torch ask for."""
+
+    def __init__(self, exchanged: Mapping[torch.dtype, torch.dtype]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._exchanged = exchanged
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return func(*_exchange(args, self._exchanged), **_exchange(kwargs or {}, self._exchanged))
+
+
+@contextmanager
+def computing_in(dtype: torch.dtype, own: torch.dtype, *, operators: bool = True) -> Iterator[None]:
+    """While it lasts, code that asks for the float type ``own`` gets ``dtype``.
+
+    Args:
+        dtype: What is computed in.
+        own: The network's float type. Wider types are exchanged as well, as far as ``dtype`` is not narrower.
+        operators: Exchange it inside of torch, too. Off for control flow such as ``torch.cond``, which torch does not
+            run under a mode of operators.
+    """
+    width = FLOATS.index
+    wider = {wanted for wanted in FLOATS if width(dtype) <= width(wanted) <= width(own)}
+    exchanged = {wanted: dtype for wanted in wider | {own} if wanted != dtype}
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        if not exchanged:
+            yield
+        elif operators:
+            with _Operators(exchanged), _Functions(exchanged):
+                yield
+        else:
+            with _Functions(exchanged):
+                yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def in_dtype(module: nn.Module, dtype: torch.dtype, own: torch.dtype) -> nn.Module:
+    """Casts the parameters, the buffers and the plain tensor attributes of a network's own float type, in place."""
+    module.to(dtype)
+    for part in module.modules():
+        for name, value in list(vars(part).items()):
+            if isinstance(value, torch.Tensor) and value.dtype in (own, torch.float32):
+                setattr(part, name, value.to(dtype))
+    return module
+
+
+def _exchange(value: Any, exchanged: Mapping[torch.dtype, torch.dtype]) -> Any:
+    if isinstance(value, torch.dtype):
+        return exchanged.get(value, value)
+    if isinstance(value, tuple):
+        return tuple(_exchange(item, exchanged) for item in value)
+    if isinstance(value, dict):
+        return {key: _exchange(item, exchanged) for key, item in value.items()}
+    return value
