@@ -132,19 +132,22 @@ def named_answers(returned: object, outputs: Sequence[Output]) -> dict[str, Tens
     return dict(zip(names, leaves, strict=True))
 
 
-class Flat(nn.Module):
-    """A module whose forward takes the inputs in the order declared and returns the outputs in theirs."""
+def flatten(module: nn.Module, inputs: Sequence[Input], outputs: Sequence[Output], call: Call) -> nn.Module:
+    """Gives a module a forward that takes the inputs in the order declared and returns the outputs in theirs.
 
-    def __init__(self, module: nn.Module, inputs: Sequence[Input], outputs: Sequence[Output], call: Call) -> None:
-        super().__init__()
-        self.module = module
-        self._names = [tensor.name for tensor in inputs]
-        self._outputs, self._call = tuple(outputs), call
+    The module itself is changed, so that its parts and parameters keep their names.
+    """
+    names = [tensor.name for tensor in inputs]
+    original = module.forward
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Calls the module."""
-        args, kwargs = self._call.fill(dict(zip(self._names, tensors, strict=True)))
-        return tuple(named_answers(self.module(*args, **kwargs), self._outputs).values())
+    def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
+        args, kwargs = call.fill(dict(zip(names, tensors, strict=True)))
+        return tuple(named_answers(original(*args, **kwargs), outputs).values())
+
+    positions = [inspect.Parameter(f"input_{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(len(names))]
+    forward.__signature__ = inspect.Signature(positions)  # type: ignore[attr-defined]  # torch asks for it
+    module.forward = forward
+    return module
 
 
 def _name_at(places: Sequence[inspect.Parameter], place: int) -> str | None:

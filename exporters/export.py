@@ -6,41 +6,43 @@ guard or the parity gate refuses raises an ``ExportError`` that names the cause,
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import nn
 
 from exporters.assemble import FIRST, ExportedVariant
 from exporters.assemble import ExportedModel as ExportedModel
 from exporters.assemble import assemble as assemble
+from exporters.calling import Call
 from exporters.convert import Converted, convert, rename_axes
 from exporters.denormals import flush_denormals
 from exporters.empty import dimension_ranges
 from exporters.errors import GuardError, ParityError, VacuousGateError
 from exporters.explain import first_torch_difference, record_trace
+from exporters.gather import Gathered, add_extremes, extend, gather, ranges
 from exporters.graphs import operators
 from exporters.guards import check_cases, check_declaration, check_graph, check_module
-from exporters.mutants import FORMATS, Mutant, measure_mutants, merge
-from exporters.optimize import flush_graph, flush_module
-from exporters.parity import MUTANT_MARGIN, NOISE_MARGIN, ParityReport, derive_tolerances, hold
-from exporters.reference import Arrays, evaluate, evaluate_all, in_float64, measure_noise, one_thread
-from exporters.spec import Case, Input, Output, signature
+from exporters.mutant_search import find_mutants, notes_on
+from exporters.optimize import FLUSH_BELOW, flush_graph
+from exporters.parity import ParityReport, Tolerance, derive_tolerances, hold, hold_extremes
+from exporters.precision import computing_in
+from exporters.reference import measure_noise, one_thread
+from exporters.size_guards import SizeGuard, size_guards, sizes_to_try
+from exporters.source import ModuleSource
+from exporters.spec import Case, Input, Output, bind_sizes, signature
 from exporters.sweep import choose_example, choose_golden, default_sizes, generate_cases
 from runtime.bundle import Bundle
-from runtime.compare import distance
 from runtime.golden import GoldenCase
 from runtime.manifest import DimensionSpec, StateSpec
 
 log = logging.getLogger(__name__)
-
-MUTANT_STEPS = (0, 4, 8)
-"""The mutants are first measured on the four most telling of the recorded cases, then as far as needed on more."""
 
 
 @one_thread()
@@ -55,6 +57,7 @@ def export_model(
     golden: int | None = None,
     state: Sequence[StateSpec] = (),
     dimensions: Mapping[str, DimensionSpec] | None = None,
+    arguments: Call | None = None,
     opset: int = 18,
     untrained: bool = False,
     seed: int = 0,
@@ -62,15 +65,16 @@ def export_model(
     """Exports a module and proves that the graph answers as torch in float64 does.
 
     Args:
-        module: In evaluation mode, float32, on the CPU. It is not changed.
-        inputs: In the order of ``forward``'s arguments.
-        outputs: In the order of what ``forward`` returns (a tensor, or a tuple, list or dict of tensors).
+        module: In evaluation mode, on the CPU. It is not changed.
+        inputs: Named as ``forward``'s parameters in any order, or in their order under other names.
+        outputs: Named as the keys of the dict that ``forward`` returns, or in the order of what it returns.
         cases: Real inputs to hold the graph against. Without them, cases are generated.
         sizes: Sizes to sweep each named dimension over; given together with ``cases``, both are used.
         golden: How many cases to record, at least 8; by default 12 or all.
         state: Carried states, naming inputs and outputs.
         dimensions: The sizes that named dimensions may have. Without an entry, every size from 1 on, and 0 where the
             model has an answer to it, see `exporters.empty`.
+        arguments: How ``forward`` takes the inputs, where that cannot be found out.
         opset: Of the graph.
         untrained: Accept a gate that cannot tell a broken network from a sound one.
         seed: Of the generated cases.
@@ -82,82 +86,73 @@ def export_model(
     """
     inputs, outputs = tuple(inputs), tuple(outputs)
     check_declaration(inputs, outputs)
-    check_module(module)
+    source = ModuleSource(module, inputs, outputs, arguments)
+    check_module(source.module)
     _check_state(state, inputs, outputs)
-    single = _copy(module)
-    flushed = flush_module(single)
-    sweep, single_answers, notes = _sweep(single, inputs, outputs, cases, sizes, seed)
-    double = in_float64(single)
-    truth = evaluate_all(double, inputs, outputs, sweep, torch.float64)
+    declared = dict(dimensions or {})
+    found = _first_cases(source, cases, sizes, declared, seed)
+    source.check_function(_two_cases(found))
+
+    converted = _converted(source, found, opset)
+    guards = size_guards(converted.program, inputs)
+    base = _usual_sizes(inputs, found.cases)
+    bounds = {name: (limits.min, limits.max) for name, limits in declared.items()}
+    tried = sizes_to_try(guards, base, bounds)
+    further = {name: {1, *more} | _ends(declared.get(name)) for name, more in tried.items()}
+    extend(source, found, further, base, seed)
+    if not found.real:
+        add_extremes(source, found, base, seed)
+        found.notes.append("no real input was held: all cases are generated; give cases= (--sample) for that")
+    declared = ranges(found, declared, guards, base)
+
     noise = {
         name: value
-        for name, value in measure_noise(outputs, sweep, truth, single_answers).items()
+        for name, value in measure_noise(outputs, found.cases, found.truth, found.single).items()
         if next(output for output in outputs if output.name == name).decision != "exact"
     }
-    recorded = choose_golden(inputs, sweep, truth, golden)
-
-    converted = convert(single, choose_example(inputs, sweep), inputs, outputs, opset)
-    folded = flush_graph(converted.model)
+    recorded = choose_golden(inputs, found.cases, found.truth, golden)
     rename_axes(converted.model, inputs, outputs)
-    check_graph(converted.model, inputs, outputs, opset)
-    graph: bytes = converted.model.SerializeToString(deterministic=True)
-
-    mutants = _mutants(converted.program, inputs, outputs, sweep, single_answers, recorded, noise)
+    mutants = find_mutants(converted.program, inputs, outputs, found.cases, found.single, recorded, noise)
     tolerances = derive_tolerances(outputs, noise, mutants)
-    checks, failures = hold(graph, outputs, sweep, truth, tolerances)
-    dead = [mutant.layer for mutant in mutants if not any(mutant.effects.values())]
-    if dead:
-        notes.append(f"rounding changes no answer in any case, dead or unused: {', '.join(dead[:4])}")
-    coarse = [mutant.layer for mutant in mutants if mutant.format == list(FORMATS)[-1]]
-    if coarse:
-        more = f" and {len(coarse) - 4} more" if len(coarse) > 4 else ""
-        notes.append(f"held to no finer a fault than 8 bits of a weight: {', '.join(coarse[:4])}{more}")
-    for name, tolerance in tolerances.items():
-        if tolerance.margin is not None and not tolerance.vacuous and tolerance.margin < 0.99 * MUTANT_MARGIN:
-            notes.append(
-                f"{name}: the weakest mutant is {tolerance.margin:.1f} times what is allowed, 10 is wished for"
-            )
-    if not mutants:
-        notes.append("no weights to round: the tolerances have a lower side only")
+    graph, flushed = _flushed(converted.model, found, outputs, tolerances)
+    check_graph(onnx.load_from_string(graph), inputs, outputs, opset)
+    checks, failures = hold(graph, outputs, found.cases, found.truth, tolerances)
+    failures = (*failures, *hold_extremes(graph, outputs, found.extremes, noise))
     report = ParityReport(
         checks=checks,
         tolerances=tolerances,
-        cases=len(sweep),
+        cases=len(found.held) + len(found.extremes),
         failures=failures,
         operators=operators(converted.model),
         opset=opset,
         ir_version=converted.model.ir_version,
-        flushed=flushed + folded,
-        flush_effect=_flush_effect(module, inputs, outputs, sweep, truth, recorded) if flushed else 0.0,
+        flushed=flushed,
         mutants=mutants,
-        notes=tuple(notes),
+        notes=(*found.notes, *notes_on(mutants, tolerances)),
         untrained=untrained,
     )
     if failures or not all(checks):
-        raise ParityError(f"{report}\n  {_explain(converted, graph, sweep, report)}")
+        raise ParityError(f"{report}\n  {_explain(converted, graph, found.cases, report, guards)}")
     if report.vacuous and not untrained:
         raise VacuousGateError(
             f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. Train the "
             f"network, or export it as untrained\n{report}"
         )
     log.info("%s", report)
-    spec = signature(inputs, outputs, state, dimensions or {}, sweep)
+    spec = signature(inputs, outputs, state, declared, found.cases)
     allowed = {name: tolerance.rule.atol for name, tolerance in tolerances.items()}
-
-    def reference(case: Case) -> Arrays:
-        return evaluate(double, inputs, outputs, case, torch.float64)
-
-    smallest = min(sweep, key=lambda case: sum(array.size for array in case.inputs.values()))
-    ranges = dimension_ranges(graph, spec, smallest, reference, allowed, report.operators)
+    smallest = min(found.cases, key=lambda case: sum(array.size for array in case.inputs.values()))
     return ExportedModel(
         variants={FIRST: ExportedVariant(graph)},
         inputs=spec.inputs,
         outputs=spec.outputs,
         state=spec.state,
-        dimensions=ranges,
-        golden=tuple(GoldenCase(sweep[i].name, dict(sweep[i].inputs), truth[i]) for i in recorded),
+        dimensions=dimension_ranges(
+            graph, spec, smallest, partial(source.answers, dtype=torch.float64), allowed, report.operators
+        ),
+        golden=tuple(GoldenCase(found.cases[i].name, dict(found.cases[i].inputs), found.truth[i]) for i in recorded),
         parity=report.parity(),
-        trace=record_trace(graph, _trace_case(sweep, recorded)),
+        trace=record_trace(graph, _trace_case(found.cases, recorded)),
         report=report,
     )
 
@@ -175,6 +170,7 @@ def export(
     golden: int | None = None,
     state: Sequence[StateSpec] = (),
     dimensions: Mapping[str, DimensionSpec] | None = None,
+    arguments: Call | None = None,
     opset: int = 18,
     untrained: bool = False,
     seed: int = 0,
@@ -194,6 +190,7 @@ def export(
         golden: See `export_model`.
         state: See `export_model`.
         dimensions: See `export_model`.
+        arguments: See `export_model`.
         opset: See `export_model`.
         untrained: See `export_model`.
         seed: See `export_model`.
@@ -212,21 +209,12 @@ def export(
         golden=golden,
         state=state,
         dimensions=dimensions,
+        arguments=arguments,
         opset=opset,
         untrained=untrained,
         seed=seed,
     )
     return assemble(path, name=name, task=task, models={name: model}, **about)
-
-
-def _copy(module: nn.Module) -> nn.Module:
-    try:
-        return copy.deepcopy(module).requires_grad_(False)
-    except Exception as error:
-        raise GuardError(
-            f"the module cannot be copied ({type(error).__name__}: {error}); tensors that are kept from a forward "
-            "pass have to be detached"
-        ) from error
 
 
 def _check_state(state: Sequence[StateSpec], inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
@@ -241,124 +229,104 @@ def _check_state(state: Sequence[StateSpec], inputs: Sequence[Input], outputs: S
             )
 
 
-def _sweep(
-    module: nn.Module,
-    inputs: Sequence[Input],
-    outputs: Sequence[Output],
+def _first_cases(
+    source: ModuleSource,
     cases: Sequence[Case] | None,
     sizes: Mapping[str, Sequence[int]] | None,
+    dimensions: Mapping[str, DimensionSpec],
     seed: int,
-) -> tuple[list[Case], list[Arrays], list[str]]:
-    """The cases, torch's float32 answers to them, and notes on generated sizes that torch itself refuses."""
-    sweep, notes = list(cases or ()), []
-    answers = []
+) -> Gathered:
+    """The user's cases and generated ones, with torch's answers."""
+    inputs = source.inputs
+    generated: tuple[Case, ...] = ()
     if cases is None or sizes:
-        sweep += generate_cases(inputs, default_sizes(inputs, sizes or {}), seed)
-    check_cases(inputs, sweep)
-    # Sizes that nobody declared are a guess: the module may well need more than one pixel.
-    guessed = cases is None and sizes is None
-    kept: list[Case] = []
-    refusal: GuardError | None = None
-    for case in sweep:
-        try:
-            answers.append(evaluate(module, inputs, outputs, case, torch.float32))
-        except GuardError as error:
-            if not guessed:
-                raise
-            notes.append(f"left out, torch refuses it: {case.name}")
-            refusal = error
-        else:
-            kept.append(case)
+        swept = default_sizes(inputs, sizes or {})
+        within = {name: [size for size in all_of_them if name not in dimensions or size in dimensions[name]]
+                  for name, all_of_them in swept.items()}  # fmt: skip
+        for name, kept in within.items():
+            within[name] = kept or sorted(_ends(dimensions[name]))
+        generated = generate_cases(inputs, within, seed)
+    check_cases(inputs, [*(cases or ()), *generated])
+    found = gather(source, cases or (), generated, sizes is None, seed)
     try:
-        check_cases(inputs, kept)
+        check_cases(inputs, found.cases)
     except GuardError as error:
-        raise refusal or error from error
-    return kept, answers, notes
+        refused = [words for sizes in found.refused.values() for words in sizes.values()]
+        why = "".join(f" ({one})" for one in (refused or found.notes)[:1])
+        raise GuardError(f"{error}{why}") from error
+    return found
 
 
-def _mutants(
-    program: torch.export.ExportedProgram,
-    inputs: Sequence[Input],
-    outputs: Sequence[Output],
-    sweep: Sequence[Case],
-    answers: Sequence[Arrays],
-    recorded: Sequence[int],
-    noise: Mapping[str, float],
-) -> tuple[Mutant, ...]:
-    """Effects over recorded cases only: what `verify` replays on a device must show them as well.
+def _two_cases(found: Gathered) -> tuple[Case, Case]:
+    """Two cases of different values, the second one larger: a state or a cache grows from one to the other."""
+    cases = sorted(found.cases, key=lambda case: sum(array.nbytes for array in case.inputs.values()))
+    lively = [case for case in cases if any(np.ptp(a.astype(np.float64)) > 0 for a in case.inputs.values() if a.size)]
+    cases = lively if len(lively) > 1 else cases
+    return cases[(len(cases) - 1) // 2], cases[-1]
 
-    Lively cases come first, cheap ones before dear ones. A mutant that is caught with the margin that is asked for
-    needs no further case; more cases could only make its effect larger.
+
+def _usual_sizes(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, int]:
+    """Of each dimension a size in the middle of those that the cases have."""
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
+    bound = [bind_sizes(shapes, case.inputs) for case in cases]
+    return {name: sorted(sizes[name] for sizes in bound)[len(bound) // 2] for name in (bound[0] if bound else {})}
+
+
+def _ends(limits: DimensionSpec | None) -> set[int]:
+    """The ends of a declared range, and a size between them."""
+    if limits is None:
+        return set()
+    low = max(limits.min, limits.multiple, 1)
+    low += -low % limits.multiple
+    if limits.max is None:
+        return {low, low + limits.multiple}
+    high = limits.max - limits.max % limits.multiple
+    middle = (low + high) // 2
+    return {low, middle - middle % limits.multiple or low, high}
+
+
+def _converted(source: ModuleSource, found: Gathered, opset: int) -> Converted:
+    """The graph, traced on a fresh copy that computes in float32."""
+    module = source.traceable(found.held[0].case)
+    with computing_in(torch.float32, source.own, operators=False):
+        return convert(module, choose_example(source.inputs, found.cases), source.inputs, source.outputs, opset)
+
+
+def _flushed(
+    model: onnx.ModelProto, found: Gathered, outputs: Sequence[Output], tolerances: Mapping[str, Tolerance]
+) -> tuple[bytes, int]:
+    """The graph without denormal weights, where no answer leaves its tolerance for that; and how many there were.
+
+    The truth is that of the user's own weights. A floor of 1e-30 below a logarithm stays, because without it the
+    answer is infinite.
     """
-
-    def cost(index: int) -> tuple[bool, int]:
-        asked, answered = sweep[index].inputs.values(), answers[index].values()
-        # A single number (how long the one item of a batch is) and what can only be counted tell neither way.
-        looked_at = [array for array in asked if array.size > 1] + [a for a in answered if a.dtype.kind == "f"]
-        dull = any(array.size == 0 or array.min() == array.max() for array in looked_at)
-        return dull, sum(array.nbytes for array in (*asked, *answered))
-
-    # A photo without a face costs as much as one with, and shows nothing of what a layer does to boxes.
-    answered = [i for i in recorded if any(array.size for array in answers[i].values())]
-    order = sorted(answered or recorded, key=cost)
-    mutants: tuple[Mutant, ...] = ()
-    for start, stop in zip(MUTANT_STEPS, (*MUTANT_STEPS[1:], len(order)), strict=True):
-        part = order[start:stop]
-        if not part:
-            break
-        open_layers = None if start == 0 else _open_layers(mutants, noise)
-        found = measure_mutants(program, inputs, outputs, [sweep[i] for i in part], open_layers)
-        mutants = found if start == 0 else merge(mutants, found)
-    for _ in range(len(FORMATS) - 1):
-        unseen = {mutant.layer: mutant.format for mutant in mutants if _is_unseen(mutant, noise)}
-        if not unseen:
-            break
-        lively = [sweep[i] for i in order[: MUTANT_STEPS[-1]]]
-        coarser = measure_mutants(program, inputs, outputs, lively, unseen.keys(), unseen)
-        again = {mutant.layer: mutant for mutant in coarser}
-        mutants = tuple(again.get(mutant.layer, mutant) for mutant in mutants)
-    return mutants
+    written: bytes = model.SerializeToString(deterministic=True)
+    lighter = onnx.ModelProto.FromString(written)
+    count = flush_graph(lighter)
+    if not count:
+        return written, 0
+    graph: bytes = lighter.SerializeToString(deterministic=True)
+    checks, failures = hold(graph, outputs, found.cases, found.truth, tolerances)
+    if all(checks) and not failures:
+        return graph, count
+    found.notes.append(f"{count} weights below {FLUSH_BELOW:g} are kept: without them an answer leaves its tolerance")
+    return written, 0
 
 
-def _is_unseen(mutant: Mutant, noise: Mapping[str, float]) -> bool:
-    """Whether it moves answers, but none beyond what the noise allows."""
-    effects = mutant.effects
-    return any(effects.values()) and not any(effects[name] > NOISE_MARGIN * noise[name] for name in noise)
-
-
-def _open_layers(mutants: Sequence[Mutant], noise: Mapping[str, float]) -> set[str]:
-    """The layers whose mutants some output that sees them does not yet catch with the full margin."""
-    return {
-        mutant.layer
-        for mutant in mutants
-        if not all(
-            effect >= NOISE_MARGIN * MUTANT_MARGIN * noise[name] for name, effect in mutant.effects.items() if effect
-        )
-        or not any(mutant.effects.values())
-    }
-
-
-def _flush_effect(
-    module: nn.Module,
-    inputs: Sequence[Input],
-    outputs: Sequence[Output],
-    sweep: Sequence[Case],
-    truth: Sequence[Arrays],
-    recorded: Sequence[int],
-) -> float:
-    """How far flushing denormal weights moves the answers of torch in float64."""
-    untouched = in_float64(_copy(module))
-    worst = 0.0
-    for index in recorded:
-        before = evaluate(untouched, inputs, outputs, sweep[index], torch.float64)
-        worst = max(worst, *(distance(before[output.name], truth[index][output.name]) for output in outputs))
-    return worst
-
-
-def _explain(converted: Converted, graph: bytes, sweep: Sequence[Case], report: ParityReport) -> str:
+def _explain(
+    converted: Converted, graph: bytes, sweep: Sequence[Case], report: ParityReport, guards: Sequence[SizeGuard]
+) -> str:
     """One sentence on where the graph leaves torch, for the case that is furthest off."""
     worst = max(report.checks, key=lambda check: (not check.ok, check.share))
     case = next((case for case in sweep if case.name == worst.worst_case), sweep[0])
+    shapes = {value.name: tuple(_axes_of(value)) for value in converted.model.graph.input}
+    sizes = bind_sizes(shapes, case.inputs)
+    broken = [guard for guard in guards if set(guard.names) <= set(sizes) and not guard.holds(sizes)]
+    if broken:
+        return (
+            f"forward takes another way at the sizes of case {case.name!r}: what was traced holds while {broken[0]}. A "
+            "graph has one way; use tensor operations (torch.where, torch.cond), or declare the sizes of one way"
+        )
     try:
         difference = first_torch_difference(converted, graph, case)
     except Exception as error:  # noqa: BLE001 - the verdict stands; only its explanation is missing
@@ -369,6 +337,11 @@ def _explain(converted: Converted, graph: bytes, sweep: Sequence[Case], report: 
         f"on case {case.name!r} every node agrees with the program that torch traced: the fault arose while forward "
         "was traced (a number computed from the example, a Python branch, behaviour that differs during export)"
     )
+
+
+def _axes_of(value: onnx.ValueInfoProto) -> Iterator[int | str]:
+    for axis in value.type.tensor_type.shape.dim:
+        yield axis.dim_param or axis.dim_value
 
 
 def _trace_case(sweep: Sequence[Case], recorded: Sequence[int]) -> Case:

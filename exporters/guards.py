@@ -1,9 +1,9 @@
 """What has to hold before a module is exported and of the graph that comes out; each guard stands for a real fault.
 
-Before: evaluation mode; float32 weights; cases that fit the declaration, share no memory and vary every named size.
-After: the inputs and opset that were asked for, every input used for its values, no functions, custom operators or
-denormal weights, no loop unrolled, a graph that the ONNX checker accepts. The axes are held in
-`exporters.convert.rename_axes`.
+Before: evaluation mode; finite weights; cases that fit the declaration, share no memory and vary every named size.
+After: the inputs and opset that were asked for, every input used for its values, no functions or custom operators, a
+graph that the ONNX checker accepts. The axes are held in `exporters.convert.rename_axes`: a loop over a named axis that
+was written out to the example's length has that axis frozen.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from torch import nn
 
 from exporters.errors import GuardError
 from exporters.graphs import all_nodes, bodies, graphs
-from exporters.optimize import flush_graph
 from exporters.spec import Case, Input, Output, bind_sizes
 from exporters.sweep import dimension_names
 
@@ -44,10 +43,10 @@ def check_declaration(inputs: Sequence[Input], outputs: Sequence[Output]) -> Non
 
 
 def check_module(module: nn.Module) -> None:
-    """Evaluation mode, float32, on the CPU.
+    """Evaluation mode, finite weights, on the CPU.
 
     Raises:
-        GuardError: dropout or batch normalisation would still be learning, or the weights are of another type.
+        GuardError: dropout or batch normalisation would still be learning, or a weight is not finite.
     """
     training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
     if training:
@@ -56,11 +55,11 @@ def check_module(module: nn.Module) -> None:
             "call module.eval() first"
         )
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
-            raise GuardError(f"{name} is {tensor.dtype}, expected torch.float32: call module.float() first")
         if tensor.device.type != "cpu":
             raise GuardError(f"{name} is on {tensor.device}, expected the CPU: call module.cpu() first")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+    for name, parameter in module.named_parameters():
+        # Of parameters alone: an infinite buffer is a mask.
+        if parameter.is_floating_point() and not bool(torch.isfinite(parameter).all()):
             raise GuardError(f"{name} holds a number that is not finite: the training has diverged")
 
 
@@ -141,33 +140,10 @@ def check_graph(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequen
         raise GuardError(
             f"only the shape of {', '.join(shapes)} is read: its values change no answer; drop the input or use it"
         )
-    check_unrolled(model)
-    if flush_graph(onnx.ModelProto.FromString(model.SerializeToString())):
-        raise GuardError("denormal weights are left in the graph")
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GuardError(f"the ONNX checker refuses the graph: {error}") from error
-
-
-def check_unrolled(model: onnx.ModelProto, limit: int = 16) -> None:
-    """Refuses a loop over time that was written out: the same weights multiplied more than ``limit`` times.
-
-    Raises:
-        GuardError: an initializer of rank two or more is read by more than ``limit`` multiplications.
-    """
-    weights = {initializer.name for initializer in model.graph.initializer if len(initializer.dims) >= 2}
-    readers: dict[str, int] = {}
-    for node in all_nodes(model):
-        if node.op_type in ("MatMul", "Gemm", "Conv"):
-            for name in {name for name in node.input if name in weights}:
-                readers[name] = readers.get(name, 0) + 1
-    for name, count in readers.items():
-        if count > limit:
-            raise GuardError(
-                f"{name} is multiplied {count} times: a loop was unrolled to the example's length, and no other length "
-                "will run. Use a recurrent layer or torch.while_loop"
-            )
 
 
 def _consumed(graph: onnx.GraphProto) -> set[str]:

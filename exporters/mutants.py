@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.utils import _pytree
 
+from exporters.errors import GuardError
 from exporters.reference import float_outputs
 from exporters.spec import Case, Input, Output
 from runtime.compare import distance
@@ -158,6 +159,14 @@ class _Replay:
         return self._run({node: value for node, value in self._values.items() if node not in changed})
 
     def _run(self, known: dict[Node, Any]) -> list[NDArray[Any]]:
-        with torch.no_grad():
-            returned = self._interpreter.run(*self._arguments, initial_env=known)
+        try:
+            with torch.no_grad():
+                returned = self._interpreter.run(*self._arguments, initial_env=known)
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            at = next((line for line in reversed(lines) if line.strip().startswith("return") or "forward" in line), "")
+            raise GuardError(
+                f"what torch traced of forward stops at a size that forward itself takes: {lines[0]} ({at.strip()}); a "
+                "number was computed from the example's size and frozen"
+            ) from error
         return [leaf.numpy(force=True).copy() for leaf in _pytree.tree_leaves(returned)]

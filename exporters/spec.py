@@ -52,6 +52,7 @@ class Output:
         meaning: One phrase for people.
         decision: What a caller does with it, held equal wherever the float64 margin exceeds the tolerance:
             ``argmax`` over the last axis, ``round`` to an integer, or ``exact`` equality (indices, token ids).
+        nan: Whether the output may be NaN, where torch's answer is. Without it, NaN in a reference is refused.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Output:
     unit: str | None = None
     meaning: str | None = None
     decision: Decision | None = None
+    nan: bool = False
 
 
 @dataclass(frozen=True, slots=True)

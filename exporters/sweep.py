@@ -21,6 +21,9 @@ BATCH_SIZES = (1, 2, 7, 32)
 OTHER_SIZES = (1, 7, 33, 128)
 """One, odd, long: what a dimension is swept over when nothing is said about it."""
 
+EXTREMES = (1e-6, 10.0, 30.0, 1e4)
+"""Scales of normally distributed values: tiny ones, logits that saturate, and what nobody has scaled."""
+
 MIN_GOLDEN = 8
 MAX_GOLDEN = 12
 
@@ -72,6 +75,29 @@ def generate_cases(inputs: Sequence[Input], sizes: Mapping[str, Sequence[int]], 
         cases[name] = Case(name, _draw(inputs, base, f"{seed} {name}", narrow=index % 2 == 1))
     edges = [Case(name, {t.name: _constant(t, base, top) for t in inputs}) for name, top in (("low", 0), ("high", 1))]
     return (*cases.values(), *edges)
+
+
+def case_at(inputs: Sequence[Input], sizes: Mapping[str, int], seed: int, name: str = "", mild: int = 0) -> Case:
+    """One case of given sizes. A mild one has few true values, and numbers from a part of their range."""
+    where = name or " ".join(f"{key}={size}" for key, size in sizes.items()) or "fixed sizes"
+    drawn = _draw(inputs, sizes, f"{seed} {where} {mild or ''}", narrow=mild > 0)
+    if mild:
+        for tensor in inputs:
+            if tensor.dtype == "bool":
+                rng = np.random.default_rng(seed + mild)
+                drawn[tensor.name] = (rng.random(drawn[tensor.name].shape) < 0.2) & (mild < 2)
+    return Case(where, drawn)
+
+
+def extreme_cases(inputs: Sequence[Input], sizes: Mapping[str, int], seed: int) -> tuple[Case, ...]:
+    """Cases of large and tiny values, for inputs of a float type without limits; none where there is no such input."""
+    free = [tensor.name for tensor in inputs if np.dtype(tensor.dtype).kind == "f" and tensor.limits is None]
+    cases = []
+    for scale in EXTREMES if free else ():
+        drawn = case_at(inputs, sizes, seed, name=f"scale {scale:g}").inputs
+        arrays = {name: array * np.float32(scale) if name in free else array for name, array in drawn.items()}
+        cases.append(Case(f"scale {scale:g}", {k: np.asarray(v, drawn[k].dtype) for k, v in arrays.items()}))
+    return tuple(cases)
 
 
 def choose_example(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, NDArray[Any]]:

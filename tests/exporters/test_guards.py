@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from exporters.convert import convert, rename_axes
 from exporters.errors import ExportError, GuardError, ParityError
 from exporters.export import export, export_model
-from exporters.guards import check_graph, check_unrolled
+from exporters.guards import check_graph
 from exporters.spec import Case, Input, Output
 from tests.exporters.networks import SCORES, VECTOR, Perceptron, perceptron
 
@@ -40,10 +40,6 @@ def test_training_mode_is_refused_by_name() -> None:
     module = perceptron()
     module.second.train()
     refused(module, "in training mode: second")
-
-
-def test_other_float_types_are_refused() -> None:
-    refused(perceptron().double(), r"first.weight is torch.float64, expected torch.float32: call module.float\(\)")
 
 
 def test_weights_that_are_no_numbers_are_refused() -> None:
@@ -107,13 +103,6 @@ def test_a_loop_over_time_whose_steps_differ_is_refused() -> None:
 
     outputs = [Output("h", "float32", ("N", 4))]
     refused(Unrolled().eval(), "forward freezes T of x to 5", inputs=[SEQUENCE], outputs=outputs, sizes=TIME)
-
-
-def test_an_unrolled_graph_is_refused() -> None:
-    weight = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
-    nodes = [onnx.helper.make_node("MatMul", [f"x{i}", "w"], [f"x{i + 1}"]) for i in range(20)]
-    with pytest.raises(GuardError, match="w is multiplied 20 times: a loop was unrolled"):
-        check_unrolled(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [], [weight])))
 
 
 def test_a_baked_constant_fails_the_sweep() -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from exporters.calling import Call, Flat
+from exporters.calling import Call, flatten
 from exporters.size_guards import size_guards, sizes_to_try
 from exporters.spec import Input, Output
 
@@ -42,10 +42,10 @@ def branch(_: nn.Module, x: Tensor) -> Tensor:
 )
 def test_both_sides_of_every_comparison_are_found(function, found) -> None:
     inputs = [Input("x", "float32", ("N", "T", 8))]
-    flat = Flat(Op(function), inputs, [Output("y", "float32", ("N", "U", 8))], Call(("x",)))
+    flat = flatten(Op(function), inputs, [Output("y", "float32", ("N", "U", 8))], Call(("x",)))
     dynamic = torch.export.Dim.DYNAMIC
     program = torch.export.export(
-        flat, (torch.ones(5, 12, 8),), dynamic_shapes=(({0: dynamic, 1: dynamic},),), strict=False
+        flat, (torch.ones(5, 12, 8),), dynamic_shapes=({0: dynamic, 1: dynamic},), strict=False
     )
     guards = size_guards(program, inputs)
     assert sizes_to_try(guards, {"N": 5, "T": 12}, {}) == found
@@ -54,10 +54,10 @@ def test_both_sides_of_every_comparison_are_found(function, found) -> None:
 
 def test_a_guard_tells_the_users_line() -> None:
     inputs = [Input("x", "float32", ("N", "T", 8))]
-    flat = Flat(Op(branch), inputs, [Output("y", "float32", ("N", "T", 8))], Call(("x",)))
+    flat = flatten(Op(branch), inputs, [Output("y", "float32", ("N", "T", 8))], Call(("x",)))
     dynamic = torch.export.Dim.DYNAMIC
     program = torch.export.export(
-        flat, (torch.ones(5, 12, 8),), dynamic_shapes=(({0: dynamic, 1: dynamic},),), strict=False
+        flat, (torch.ones(5, 12, 8),), dynamic_shapes=({0: dynamic, 1: dynamic},), strict=False
     )
     (guard,) = size_guards(program, inputs)
     assert guard.text == "T < 200"

@@ -1,0 +1,232 @@
+"""The cases of a proof with torch's answers to them: which count, which are left out, and what sizes torch takes.
+
+A generated case is a guess. It is left out where torch itself raises, and where torch answers NaN; the report says so.
+It is never left out because the answer contradicts the declaration. A case that the user gave is never left out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from exporters.errors import GuardError
+from exporters.reference import Arrays
+from exporters.size_guards import SizeGuard
+from exporters.source import ModuleSource, TorchRefusalError, has_nan
+from exporters.spec import Case, Input, bind_sizes
+from exporters.sweep import case_at, extreme_cases
+from runtime.manifest import DimensionSpec
+
+SECONDS = 30.0
+"""Most time for torch's answers at further sizes, those that guards and ranges name."""
+
+BYTES = 2 << 30
+"""Most memory of one case, its largest array taken for what every layer makes of it."""
+
+LAYERS = 20
+
+ATTEMPTS = 3
+"""How often the values of a generated case are drawn, each time milder, before NaN is taken for torch's answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A case with torch's answers, computed in float32 and in float64."""
+
+    case: Case
+    single: Arrays
+    truth: Arrays
+
+
+@dataclass(slots=True)
+class Gathered:
+    """All cases of a proof.
+
+    Attributes:
+        held: The cases that tolerances are measured on.
+        extremes: Cases with large and tiny values; each is held to its own float32 noise.
+        taken: For each dimension the sizes that torch answered, the others being usual.
+        refused: For each dimension the sizes at which torch raised, with its words.
+        notes: What was left out.
+        real: Whether the user gave cases.
+    """
+
+    held: list[Held] = field(default_factory=list)
+    extremes: list[Held] = field(default_factory=list)
+    taken: dict[str, set[int]] = field(default_factory=dict)
+    refused: dict[str, dict[int, str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    real: bool = False
+
+    @property
+    def cases(self) -> list[Case]:
+        """The cases that tolerances are measured on."""
+        return [one.case for one in self.held]
+
+    @property
+    def single(self) -> list[Arrays]:
+        """Their answers in float32."""
+        return [one.single for one in self.held]
+
+    @property
+    def truth(self) -> list[Arrays]:
+        """Their answers in float64."""
+        return [one.truth for one in self.held]
+
+
+def gather(
+    source: ModuleSource, given: Sequence[Case], generated: Sequence[Case], guessed: bool, seed: int
+) -> Gathered:
+    """Asks torch for its answers to the cases that were given and to generated ones.
+
+    Args:
+        source: The module.
+        given: The user's cases.
+        generated: Cases that were drawn.
+        guessed: Whether torch may refuse a generated case; not where the user named the sizes.
+        seed: Of redrawn values.
+
+    Raises:
+        GuardError: torch refuses a case of the user's, an answer contradicts the declaration, or is NaN undeclared.
+    """
+    found = Gathered(real=bool(given))
+    for case in given:
+        found.held.append(_checked(source, case))
+    for case in generated:
+        _try(source, case, found, guessed, seed)
+    if not found.held:
+        reasons = [words for sizes in found.refused.values() for words in sizes.values()]
+        raise GuardError(f"torch answers none of the cases: {(reasons or found.notes or ['there are none'])[0]}")
+    return found
+
+
+def extend(
+    source: ModuleSource, found: Gathered, sizes: Mapping[str, Iterable[int]], base: Mapping[str, int], seed: int
+) -> None:
+    """Adds a case for each further size of a dimension, the others being as in ``base``, as far as the budget goes."""
+    began = time.monotonic()
+    known = {name: found.taken.get(name, set()) | set(found.refused.get(name, {})) for name in sizes}
+    for name, wanted in sizes.items():
+        for size in sorted(set(wanted) - known[name]):
+            bound = {**base, name: size}
+            if _bytes(source.inputs, bound) > BYTES or time.monotonic() - began > SECONDS:
+                found.notes.append(f"not tried for its cost: {name}={size}")
+                continue
+            _try(source, case_at(source.inputs, bound, seed), found, True, seed, along=name)
+
+
+def add_extremes(source: ModuleSource, found: Gathered, base: Mapping[str, int], seed: int) -> None:
+    """Adds cases of large and tiny values, where inputs have no limits of their own."""
+    for case in extreme_cases(source.inputs, base, seed):
+        try:
+            one = _held(source, case)
+        except TorchRefusalError:
+            continue
+        if all(np.isfinite(array).any() or not array.size for array in one.truth.values() if array.dtype.kind == "f"):
+            found.extremes.append(one)
+
+
+def ranges(
+    found: Gathered, declared: Mapping[str, DimensionSpec], guards: Sequence[SizeGuard], base: Mapping[str, int]
+) -> dict[str, DimensionSpec]:
+    """The sizes of each dimension for which the proof stands: as declared, narrowed where torch itself raises.
+
+    Raises:
+        GuardError: torch raises at a size inside of a range that was declared, or at sizes that follow no rule.
+    """
+    narrowed = dict(declared)
+    for name, refused in found.refused.items():
+        taken = found.taken.get(name, set())
+        inside = [size for size in refused if name in declared and size in declared[name]]
+        if inside:
+            raise GuardError(f"{name} is declared as {declared[name]}, but at {name}={inside[0]} {refused[inside[0]]}")
+        outside = [size for size in refused if size > 0]
+        if name in declared or not outside:
+            continue
+        middle = base.get(name, 1)
+        low = max((size for size in outside if size < middle), default=0) + 1
+        high = min((size for size in outside if size > middle), default=None)
+        limits = DimensionSpec(min=low, max=None if high is None else high - 1)
+        lost = [size for size in taken if size > 0 and size not in limits]
+        if lost:
+            multiple = int(np.gcd.reduce([size for size in taken if size > 0]))
+            limits = DimensionSpec(min=multiple, multiple=multiple)
+            if multiple == 1 or any(size in limits for size in outside):
+                raise GuardError(
+                    f"torch takes {name}={', '.join(map(str, sorted(taken)))} and refuses "
+                    f"{', '.join(map(str, sorted(outside)))} ({refused[outside[0]]}); declare the sizes that it takes"
+                )
+        narrowed[name] = limits
+        told = "; ".join(str(guard) for guard in guards if name in guard.names)[:200]
+        found.notes.append(f"{name} is {limits}: torch raises elsewhere{f' ({told})' if told else ''}")
+    return narrowed
+
+
+def _try(source: ModuleSource, case: Case, found: Gathered, guessed: bool, seed: int, along: str | None = None) -> None:
+    sizes = bind_sizes({tensor.name: tensor.shape for tensor in source.inputs}, case.inputs)
+    names = [along] if along else [name for name in sizes if case.name.startswith(f"{name}=")] or list(sizes)[:1]
+    for attempt in range(ATTEMPTS):
+        try:
+            one = _held(source, case)
+        except TorchRefusalError as error:
+            if not guessed:
+                raise
+            found.notes.append(f"left out, torch refuses it: {case.name}")
+            for name in names:
+                found.refused.setdefault(name, {})[sizes[name]] = str(error).partition(": ")[2]
+            return
+        nan = [o.name for o in source.outputs if not o.nan and o.name == (has_nan(one.truth) or has_nan(one.single))]
+        if not nan and (reason := _undecided(one)) is None:
+            found.held.append(one)
+            for name in names:
+                found.taken.setdefault(name, set()).add(sizes[name])
+            return
+        reason = f"torch answers NaN in {nan[0]}" if nan else reason
+        if attempt + 1 < ATTEMPTS:
+            case = case_at(source.inputs, sizes, seed + attempt + 1, name=case.name, mild=attempt + 1)
+    found.notes.append(f"left out, {reason}: {case.name}")
+
+
+def _checked(source: ModuleSource, case: Case) -> Held:
+    """A case of the user's.
+
+    Raises:
+        GuardError: its answer is NaN, or hangs on float32's rounding.
+    """
+    one = _held(source, case)
+    for output in source.outputs:
+        if not output.nan and output.name == (has_nan(one.truth) or has_nan(one.single)):
+            raise GuardError(
+                f"case {case.name!r}: torch itself answers NaN in {output.name}; declare Output(..., nan=True) if that "
+                "is meant, or leave the case out"
+            )
+    reason = _undecided(one)
+    if reason is not None:
+        raise GuardError(f"case {case.name!r}: {reason}, so it proves nothing: change it or leave it out")
+    return one
+
+
+def _undecided(one: Held) -> str | None:
+    for name, exact in one.truth.items():
+        single = one.single[name]
+        if single.shape != exact.shape or (exact.dtype.kind != "f" and not np.array_equal(single, exact)):
+            return f"torch float32 and torch float64 decide differently about {name}: it lies on the edge of a decision"
+    return None
+
+
+def _held(source: ModuleSource, case: Case) -> Held:
+    single = source.answers(case, torch.float32)
+    return Held(case, single, source.answers(case, torch.float64))
+
+
+def _bytes(inputs: Sequence[Input], sizes: Mapping[str, int]) -> int:
+    """A guess at the memory of one call."""
+    largest = max(
+        int(np.prod([sizes[size] if isinstance(size, str) else size for size in tensor.shape], dtype=np.int64))
+        for tensor in inputs
+    )
+    return 8 * LAYERS * largest

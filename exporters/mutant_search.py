@@ -1,0 +1,97 @@
+"""The weakest fault of each layer, measured on as few of the recorded cases as show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from exporters.mutants import FORMATS, Mutant, measure_mutants, merge
+from exporters.parity import MUTANT_MARGIN, NOISE_MARGIN, Tolerance
+from exporters.reference import Arrays
+from exporters.spec import Case, Input, Output
+
+MUTANT_STEPS = (0, 4, 8)
+"""The mutants are first measured on the four most telling of the recorded cases, then as far as needed on more."""
+
+
+def notes_on(mutants: Sequence[Mutant], tolerances: Mapping[str, Tolerance]) -> list[str]:
+    """What a reader of the report should know of the mutants, a sentence each."""
+    notes = []
+    dead = [mutant.layer for mutant in mutants if not any(mutant.effects.values())]
+    if dead:
+        notes.append(f"rounding changes no answer in any case, dead or unused: {', '.join(dead[:4])}")
+    coarse = [mutant.layer for mutant in mutants if mutant.format == list(FORMATS)[-1]]
+    if coarse:
+        more = f" and {len(coarse) - 4} more" if len(coarse) > 4 else ""
+        notes.append(f"held to no finer a fault than 8 bits of a weight: {', '.join(coarse[:4])}{more}")
+    for name, tolerance in tolerances.items():
+        if tolerance.margin is not None and not tolerance.vacuous and tolerance.margin < 0.99 * MUTANT_MARGIN:
+            notes.append(
+                f"{name}: the weakest mutant is {tolerance.margin:.1f} times what is allowed, 10 is wished for"
+            )
+    if not mutants:
+        notes.append("no weights to round: the tolerances have a lower side only")
+    return notes
+
+
+def find_mutants(
+    program: torch.export.ExportedProgram,
+    inputs: Sequence[Input],
+    outputs: Sequence[Output],
+    sweep: Sequence[Case],
+    answers: Sequence[Arrays],
+    recorded: Sequence[int],
+    noise: Mapping[str, float],
+) -> tuple[Mutant, ...]:
+    """Effects over recorded cases only: what `verify` replays on a device must show them as well.
+
+    Lively cases come first, cheap ones before dear ones. A mutant that is caught with the margin that is asked for
+    needs no further case; more cases could only make its effect larger.
+    """
+
+    def cost(index: int) -> tuple[bool, int]:
+        asked, answered = sweep[index].inputs.values(), answers[index].values()
+        # A single number (how long the one item of a batch is) and what can only be counted tell neither way.
+        looked_at = [array for array in asked if array.size > 1] + [a for a in answered if a.dtype.kind == "f"]
+        dull = any(array.size == 0 or array.min() == array.max() for array in looked_at)
+        return dull, sum(array.nbytes for array in (*asked, *answered))
+
+    # A photo without a face costs as much as one with, and shows nothing of what a layer does to boxes.
+    answered = [i for i in recorded if any(array.size for array in answers[i].values())]
+    order = sorted(answered or recorded, key=cost)
+    mutants: tuple[Mutant, ...] = ()
+    for start, stop in zip(MUTANT_STEPS, (*MUTANT_STEPS[1:], len(order)), strict=True):
+        part = order[start:stop]
+        if not part:
+            break
+        open_layers = None if start == 0 else _open_layers(mutants, noise)
+        found = measure_mutants(program, inputs, outputs, [sweep[i] for i in part], open_layers)
+        mutants = found if start == 0 else merge(mutants, found)
+    for _ in range(len(FORMATS) - 1):
+        unseen = {mutant.layer: mutant.format for mutant in mutants if _is_unseen(mutant, noise)}
+        if not unseen:
+            break
+        lively = [sweep[i] for i in order[: MUTANT_STEPS[-1]]]
+        coarser = measure_mutants(program, inputs, outputs, lively, unseen.keys(), unseen)
+        again = {mutant.layer: mutant for mutant in coarser}
+        mutants = tuple(again.get(mutant.layer, mutant) for mutant in mutants)
+    return mutants
+
+
+def _is_unseen(mutant: Mutant, noise: Mapping[str, float]) -> bool:
+    """Whether it moves answers, but none beyond what the noise allows."""
+    effects = mutant.effects
+    return any(effects.values()) and not any(effects[name] > NOISE_MARGIN * noise[name] for name in noise)
+
+
+def _open_layers(mutants: Sequence[Mutant], noise: Mapping[str, float]) -> set[str]:
+    """The layers whose mutants some output that sees them does not yet catch with the full margin."""
+    return {
+        mutant.layer
+        for mutant in mutants
+        if not all(
+            effect >= NOISE_MARGIN * MUTANT_MARGIN * noise[name] for name, effect in mutant.effects.items() if effect
+        )
+        or not any(mutant.effects.values())
+    }

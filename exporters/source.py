@@ -1,0 +1,172 @@
+"""Where reference answers come from: the user's own module, in a fresh copy for every case.
+
+A copy that tracing or an earlier case has touched may answer otherwise: a table that is kept in an attribute holds the
+numbers of whatever came first. Parameters are shared between the copies, everything else is a copy's own.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from exporters.calling import Call, bind, check_call, flatten, named_answers
+from exporters.copies import fresh, plain
+from exporters.errors import GuardError
+from exporters.precision import computing_in, in_dtype, own_dtype
+from exporters.purity import check_function
+from exporters.reference import Arrays
+from exporters.spec import Case, Input, Output, bind_sizes
+
+
+class TorchRefusalError(GuardError):
+    """``forward`` itself raises; the sizes or values are none that the network takes."""
+
+
+class ModuleSource:
+    """A module with a way to call it.
+
+    Args:
+        module: In evaluation mode, on the CPU. It is not changed.
+        inputs: As declared.
+        outputs: As declared.
+        call: How ``forward`` takes the inputs; None finds out.
+
+    Raises:
+        GuardError: the module cannot be copied.
+    """
+
+    def __init__(
+        self, module: nn.Module, inputs: Sequence[Input], outputs: Sequence[Output], call: Call | None = None
+    ) -> None:
+        self.module = plain(module)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.own = own_dtype(self.module)
+        self._masters: dict[torch.dtype, nn.Module] = {}
+        self._operators = True
+        if call is not None:
+            check_call(call, self.inputs)
+        self._call = call
+
+    def copied(self, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """A fresh copy that computes in a float type; call it under `computing_in`."""
+        if dtype not in self._masters:
+            self._masters[dtype] = in_dtype(fresh(self.module), dtype, self.own)
+        master = self._masters[dtype]
+        return copy.deepcopy(master, {id(parameter): parameter for parameter in master.parameters()})
+
+    def settle(self, case: Case) -> Call:
+        """Finds out how ``forward`` takes the inputs, by a case, unless it was said.
+
+        Raises:
+            GuardError: no way of calling it works.
+        """
+        if self._call is None:
+
+            def works(call: Call) -> str | None:
+                try:
+                    self._run(self.copied(), call, case, torch.float32)
+                except GuardError as error:
+                    return str(error)
+                return None
+
+            self._call = bind(self.module, self.inputs, works)
+        return self._call
+
+    def answers(self, case: Case, dtype: torch.dtype) -> Arrays:
+        """What the module answers to a case, computed in a float type.
+
+        Raises:
+            TorchRefusalError: forward itself raises.
+            GuardError: what it returns is not what was declared.
+        """
+        return self._run(self.copied(dtype), self.settle(case), case, dtype)
+
+    def check_function(self, cases: Sequence[Case]) -> None:
+        """Refuses randomness, and a state that reaches an answer; see `exporters.purity`.
+
+        Raises:
+            GuardError: the module is not a function of its inputs.
+        """
+        first, second = cases[0], cases[-1]
+        call = self.settle(first)
+        check_function(
+            lambda: in_dtype(fresh(self.module), torch.float32, self.own),
+            lambda module, case: self._run(module, call, case, torch.float32),
+            first,
+            second,
+        )
+
+    def traceable(self, case: Case) -> nn.Module:
+        """A fresh copy in float32 whose forward takes the inputs and returns the outputs in the order declared.
+
+        Args:
+            case: Any case, to see in which order the answers come.
+        """
+        call, copied = self.settle(case), self.copied()
+        names = [tensor.name for tensor in self.inputs]
+        returned = self._called(copied, call, case, torch.float32)
+        kept = named_answers(returned, self.outputs)
+        leaves = [leaf for leaf in _pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
+        in_order = len(leaves) == len(kept) and all(a is b for a, b in zip(leaves, kept.values(), strict=True))
+        copied = self.copied()
+        return copied if in_order and call == Call(tuple(names)) else flatten(copied, self.inputs, self.outputs, call)
+
+    def _run(self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype) -> Arrays:
+        return self._named(self._called(module, call, case, dtype), case)
+
+    def _called(self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype) -> object:
+        tensors: dict[str, Tensor] = {}
+        for tensor in self.inputs:
+            given = torch.from_numpy(case.inputs[tensor.name].copy())
+            tensors[tensor.name] = given.to(dtype) if given.is_floating_point() else given
+        args, kwargs = call.fill(tensors)
+        try:
+            with torch.no_grad(), computing_in(dtype, self.own, operators=self._operators):
+                return module(*args, **kwargs)
+        # Whatever forward raises is told with the case that made it.
+        except Exception as error:
+            if self._operators and re.search("higher.?order", str(error), re.IGNORECASE):
+                self._operators = False  # torch.cond and its kin do not run under a mode of operators
+                return self._called(module, call, case, dtype)
+            lines = str(error).strip().splitlines()
+            raise TorchRefusalError(
+                f"case {case.name!r}: forward itself fails in torch {_short(dtype)}: {type(error).__name__}: "
+                f"{lines[0] if lines else ''}"
+            ) from error
+
+    def _named(self, returned: object, case: Case) -> Arrays:
+        arrays: Arrays = {}
+        for name, tensor in named_answers(returned, self.outputs).items():
+            declared = np.dtype(next(output.dtype for output in self.outputs if output.name == name))
+            if tensor.dtype == torch.bfloat16:
+                tensor = tensor.float()
+            array = tensor.numpy(force=True).copy()
+            if (array.dtype.kind, declared.kind) != ("f", "f") and array.dtype != declared:
+                raise GuardError(f"output {name} is {array.dtype} in torch, declared is {declared}")
+            arrays[name] = array
+        declared_tensors: list[Input | Output] = [*self.inputs, *self.outputs]
+        shapes = {tensor.name: tensor.shape for tensor in declared_tensors}
+        try:
+            bind_sizes(shapes, {**case.inputs, **arrays})
+        except ValueError as error:
+            raise GuardError(
+                f"case {case.name!r}: {error}. The declaration does not hold there, or forward takes another way at "
+                "this size (squeeze() drops every axis of size 1, a condition on a size branches)"
+            ) from error
+        return arrays
+
+
+def has_nan(arrays: Mapping[str, Any]) -> str | None:
+    """The first output that holds NaN."""
+    return next((name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()), None)
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
