@@ -92,6 +92,7 @@ def export_model(
     declared = dict(dimensions or {})
     found = _first_cases(source, cases, sizes, declared, seed)
     source.check_function(_two_cases(found))
+    asked = len(found.cases)
 
     converted = _converted(source, found, opset)
     guards = size_guards(converted.program, inputs)
@@ -152,7 +153,7 @@ def export_model(
         ),
         golden=tuple(GoldenCase(found.cases[i].name, dict(found.cases[i].inputs), found.truth[i]) for i in recorded),
         parity=report.parity(),
-        trace=record_trace(graph, _trace_case(found.cases, recorded)),
+        trace=record_trace(graph, _trace_case(found.cases, [i for i in recorded if i < asked] or recorded)),
         report=report,
     )
 

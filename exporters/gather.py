@@ -7,6 +7,7 @@ It is never left out because the answer contradicts the declaration. A case that
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -51,6 +52,7 @@ class Gathered:
         extremes: Cases with large and tiny values; each is held to its own float32 noise.
         taken: For each dimension the sizes that torch answered, the others being usual.
         refused: For each dimension the sizes at which torch raised, with its words.
+        usual: Of each dimension the size that most generated cases have.
         notes: What was left out.
         real: Whether the user gave cases.
     """
@@ -59,6 +61,7 @@ class Gathered:
     extremes: list[Held] = field(default_factory=list)
     taken: dict[str, set[int]] = field(default_factory=dict)
     refused: dict[str, dict[int, str]] = field(default_factory=dict)
+    usual: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     real: bool = False
 
@@ -94,6 +97,9 @@ def gather(
         GuardError: torch refuses a case of the user's, an answer contradicts the declaration, or is NaN undeclared.
     """
     found = Gathered(real=bool(given))
+    bound = [bind_sizes({tensor.name: tensor.shape for tensor in source.inputs}, case.inputs) for case in generated]
+    for name in bound[0] if bound else ():
+        found.usual[name] = Counter(sizes[name] for sizes in bound).most_common(1)[0][0]
     for case in given:
         found.held.append(_checked(source, case))
     for case in generated:
@@ -168,7 +174,8 @@ def ranges(
 
 def _try(source: ModuleSource, case: Case, found: Gathered, guessed: bool, seed: int, along: str | None = None) -> None:
     sizes = bind_sizes({tensor.name: tensor.shape for tensor in source.inputs}, case.inputs)
-    names = [along] if along else [name for name in sizes if case.name.startswith(f"{name}=")] or list(sizes)[:1]
+    other = [name for name, size in sizes.items() if size != found.usual.get(name, size)]
+    names = [along] if along else other if len(other) == 1 else []
     for attempt in range(ATTEMPTS):
         try:
             one = _held(source, case)

@@ -95,7 +95,7 @@ def extreme_cases(inputs: Sequence[Input], sizes: Mapping[str, int], seed: int) 
     cases = []
     for scale in EXTREMES if free else ():
         drawn = case_at(inputs, sizes, seed, name=f"scale {scale:g}").inputs
-        arrays = {name: array * np.float32(scale) if name in free else array for name, array in drawn.items()}
+        arrays = {name: array * scale if name in free else array for name, array in drawn.items()}
         cases.append(Case(f"scale {scale:g}", {k: np.asarray(v, drawn[k].dtype) for k, v in arrays.items()}))
     return tuple(cases)
 

@@ -20,7 +20,8 @@ from runtime.manifest import DimensionSpec, StateSpec
         (" x :uint8[ N,H,W , 3 ] ", Input("x", "uint8", ("N", "H", "W", 3)), {}),
         ("x: float32[B, T=1..512, 24] in 0..1", Input("x", "float32", ("B", "T", 24), limits=(0.0, 1.0)),
          {"T": DimensionSpec(1, 512)}),
-        ("x: float32[T=4..] in -1e-3..2.5", Input("x", "float32", ("T",), limits=(-1e-3, 2.5)), {"T": DimensionSpec(4)}),
+        ("x: float32[T=4..] in -1e-3..2.5", Input("x", "float32", ("T",), limits=(-1e-3, 2.5)),
+         {"T": DimensionSpec(4)}),
         ("x: float32[H=32..1024/32]", Input("x", "float32", ("H",)), {"H": DimensionSpec(32, 1024, 32)}),
         ("x.y: int64[]", Input("x.y", "int64", ()), {}),
     ],
@@ -58,7 +59,7 @@ def test_what_is_no_input(text: str, message: str) -> None:
 
 
 def test_what_is_no_output_state_or_size() -> None:
-    with pytest.raises(InputError, match="'maximum' in .* is none of argmax, round, exact and nan"):
+    with pytest.raises(InputError, match=r"'maximum' in .* is none of argmax, round, exact and nan"):
         parse_output("y: float32[N] maximum")
     for text in ("h0", "h0=", "z=hn"):
         with pytest.raises(InputError, match="a state is INPUT=OUTPUT"):

@@ -46,7 +46,7 @@ def test_the_bundle_is_whole_and_verifies(bundle: Bundle) -> None:
     report = verify(bundle)
     assert report, str(report)
     assert {check.output for check in report.checks} == {"probabilities", "level"}
-    assert all(check.cases == 10 for check in report.checks)
+    assert all(check.cases >= 10 for check in report.checks)
     again = Bundle.open(bundle.path)
     assert again.manifest == bundle.manifest
     assert again.read("NOTICE") == b"made for a test\n"
@@ -187,7 +187,7 @@ def test_a_sequence_of_any_length() -> None:
     ]
     assert axes == ["N", "T2", 3]
     assert operators(graph)["Conv"] == 2
-    assert {case.inputs["x"].shape[1] for case in model.golden} == {1, 2, 9, 33, 200}
+    assert {case.inputs["x"].shape[1] for case in model.golden} >= {1, 2, 9, 33, 200}
 
 
 def test_token_ids_and_a_mask() -> None:
@@ -250,7 +250,7 @@ def test_denormal_weights_are_set_to_zero_and_counted() -> None:
     module.first.weight.data[0, :4] = torch.tensor([1e-39, -1e-30, 1e-21, 1e-19])
     model = export_model(module, inputs=[VECTOR], outputs=[SCORES])
     assert model.report.flushed == 3
-    assert "denormal weights set to zero: 3; moves the answers by at most 0.0e+00" in str(model.report)
+    assert "denormal weights set to zero: 3; every answer stays within its tolerance" in str(model.report)
     arrays = [onnx.numpy_helper.to_array(i) for i in onnx.load_from_string(model.graph).graph.initializer]
     floats = np.concatenate([array.ravel() for array in arrays if array.dtype == np.float32])
     assert not np.any((floats != 0) & (np.abs(floats) < 1e-20))
@@ -288,6 +288,7 @@ def test_sizes_that_torch_itself_refuses_are_left_out_and_told() -> None:
     inputs, outputs = [Input("x", "float32", ("N", 2, "T"))], [Output("y", "float32", ("N", 3))]
     model = export_model(Valid().eval(), inputs=inputs, outputs=outputs)
     assert any(note.startswith("left out, torch refuses it: N=2 T=1") for note in model.report.notes)
+    assert str(model.dimensions["T"]) == "5 or more"
     # A size that was asked for by name is another matter.
     with pytest.raises(GuardError, match="forward itself fails in torch float32"):
         export_model(Valid().eval(), inputs=inputs, outputs=outputs, sizes={"T": [1, 7, 33]})

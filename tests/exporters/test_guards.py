@@ -140,7 +140,7 @@ def test_cases_must_fit_the_declaration(inputs: Mapping[str, Any], match: str) -
     [
         ([Output("y", "float32", ("N", 4))], r"y has shape \[\d+, 3\], declared is \['N', 4\]"),
         ([Output("y", "float32", ("N",))], "y has shape"),
-        ([Output("y", "int64", ("N", 3))], "output y is float32 in torch float32, declared is int64"),
+        ([Output("y", "int64", ("N", 3))], "output y is float32 in torch, declared is int64"),
         ([SCORES, Output("z", "float32", ("N",))], "forward returns 1 values"),
     ],
     ids=["size", "rank", "dtype", "count"],
@@ -149,7 +149,7 @@ def test_outputs_must_be_as_declared(outputs: Sequence[Output], match: str) -> N
     refused(perceptron(), match, outputs=outputs)
 
 
-def test_a_fixed_float_type_in_forward_is_explained() -> None:
+def test_a_float_type_that_forward_names_is_no_obstacle() -> None:
     class Hard(Perceptron):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x.to(torch.float32))
@@ -158,8 +158,12 @@ def test_a_fixed_float_type_in_forward_is_explained() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x).float()
 
-    for module in (Hard(), Soft()):
-        refused(module.eval(), "forward must not name a float type: instead of .float()")
+    for module in (Hard(), Soft(), Perceptron().double()):
+        torch.manual_seed(0)
+        model = export_model(module.eval(), inputs=[VECTOR], outputs=[SCORES], untrained=True)
+        noise = model.parity.outputs[SCORES.name].noise
+        assert noise is not None
+        assert 0 < noise < 1e-6  # measured against float64, which no cast has rounded
 
 
 def test_an_opset_that_cannot_be_had_is_refused() -> None:
@@ -209,17 +213,6 @@ def test_operators_of_one_runtime_only_are_refused() -> None:
     rename_axes(model, [VECTOR], [SCORES])
     model.graph.node[0].domain = "com.example"
     with pytest.raises(GuardError, match=r"com\.example::"):
-        check_graph(model, [VECTOR], [SCORES], 18)
-
-
-def test_denormal_weights_in_the_graph_are_refused() -> None:
-    model = converted()
-    rename_axes(model, [VECTOR], [SCORES])
-    tiny = np.full((16, 6), 1e-39, np.float32)
-    next(i for i in model.graph.initializer if list(i.dims) == [16, 6]).CopyFrom(
-        onnx.numpy_helper.from_array(tiny, "first.weight")
-    )
-    with pytest.raises(GuardError, match="denormal weights are left"):
         check_graph(model, [VECTOR], [SCORES], 18)
 
 
