@@ -11,29 +11,58 @@ from typing import TYPE_CHECKING, Any
 from edgedl._version import __version__
 
 if TYPE_CHECKING:
+    from exporters.calling import Call as Call
     from exporters.export import export as export
+    from exporters.spec import Case as Case
+    from exporters.spec import Input as Input
+    from exporters.spec import Output as Output
     from runtime.bundle import Bundle as Bundle
     from runtime.engine import Engine as Engine
+    from runtime.errors import BundleError as BundleError
+    from runtime.errors import CheckFailedError as CheckFailedError
+    from runtime.errors import DeviceError as DeviceError
+    from runtime.errors import EdgedlError as EdgedlError
+    from runtime.errors import InputError as InputError
+    from runtime.errors import MediaError as MediaError
+    from runtime.errors import MissingExtraError as MissingExtraError
+    from runtime.errors import TooLargeError as TooLargeError
     from runtime.pipelines import load as load
+    from runtime.signature import DimensionSpec as Range
+    from runtime.signature import StateSpec as State
     from runtime.verify import verify as verify
 
 PART_OF = "edgedl"
 
+_ERRORS = (
+    "BundleError", "CheckFailedError", "DeviceError", "EdgedlError", "InputError", "MediaError", "MissingExtraError",
+    "TooLargeError",
+)  # fmt: skip
 _PUBLIC = {
-    "Bundle": "runtime.bundle",
-    "Engine": "runtime.engine",
-    "export": "exporters.export",
-    "load": "runtime.pipelines",
-    "verify": "runtime.verify",
-}
+    "Bundle": "runtime.bundle:Bundle",
+    "Call": "exporters.calling:Call",
+    "Case": "exporters.spec:Case",
+    "Engine": "runtime.engine:Engine",
+    "Input": "exporters.spec:Input",
+    "Output": "exporters.spec:Output",
+    "Range": "runtime.signature:DimensionSpec",
+    "State": "runtime.signature:StateSpec",
+    "export": "exporters.export:export",
+    "load": "runtime.pipelines:load",
+    "verify": "runtime.verify:verify",
+} | {name: f"runtime.errors:{name}" for name in _ERRORS}
 
-__all__ = ["Bundle", "Engine", "__version__", "export", "load", "verify"]
+__all__ = [
+    "Bundle", "BundleError", "Call", "Case", "CheckFailedError", "DeviceError", "EdgedlError", "Engine", "Input",
+    "InputError", "MediaError", "MissingExtraError", "Output", "Range", "State", "TooLargeError", "__version__",
+    "export", "load", "verify",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'edgedl' has no attribute {name!r}")
-    value = getattr(import_module(_PUBLIC[name]), name)
+    module, _, theirs = _PUBLIC[name].partition(":")
+    value = getattr(import_module(module), theirs)
     globals()[name] = value
     return value
 
