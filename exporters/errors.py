@@ -22,6 +22,10 @@ class GuardError(ExportError):
     """A guard refused the module, its examples or the graph that came out."""
 
 
+class TooFewSizesError(GuardError):
+    """A named dimension has one size in all cases."""
+
+
 class ParityError(ExportError):
     """The graph's answers differ from the float64 reference by more than the tolerance."""
 

@@ -24,7 +24,7 @@ from exporters.calling import Call
 from exporters.convert import Converted, convert, rename_axes
 from exporters.denormals import flush_denormals
 from exporters.empty import dimension_ranges
-from exporters.errors import GuardError, ParityError, VacuousGateError
+from exporters.errors import GuardError, ParityError, TooFewSizesError, VacuousGateError
 from exporters.explain import first_torch_difference, record_trace
 from exporters.gather import Gathered, add_extremes, extend, gather, ranges
 from exporters.graphs import operators
@@ -35,9 +35,16 @@ from exporters.parity import ParityReport, Tolerance, derive_tolerances, hold, h
 from exporters.precision import computing_in
 from exporters.reference import measure_noise, one_thread
 from exporters.size_guards import SizeGuard, size_guards, sizes_to_try
-from exporters.source import ModuleSource
+from exporters.source import ModuleSource, TorchRefusalError
 from exporters.spec import Case, Input, Output, bind_sizes, signature
-from exporters.sweep import choose_example, choose_golden, default_sizes, generate_cases
+from exporters.sweep import (
+    FURTHER_GUESSES,
+    OTHER_SIZES,
+    choose_example,
+    choose_golden,
+    default_sizes,
+    generate_cases,
+)
 from runtime.bundle import Bundle
 from runtime.golden import GoldenCase
 from runtime.manifest import DimensionSpec, StateSpec
@@ -239,23 +246,31 @@ def _first_cases(
 ) -> Gathered:
     """The user's cases and generated ones, with torch's answers."""
     inputs = source.inputs
-    generated: tuple[Case, ...] = ()
-    if cases is None or sizes:
-        swept = default_sizes(inputs, sizes or {})
-        within = {name: [size for size in all_of_them if name not in dimensions or size in dimensions[name]]
-                  for name, all_of_them in swept.items()}  # fmt: skip
-        for name, kept in within.items():
-            within[name] = kept or sorted(_ends(dimensions[name]))
-        generated = generate_cases(inputs, within, seed)
-    check_cases(inputs, [*(cases or ()), *generated])
-    found = gather(source, cases or (), generated, sizes is None, seed)
-    try:
-        check_cases(inputs, found.cases)
-    except GuardError as error:
-        refused = [words for sizes in found.refused.values() for words in sizes.values()]
-        why = "".join(f" ({one})" for one in (refused or found.notes)[:1])
-        raise GuardError(f"{error}{why}") from error
-    return found
+    refusal: GuardError | None = None
+    # Sizes that nobody named are a guess. A network that halves its input takes other ones.
+    for guess in (OTHER_SIZES, *FURTHER_GUESSES) if cases is None and sizes is None else (OTHER_SIZES,):
+        generated: tuple[Case, ...] = ()
+        if cases is None or sizes:
+            swept = default_sizes(inputs, sizes or {}, guess)
+            generated = generate_cases(inputs, {n: _within(s, dimensions.get(n)) for n, s in swept.items()}, seed)
+        check_cases(inputs, [*(cases or ()), *generated])
+        try:
+            found = gather(source, cases or (), generated, sizes is None, seed)
+            check_cases(inputs, found.cases)
+        except GuardError as error:
+            refusal = refusal or error
+            if not isinstance(error, TorchRefusalError | TooFewSizesError):
+                raise
+            continue
+        return found
+    raise refusal or GuardError("there are no cases")
+
+
+def _within(sizes: Sequence[int], limits: DimensionSpec | None) -> Sequence[int]:
+    """Those of the sizes that are in a declared range, else its ends."""
+    if limits is None:
+        return sizes
+    return [size for size in sizes if size in limits] or sorted(_ends(limits))
 
 
 def _two_cases(found: Gathered) -> tuple[Case, Case]:

@@ -106,7 +106,7 @@ def gather(
         _try(source, case, found, guessed, seed)
     if not found.held:
         reasons = [words for sizes in found.refused.values() for words in sizes.values()]
-        raise GuardError(f"torch answers none of the cases: {(reasons or found.notes or ['there are none'])[0]}")
+        raise TorchRefusalError(f"torch answers none of the cases: {(reasons or found.notes or ['there are none'])[0]}")
     return found
 
 

@@ -16,7 +16,7 @@ import onnx
 import torch
 from torch import nn
 
-from exporters.errors import GuardError
+from exporters.errors import GuardError, TooFewSizesError
 from exporters.graphs import all_nodes, bodies, graphs
 from exporters.spec import Case, Input, Output, bind_sizes
 from exporters.sweep import dimension_names
@@ -100,7 +100,7 @@ def check_cases(inputs: Sequence[Input], cases: Sequence[Case]) -> None:
     for name, sizes_seen in seen.items():
         if len(sizes_seen) < 2:
             text = ", ".join(map(str, sizes_seen)) or "no size"
-            raise GuardError(
+            raise TooFewSizesError(
                 f"dimension {name} is swept over {text} only, so a frozen axis would pass: give "
                 f"sizes={{'{name}': […]}} or cases of other sizes, or declare it as a number"
             )

@@ -21,6 +21,9 @@ BATCH_SIZES = (1, 2, 7, 32)
 OTHER_SIZES = (1, 7, 33, 128)
 """One, odd, long: what a dimension is swept over when nothing is said about it."""
 
+FURTHER_GUESSES = ((2, 4, 8, 16), (32, 64, 96, 128), (224, 448, 672))
+"""Where torch refuses those: multiples of two, of thirty-two, and of the size of many classifiers."""
+
 EXTREMES = (1e-6, 10.0, 30.0, 1e4)
 """Scales of normally distributed values: tiny ones, logits that saturate, and what nobody has scaled."""
 
@@ -33,8 +36,10 @@ def dimension_names(inputs: Iterable[Input]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(size for tensor in inputs for size in tensor.shape if isinstance(size, str)))
 
 
-def default_sizes(inputs: Sequence[Input], given: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
-    """The sizes of every named dimension: those given, else a sweep in which no two dimensions agree.
+def default_sizes(
+    inputs: Sequence[Input], given: Mapping[str, Sequence[int]], guess: Sequence[int] = OTHER_SIZES
+) -> dict[str, tuple[int, ...]]:
+    """The sizes of every named dimension: those given, else a guess in which no two dimensions agree.
 
     Raises:
         GuardError: sizes for a dimension that no input has.
@@ -50,8 +55,9 @@ def default_sizes(inputs: Sequence[Input], given: Mapping[str, Sequence[int]]) -
         elif name in BATCH_NAMES:
             sizes[name] = BATCH_SIZES
         else:
-            shift = 2 * sum(other not in BATCH_NAMES for other in sizes)  # H and W must not be swapped unnoticed
-            sizes[name] = (OTHER_SIZES[0], *(size + shift for size in OTHER_SIZES[1:]))
+            before = sum(other not in BATCH_NAMES for other in sizes)  # H and W must not be swapped unnoticed
+            shifted = tuple(size + before * (2 if guess is OTHER_SIZES else guess[0]) for size in guess[1:])
+            sizes[name] = (guess[0], *shifted)
     return sizes
 
 
