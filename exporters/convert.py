@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 from onnxscript.rewriter import _matcher
 from torch import nn
 
-from exporters import decoding, image, loops, recurrent, recurrent_operators
+from exporters import decoding, image, loops, lowerings, recurrent, recurrent_operators
 from exporters.errors import GuardError
 from exporters.folding import fold_weights
 from exporters.graphs import all_nodes, bodies, graphs
+from exporters.lowerings.sigmoids import widen_sigmoids
+from exporters.simplify import simplify
 from exporters.spec import Input, Output
 
 _FROZEN = re.compile(r"(?:specialized|inferred).*?constant \((\d+)\)", re.DOTALL)
@@ -73,15 +75,20 @@ def convert(
                 input_names=[tensor.name for tensor in inputs],
                 output_names=[tensor.name for tensor in outputs],
                 custom_translation_table=_translations(),
+                optimize=False,
                 verbose=False,
             )
+            if program is None or program.exported_program is None:
+                raise GuardError("torch.onnx gave no program")
+            simplify(program.model)
+        except GuardError:
+            raise
         except Exception as error:
             reason = str(error.__cause__ or error).strip().splitlines()[0]
             raise GuardError(f"torch.onnx has no translation for part of the module: {reason}") from error
-    if program is None or program.exported_program is None:
-        raise GuardError("torch.onnx gave no program")
     model = program.model_proto
     fold_weights(model)
+    widen_sigmoids(model)
     values = _torch_names(model, program.exported_program)
     _clean(model)
     _name_transposed(model, program.exported_program.state_dict)
@@ -182,7 +189,12 @@ def _frozen(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDA
 
 
 def _translations() -> dict[Any, Any]:
-    return image.onnx_translations() | decoding.onnx_translations() | recurrent_operators.onnx_translations()
+    return (
+        lowerings.onnx_translations()
+        | image.onnx_translations()
+        | decoding.onnx_translations()
+        | recurrent_operators.onnx_translations()
+    )
 
 
 def _axes(declared: Input | Output, value: onnx.ValueInfoProto) -> Iterator[tuple[int | str, int | str]]:

@@ -1,0 +1,18 @@
+"""Translations of ATen operators whose form in torch.onnx loses range, changes an answer or is missing.
+
+Each is exact to a few units in the last place wherever torch in float32 is, and written in standard operators of
+opset 18. What cannot be written so is refused by name, see `unsupported`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """The ``custom_translation_table`` of `torch.onnx.export` for these operators."""
+    from exporters.lowerings import activations, attention, ordering, pairs, pooling, reductions, resampling
+
+    parts = (activations, attention, ordering, pairs, pooling, reductions, resampling)
+    return {operator: function for part in parts for operator, function in part.translations().items()}

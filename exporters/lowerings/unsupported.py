@@ -1,0 +1,98 @@
+"""Operators that are refused by name: ONNX has no form for them, or only one that answers otherwise."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+Check = Callable[[Node], str | None]
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+
+NO_FORM = "ONNX has no operator for it and none that it could be written with exactly"
+
+WITHOUT_FORM = (
+    "erfinv", "special_erfinv", "lgamma", "digamma", "polygamma", "mvlgamma", "special_multigammaln", "i0",
+    "special_i0", "special_ndtri", "special_bessel_j0", "nextafter", "frexp", "gcd", "mode", "nanmedian",
+    "index_reduce", "pdist",
+)  # fmt: skip
+
+
+def unsupported(program: torch.export.ExportedProgram) -> str | None:
+    """The first operator of a traced program that cannot be exported, with the reason and the line that calls it.
+
+    Returns:
+        One sentence; None if nothing is known to stand in the way.
+    """
+    for node in _calls(program):
+        check = _checks().get(node.target)
+        reason = check if isinstance(check, str) or check is None else check(node)
+        if reason is not None:
+            return f"{_line(node)}torch's {node.target._opname} cannot be exported: {reason}"
+    return None
+
+
+def _checks() -> dict[Any, str | Check]:
+    aten = torch.ops.aten
+    checks: dict[Any, str | Check] = {}
+    for name in WITHOUT_FORM:
+        packet = getattr(aten, name, None)
+        for overload in packet.overloads() if packet is not None else ():
+            checks[getattr(packet, overload)] = NO_FORM
+    checks[aten.cross_entropy_loss.default] = _cross_entropy
+    checks[aten.avg_pool2d.default] = checks[aten.avg_pool3d.default] = _average_pool
+    checks[aten.histc.default] = _histogram
+    checks[aten.bincount.default] = _weighted_count
+    checks[aten.split.Tensor] = checks[aten.chunk.default] = _parts
+    return checks
+
+
+def _cross_entropy(node: Node) -> str | None:
+    if _argument(node, 5, "label_smoothing", 0.0):
+        return "its label smoothing is lost in ONNX; give log_softmax and smooth the targets by hand"
+    if _argument(node, 1, "target").meta["val"].is_floating_point():
+        return "ONNX takes class indices only; write -(target * log_softmax(x, 1)).sum(1)"
+    return None
+
+
+def _average_pool(node: Node) -> str | None:
+    both = _argument(node, 4, "ceil_mode", False) and _argument(node, 6, "divisor_override") is not None
+    return "ceil_mode and divisor_override together have no form in ONNX; drop one of them" if both else None
+
+
+def _histogram(node: Node) -> str | None:
+    given = _argument(node, 2, "min", 0) != _argument(node, 3, "max", 0)
+    return None if given else "without min and max its range would come from the values; give both"
+
+
+def _weighted_count(node: Node) -> str | None:
+    weighted = _argument(node, 1, "weights") is not None
+    return "ONNX counts without weights; use torch.zeros(n).index_add(0, x, weights)" if weighted else None
+
+
+def _parts(node: Node) -> str | None:
+    """Parts of an axis without a fixed size: torch writes as many as the example had."""
+    size = node.args[0].meta["val"].shape[_argument(node, 2, "dim", 0)]  # type: ignore[union-attr]
+    return None if isinstance(size, int) else "the axis has no fixed size, nor has the number of its parts; slice it"
+
+
+def _argument(node: Node, place: int, name: str, default: Any = None) -> Any:
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def _calls(program: torch.export.ExportedProgram) -> Iterator[Node]:
+    """The calls of operators in the program and in the graphs inside it."""
+    for module in program.graph_module.modules():
+        if isinstance(module, GraphModule):
+            yield from (node for node in module.graph.nodes if isinstance(node.target, torch._ops.OpOverload))
+
+
+def _line(node: Node) -> str:
+    """Where in the user's code an operator is called, as ``file.py:12: ``."""
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    return f"{Path(frames[-1][0]).name}:{frames[-1][1]}: " if frames else ""

@@ -1,0 +1,32 @@
+"""Each operator in ONNX Runtime against torch in float64, on numbers and sizes that were chosen against it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from tests.exporters import operators_of_arrays, operators_of_images, operators_of_numbers
+from tests.exporters.operator_groups import Answer, Group, answers, excess
+
+GROUPS: dict[str, Group] = operators_of_numbers.GROUPS | operators_of_arrays.GROUPS | operators_of_images.GROUPS
+
+
+@cache
+def group_answers(name: str) -> dict[str, list[Answer]]:
+    return answers(GROUPS[name])
+
+
+@pytest.mark.parametrize(
+    ("group", "operator"),
+    [(name, operator) for name, group in GROUPS.items() for operator in group.operators],
+    ids=lambda value: str(value),
+)
+def test_an_operator_answers_as_torch_does(group: str, operator: str) -> None:
+    declared = GROUPS[group]
+    share = (declared.floors or {}).get(operator, 0.0)
+    floor = np.abs(np.nan_to_num(declared.cases[0][0])) * share if share else 0.0
+    found = group_answers(group)[operator]
+    assert len(found) >= 2 * len(declared.cases)
+    assert max(excess(answer, declared.whole, floor) for answer in found) <= 1
