@@ -107,7 +107,7 @@ def main() -> int:
             "limits": {"peak_mb": MOST_MB, "growth_mb": MOST_GROWTH_MB},
             "ok": max(measured["peak_mb"], measured["peak_after_clips_mb"]) <= MOST_MB
             and measured["growth_mb"] <= MOST_GROWTH_MB,
-            "machine": describe_machine() | {"opencv": installed("opencv-python-headless")},
+            "machine": describe_machine() | {"opencv": installed("opencv-python-headless"), "av": installed("av")},
         }
     print(json.dumps(result, indent=1))
     if args.write:

@@ -30,6 +30,7 @@ from exporters.errors import GuardError
 from exporters.folding import fold_weights
 from exporters.graphs import all_nodes, bodies, graphs
 from exporters.lowerings.sigmoids import widen_sigmoids
+from exporters.lowerings.unsupported import unsupported
 from exporters.simplify import simplify
 from exporters.spec import Input, Output
 
@@ -66,6 +67,8 @@ def convert(
     )
     with _quiet(), _exact_constants():
         traced = _trace(module, arguments, dynamic, example, inputs)
+        if reason := unsupported(traced):
+            raise GuardError(reason)
         try:
             program = torch.onnx.export(
                 traced,

@@ -39,6 +39,7 @@ from exporters.source import ModuleSource, TorchRefusalError
 from exporters.spec import Case, Input, Output, bind_sizes, signature
 from exporters.sweep import (
     FURTHER_GUESSES,
+    MIN_GOLDEN,
     OTHER_SIZES,
     choose_example,
     choose_golden,
@@ -118,7 +119,9 @@ def export_model(
         for name, value in measure_noise(outputs, found.cases, found.truth, found.single).items()
         if next(output for output in outputs if output.name == name).decision != "exact"
     }
-    recorded = choose_golden(inputs, found.cases, found.truth, golden)
+    # Whoever gives cases puts the telling ones there; generated ones fill up what is missing.
+    choice = asked if found.real and asked >= MIN_GOLDEN else len(found.cases)
+    recorded = choose_golden(inputs, found.cases[:choice], found.truth[:choice], golden)
     rename_axes(converted.model, inputs, outputs)
     mutants = find_mutants(converted.program, inputs, outputs, found.cases, found.single, recorded, noise)
     tolerances = derive_tolerances(outputs, noise, mutants)

@@ -102,6 +102,8 @@ def gather(
         found.usual[name] = Counter(sizes[name] for sizes in bound).most_common(1)[0][0]
     for case in given:
         found.held.append(_checked(source, case))
+        for name, size in bind_sizes({tensor.name: tensor.shape for tensor in source.inputs}, case.inputs).items():
+            found.taken.setdefault(name, set()).add(size)
     for case in generated:
         _try(source, case, found, guessed, seed)
     if not found.held:

@@ -127,8 +127,8 @@ def group_norm(
     """Each group of channels of each item to mean 0 and variance 1, then scaled by channel."""
     channels = op.Div(op.Shape(x, start=1, end=2), ints(num_groups))
     grouped = op.Reshape(x, op.Concat(ints(0, num_groups), channels, ints(-1), axis=0))
-    by_channel = [None if w is None else op.Reshape(w, ints(num_groups, -1, 1)) for w in (weight, bias)]
-    return op.Reshape(_normalised(x, grouped, [2, 3], *by_channel, eps), op.Shape(x))
+    scale, shift = (None if w is None else op.Reshape(w, ints(num_groups, -1, 1)) for w in (weight, bias))
+    return op.Reshape(_normalised(x, grouped, [2, 3], scale, shift, eps), op.Shape(x))
 
 
 def instance_norm(

@@ -29,11 +29,11 @@ def unsupported(program: torch.export.ExportedProgram) -> str | None:
     Returns:
         One sentence; None if nothing is known to stand in the way.
     """
-    for node in _calls(program):
-        check = _checks().get(node.target)
+    for node, operator in _calls(program):
+        check = _checks().get(operator)
         reason = check if isinstance(check, str) or check is None else check(node)
         if reason is not None:
-            return f"{_line(node)}torch's {node.target._opname} cannot be exported: {reason}"
+            return f"{_line(node)}torch's {operator._opname} cannot be exported: {reason}"
     return None
 
 
@@ -85,11 +85,13 @@ def _argument(node: Node, place: int, name: str, default: Any = None) -> Any:
     return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
 
 
-def _calls(program: torch.export.ExportedProgram) -> Iterator[Node]:
+def _calls(program: torch.export.ExportedProgram) -> Iterator[tuple[Node, torch._ops.OpOverload]]:
     """The calls of operators in the program and in the graphs inside it."""
     for module in program.graph_module.modules():
         if isinstance(module, GraphModule):
-            yield from (node for node in module.graph.nodes if isinstance(node.target, torch._ops.OpOverload))
+            for node in module.graph.nodes:
+                if isinstance(node.target, torch._ops.OpOverload):
+                    yield node, node.target
 
 
 def _line(node: Node) -> str:

@@ -134,25 +134,22 @@ def _from_bytes(
 def _from_path(
     path: Path, sampling: FrameSampling, shorter: int | None, limits: VideoLimits, max_pixels: int
 ) -> Frames:
-    found = None
     try:
         if path.is_dir():
             return _from_pictures(pictures_of(path), sampling, shorter, max_pixels)
         if path.exists() and not path.is_file():
             raise MediaError(f"{path}: not a file")  # a pipe would block, a device never end
-        with path.open("rb") as stream:
-            head = stream.read(HEADER_BYTES)
-            size = os.fstat(stream.fileno()).st_size
-            if head.startswith(ANIMATED) and size <= MAX_BYTES:
-                found = animation(head + stream.read())
+        file = path.open("rb")
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise MediaError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
-    if (kind := container(head)) is not None:
-        _check_bytes(size, limits, str(path))
-        with path.open("rb") as file:
+    with file:
+        head = file.read(HEADER_BYTES)
+        size = os.fstat(file.fileno()).st_size
+        if (kind := container(head)) is not None:
+            _check_bytes(size, limits, str(path))
             return _from_video(file, kind, str(path), sampling, shorter, limits)
-    if found is not None:
-        return _from_animation(found, sampling, shorter, limits)
+        if head.startswith(ANIMATED) and size <= MAX_BYTES and (found := animation(head + file.read())) is not None:
+            return _from_animation(found, sampling, shorter, limits)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         if head.startswith(MXF):
             raise MediaError(f"{path}: MXF is not read; convert it to MP4 first")

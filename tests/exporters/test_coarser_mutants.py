@@ -67,7 +67,7 @@ def test_each_layer_is_held_to_the_finest_fault_that_shows(share: float, bits: i
     }  # fmt: skip
     told = "held to no finer a fault than 8 bits of a weight: faint.weight" in report.notes
     assert told == (held_to == "8 bits")
-    assert report.rows[0].tolerance.noise == np.spacing(np.float32(40))
+    assert report.tolerances["y"].rule.noise == np.spacing(np.float32(40))
     assert min(mutant.effects["y"] for mutant in report.mutants) > 5 * NOISE_MARGIN * np.spacing(np.float32(40))
 
 

@@ -10,6 +10,13 @@ import pytest
 from tests.exporters import operators_of_arrays, operators_of_images, operators_of_numbers
 from tests.exporters.operator_groups import Answer, Group, answers, excess
 
+# What torch says of its own operators on these inputs.
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore:(var|std)(_mean)?\(\). degrees of freedom is <= 0"),
+    pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
+    pytest.mark.filterwarnings("ignore:Default grid_sample and affine_grid behavior"),
+]
+
 GROUPS: dict[str, Group] = operators_of_numbers.GROUPS | operators_of_arrays.GROUPS | operators_of_images.GROUPS
 
 
