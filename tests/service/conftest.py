@@ -36,7 +36,7 @@ def png(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Chromium; the modules that use it carry the marks of `tests.service.browser`."""
     from tests.service.browser import start_browser
