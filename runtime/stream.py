@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,21 @@ from runtime.checks import has_nan, shape_text
 from runtime.errors import BundleError, InputError
 
 if TYPE_CHECKING:
-    from runtime.engine import Engine
-    from runtime.manifest import StateSpec
+    from runtime.checks import InputCheck
+    from runtime.manifest import ModelSpec, StateSpec
 
 Arrays = dict[str, NDArray[Any]]
+
+
+class Steps(Protocol):
+    """What a stream needs of an engine."""
+
+    name: str
+    spec: ModelSpec
+    check: InputCheck
+
+    def run(self, *inputs: Mapping[str, NDArray[Any]], trusted: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+        """Runs the graph once, see `runtime.engine.Engine.run`."""
 
 
 class Stream:
@@ -35,7 +46,7 @@ class Stream:
         BundleError: the manifest declares a state that the model does not have.
     """
 
-    def __init__(self, engine: Engine, state: Mapping[str, NDArray[Any]] | None = None) -> None:
+    def __init__(self, engine: Steps, state: Mapping[str, NDArray[Any]] | None = None) -> None:
         self._engine = engine
         self._specs = engine.spec.state
         if not self._specs:
