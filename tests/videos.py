@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
@@ -105,6 +106,19 @@ def number_of(frame: np.ndarray) -> int:
     return sum(1 << bit for bit in range(BITS) if row[round((bit + 0.5) * width / BITS)] > 127)
 
 
+@contextmanager
+def scheduled_as_before() -> Iterator[None]:
+    """Takes back the real-time priority that SVT-AV1 gives to the thread that calls it, when it runs as root.
+
+    Children inherit it. Two such processes that wait for others by spinning keep two cores for ever.
+    """
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
+
+
 def encode(
     kind: Kind,
     frames: Iterable[np.ndarray | av.VideoFrame],
@@ -124,7 +138,10 @@ def encode(
     """
     file = io.BytesIO()
     exact = Fraction(rate).limit_denominator(100_000)
-    with av.open(file, "w", format=kind.container, options=dict(muxer or {})) as output:
+    with (
+        scheduled_as_before(),
+        av.open(file, "w", format=kind.container, options=dict(muxer or {})) as output,
+    ):
         stream = output.add_stream(kind.encoder, rate=exact, options=dict(kind.options))
         context = stream.codec_context
         stream.pix_fmt = kind.pixels
