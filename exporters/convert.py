@@ -14,7 +14,7 @@ import types
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,14 +159,22 @@ def _trace(
 ) -> torch.export.ExportedProgram:
     """The module as torch traces it; where a loop of its own freezes an axis, with that loop rolled up."""
     try:
-        with recurrent.lowered(module):
-            return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+        with recurrent.lowered(), loops.told_at_once():
+            traced = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+        if loops.is_written_out(traced):
+            with (
+                suppress(loops.NotRolledError),
+                loops.rolled(module, example, inputs, None),
+                recurrent.lowered(),
+            ):
+                return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+        return traced
     # Whatever forward does can go wrong while it is traced, with any exception.
     except Exception as error:
         explained, reasons = _explain_trace(error, inputs, example), []
         for axis in _frozen(error, inputs, example):
             try:
-                with loops.rolled(module, example, inputs, axis), recurrent.lowered(module):
+                with loops.rolled(module, example, inputs, axis), recurrent.lowered():
                     return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
             except loops.NotRolledError as refusal:
                 reasons.append(str(refusal))

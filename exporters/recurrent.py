@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -45,21 +45,18 @@ _LAYERS = (nn.RNN, nn.GRU, nn.LSTM)
 
 
 @contextmanager
-def lowered(module: nn.Module) -> Iterator[None]:
-    """While it lasts, the recurrent layers of a module run through the operators of this module, packing included.
+def lowered() -> Iterator[None]:
+    """While it lasts, the recurrent layers of torch run through the operators of this module, packing included.
 
-    Subclasses that have a ``forward`` of their own are left to it.
+    So do subclasses, in what their own ``forward`` calls of the layer's.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, _LAYERS) and _is_plain(layer)]
-    try:
-        for layer in layers:
-            layer.forward = partial(_run, layer)  # type: ignore[method-assign]
-        with mock.patch.object(rnn, "_VF", _Packing()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for layer in layers:
-            del layer.forward
+    with ExitStack() as stack:
+        for kind in _LAYERS:
+            stack.enter_context(mock.patch.object(kind, "forward", _run))
+        stack.enter_context(mock.patch.object(rnn, "_VF", _Packing()))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield
 
 
 def over_time(step: Step | nn.Module, inputs: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
@@ -120,10 +117,6 @@ def peephole_lstm(
     return over_time(partial(peephole_step, weights, peepholes), from_inputs(inputs, weights), state)
 
 
-def _is_plain(layer: nn.Module) -> bool:
-    return any(type(layer).forward is kind.forward for kind in _LAYERS)
-
-
 def _run(layer: nn.RNNBase, inputs: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
     """Stands in for the layer's ``forward``; same arguments, same answer."""
     packed = inputs if isinstance(inputs, PackedSequence) else None
@@ -143,6 +136,8 @@ def _run(layer: nn.RNNBase, inputs: Tensor | PackedSequence, hx: Any = None) -> 
     elif layer.batch_first and packed is None:
         x = x.transpose(0, 1)
     directions = 2 if layer.bidirectional else 1
+    if not state and type(x.shape[0]) is int and x.shape[0] == 1:  # a step of a loop has a state, the first one too
+        state = _zeros(layer, x)
     finals = []
     for number in range(layer.num_layers):
         own = slice(number * directions, (number + 1) * directions)
@@ -161,6 +156,15 @@ def _run(layer: nn.RNNBase, inputs: Tensor | PackedSequence, hx: Any = None) -> 
     return outputs, last if is_lstm else last[0]
 
 
+def _zeros(layer: nn.RNNBase, x: Tensor) -> State:
+    """What a layer begins with if nobody says so: (layers·D, B, …) each."""
+    count = layer.num_layers * (2 if layer.bidirectional else 1)
+    widths = [layer.hidden_size]
+    if isinstance(layer, nn.LSTM):
+        widths.insert(0, layer.proj_size or layer.hidden_size)
+    return tuple(x.new_zeros(count, x.shape[1], width) for width in widths)
+
+
 def _layer(
     layer: nn.RNNBase, x: Tensor, lengths: Tensor | None, state: State, weights: Sequence[Tensor], directions: int
 ) -> tuple[Tensor, State]:
@@ -174,12 +178,10 @@ def _layer(
     each = len(weights) // directions
     parts = [weights[k * each : (k + 1) * each] for k in range(directions)]
     if isinstance(layer, nn.LSTM):
-        step, widths = _projected_lstm(parts), [layer.proj_size, layer.hidden_size]
+        step = _projected_lstm(parts)
     else:
-        squash = torch.tanh if layer.nonlinearity == "tanh" else torch.relu
-        step, widths = _elman(parts, squash), [layer.hidden_size]
-    if not state:
-        state = tuple(x.new_zeros(directions, x.shape[1], width) for width in widths)
+        step = _elman(parts, torch.tanh if layer.nonlinearity == "tanh" else torch.relu)
+    state = state or tuple(part[:directions] for part in _zeros(layer, x))
     return _both_ways(step, [from_inputs(x, part) for part in parts], lengths, state)
 
 
@@ -188,31 +190,34 @@ def _joined(matrices: Sequence[Tensor]) -> Tensor:
     return matrices[0].t() if len(matrices) == 1 else torch.stack([matrix.t() for matrix in matrices])
 
 
-def _elman(parts: Sequence[Sequence[Tensor]], squash: Callable[[Tensor], Tensor]) -> Step:
-    """The next hidden state is squash(given + h·W)."""
-    matrix = _joined([part[1] for part in parts])
+_Fixed = tuple["_OwnStep", State]
+_OwnStep = Callable[..., tuple[Tensor, State]]
+"""A step that is given the matrices it needs, behind its input and its state."""
 
-    def step(given: Tensor, state: State) -> tuple[Tensor, State]:
+
+def _elman(parts: Sequence[Sequence[Tensor]], squash: Callable[[Tensor], Tensor]) -> _Fixed:
+    """The next hidden state is squash(given + h·W)."""
+
+    def step(given: Tensor, state: State, matrix: Tensor) -> tuple[Tensor, State]:
         hidden = squash(given + state[0] @ matrix)
         return hidden, (hidden,)
 
-    return step
+    return step, (_joined([part[1] for part in parts]),)
 
 
-def _projected_lstm(parts: Sequence[Sequence[Tensor]]) -> Step:
+def _projected_lstm(parts: Sequence[Sequence[Tensor]]) -> _Fixed:
     """An LSTM whose output is projected (Sak et al. 2014): the state is (P, H) wide."""
-    matrix, projection = _joined([part[1] for part in parts]), _joined([part[-1] for part in parts])
 
-    def step(given: Tensor, state: State) -> tuple[Tensor, State]:
+    def step(given: Tensor, state: State, matrix: Tensor, projection: Tensor) -> tuple[Tensor, State]:
         i, f, g, o = (given + state[0] @ matrix).chunk(4, dim=-1)
         cell = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
         hidden = (o.sigmoid() * cell.tanh()) @ projection
         return hidden, (hidden, cell)
 
-    return step
+    return step, (_joined([part[1] for part in parts]), _joined([part[-1] for part in parts]))
 
 
-def _both_ways(step: Step, given: list[Tensor], lengths: Tensor | None, state: State) -> tuple[Tensor, State]:
+def _both_ways(own: _Fixed, given: list[Tensor], lengths: Tensor | None, state: State) -> tuple[Tensor, State]:
     """Scans one direction, or two as one batch.
 
     The loop knows nothing of lengths, every operator in it costs: each row goes on through its padding, backwards it
@@ -220,20 +225,35 @@ def _both_ways(step: Step, given: list[Tensor], lengths: Tensor | None, state: S
     up where the row ended.
 
     Args:
-        step: for rows (B, …), or (2, B, …) where there are two directions.
+        own: the step for rows (B, …), or (2, B, …) where there are two directions, and its matrices.
         given: the inputs' shares (T, B, G) of each direction.
         lengths: (B,), or None where all rows have T steps.
         state: (D, B, …) each.
     """
+    step, fixed = own
     two = len(given) == 2
     turned = partial(_turned, order=None if lengths is None else _backwards(lengths, given[0].shape[0]))
     xs = torch.stack([given[0], turned(given[1])], dim=1) if two else given[0]  # (T, 2, B, G) or (T, B, G)
     if not two:
         state = tuple(part.squeeze(0) for part in state)
-    if lengths is None:
-        outputs, state = _scan(step, xs, state)
+    if lengths is None and type(xs.shape[0]) is int and xs.shape[0] == 1:
+        outputs, state = step(xs[0], state, *fixed)
+        outputs = outputs.unsqueeze(0)
+    elif lengths is None:
+
+        def last(now: State, before: State, *matrices: Tensor) -> tuple[State, State]:
+            output, after = step(now[0], before, *matrices)
+            return after, (output,)
+
+        *final, outputs = scan_steps(last, [xs], state, fixed)
+        state = tuple(final)
     else:
-        parts = _scan_all(step, xs, state)
+
+        def every(now: State, before: State, *matrices: Tensor) -> tuple[State, State]:
+            _, after = step(now[0], before, *matrices)
+            return after, after
+
+        parts = scan_steps(every, [xs], state, fixed)[len(state) :]
         rows = torch.arange(xs.shape[-2], device=xs.device)
         state = tuple(part[lengths - 1, ..., rows, :] for part in parts)  # (B, …) or (B, 2, …)
         state = tuple(part.transpose(0, 1) if two else part for part in state)
@@ -264,26 +284,15 @@ def _turned(x: Tensor, order: Tensor | None) -> Tensor:
 
 
 def _scan(step: Step, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-    """The outputs at every step, and the state after the last one."""
-    state, (outputs,) = _scanned(step, inputs, state, lambda output, after: (output,))
-    return outputs, state
-
-
-def _scan_all(step: Step, inputs: Tensor, state: State) -> State:
-    """Every part of the state at every step."""
-    return _scanned(step, inputs, state, lambda output, after: after)[1]
-
-
-def _scanned(step: Step, inputs: Tensor, state: State, kept: Callable[[Tensor, State], State]) -> tuple[State, State]:
     """The scan of torch, which becomes ONNX's; it forbids an output to be the very tensor that is carried."""
     from torch._higher_order_ops.scan import scan
 
-    def body(carried: State, given: Tensor) -> tuple[State, State]:
+    def body(carried: State, given: Tensor) -> tuple[State, Tensor]:
         output, after = step(given, carried)
-        return after, tuple(part.clone() for part in kept(output, after))
+        return after, output.clone()
 
     state, outputs = scan(body, state, inputs, dim=0)
-    return tuple(state), tuple(outputs)
+    return outputs, tuple(state)
 
 
 def cell_layer(kind: str, inputs: Tensor, state: State, weights: Sequence[Tensor]) -> tuple[Tensor, State]:
@@ -312,36 +321,52 @@ def cell_layer(kind: str, inputs: Tensor, state: State, weights: Sequence[Tensor
 
 
 def scan_steps(
-    step: Callable[[State, State], tuple[State, State]], given: Sequence[Tensor], state: Sequence[Tensor]
+    step: Callable[..., tuple[State, State]],
+    given: Sequence[Tensor],
+    state: Sequence[Tensor],
+    fixed: Sequence[Tensor] = (),
 ) -> tuple[Tensor, ...]:
     """A step of any number of inputs, states and outputs over time: a Python loop in torch, ``Scan`` in the graph.
 
     Args:
-        step: takes what is given at a step and the state, gives the next state and the outputs.
+        step: takes what is given at a step, the state, and each of what is fixed; gives the next state and the outputs.
+            It must read no other tensor.
         given: (T, …) each.
         state: before the first step.
+        fixed: the same at every step.
 
     Returns:
         The state after the last step, and the outputs (T, …).
     """
+    state = tuple(state)
     if torch.compiler.is_compiling():
-        from torch._higher_order_ops.scan import scan
+        # What `torch.scan` calls in the end; it would compile the step first, which takes a second.
+        from torch._higher_order_ops.scan import scan_op
 
-        # torch wants a state, no two parts of it to be one tensor, and all of it laid out as it is after a step.
+        # torch wants a state, no two parts of it to be one tensor, and none to be what was given.
         begin = tuple(part.clone(memory_format=torch.contiguous_format) for part in state) or (given[0].new_zeros(1),)
 
-        def body(carried: State, now: State) -> tuple[State, State]:
-            after, kept = step(now, carried[: len(state)])
-            after = tuple(part.contiguous() for part in after) or (carried[0].clone(),)
-            return after, tuple(part.clone() for part in kept)
+        def body(*arguments: Tensor) -> list[Tensor]:
+            before, now = arguments[: len(begin)], arguments[len(begin) : len(begin) + len(given)]
+            after, kept = step(now, before[: len(state)], *arguments[len(begin) + len(given) :])
+            return [part.clone(memory_format=torch.contiguous_format) for part in (*(after or before), *kept)]
 
-        last, outputs = scan(body, begin, tuple(given), dim=0)
-        return *last[: len(state)], *outputs
-    after, collected = tuple(state), []
+        found = scan_op(body, begin, tuple(given), tuple(_apart(fixed)))
+        return tuple(found[: len(state)]) + tuple(found[len(begin) :])
+    collected = []
     for now in zip(*given, strict=True):
-        after, kept = step(now, after)
+        state, kept = step(now, state, *fixed)
         collected.append(kept)
-    return *after, *(torch.stack(parts) for parts in zip(*collected, strict=True))
+    return *state, *(torch.stack(parts) for parts in zip(*collected, strict=True))
+
+
+def _apart(fixed: Sequence[Any]) -> Iterator[Any]:
+    """The same tensors, none of which is a view of another: torch takes that for a change that could be seen."""
+    storages = set()
+    for tensor in fixed:
+        storage = tensor.untyped_storage()._cdata if isinstance(tensor, Tensor) else id(tensor)
+        yield tensor.clone() if storage in storages and isinstance(tensor, Tensor) else tensor
+        storages.add(storage)
 
 
 def _cell_kind(cell: nn.RNNCellBase) -> str:
@@ -351,8 +376,7 @@ def _cell_kind(cell: nn.RNNCellBase) -> str:
 
 
 def _cell_step(cell: nn.RNNCellBase, inputs: Tensor, state: State) -> tuple[Tensor, State]:
-    after = cell(inputs, state if isinstance(cell, nn.LSTMCell) else state[0])
-    after = after if isinstance(cell, nn.LSTMCell) else (after,)
+    after = cell(inputs, state) if isinstance(cell, nn.LSTMCell) else (cell(inputs, state[0]),)
     return after[0], after
 
 
@@ -372,6 +396,5 @@ class _Packing:
         data: Tensor, batch_sizes: Tensor, batch_first: bool, padding_value: float, total_length: int
     ) -> tuple[Tensor, Tensor]:
         lengths = lengths_of(batch_sizes, data.shape[1])
-        if padding_value:
-            data = torch.where(_there(lengths, data.shape[0]).unsqueeze(-1), data, padding_value)
+        data = torch.where(_there(lengths, data.shape[0]).unsqueeze(-1), data, padding_value) if padding_value else data
         return data.transpose(0, 1) if batch_first else data, lengths

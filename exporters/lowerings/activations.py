@@ -167,13 +167,22 @@ def power(x: Any, exponent: float) -> Any:
     return forms[exponent]() if exponent in forms else op.Pow(x, like(x, exponent))
 
 
-def clamp(x: Any, low: float | None = None, high: float | None = None) -> Any:
-    """Bounded by both, the upper bound last. Clip with one bound makes infinity the largest finite number."""
-    if low is not None and high is not None:
-        return op.Min(op.Max(x, like(x, low)), like(x, high)) if low > high else op.Clip(x, like(x, low), like(x, high))
-    if low is not None:
-        return op.Max(x, like(x, low))
-    return op.Identity(x) if high is None else op.Min(x, like(x, high))
+def clamp(x: Any, low: Any = None, high: Any = None) -> Any:
+    """Bounded by both, the upper bound last. Clip with one bound makes infinity the largest finite number.
+
+    A bound is a number, or a size that the graph computes.
+    """
+    least, most = (bound if bound is None else _bound(x, bound) for bound in (low, high))
+    if least is not None and most is not None:
+        is_range = isinstance(low, int | float) and isinstance(high, int | float) and low <= high
+        return op.Clip(x, least, most) if is_range else op.Min(op.Max(x, least), most)
+    if least is not None:
+        return op.Max(x, least)
+    return op.Identity(x) if most is None else op.Min(x, most)
+
+
+def _bound(x: Any, bound: Any) -> Any:
+    return like(x, bound) if isinstance(bound, int | float) else op.CastLike(bound, x)
 
 
 def logit(x: Any, eps: float | None = None) -> Any:

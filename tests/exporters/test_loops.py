@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from exporters import loop_operators, loops
+from exporters import loops
 from exporters.convert import convert, rename_axes
 from exporters.errors import GuardError
 from exporters.execute import LEVELS, open_graph
@@ -122,6 +122,6 @@ def test_any_cells_one_above_the_other(kinds: list[str], hidden: int, bias: bool
 
 def test_a_wrong_loop_is_seen_before_it_is_exported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were the steps mistaken, the comparison with the module would tell."""
-    monkeypatch.setattr(loop_operators, "series", lambda x, dim, backwards: x.movedim(dim, 0).flip(0))
+    monkeypatch.setattr(loops.rolling.operators, "series", lambda x, dim, index, steps: x.movedim(dim, 0).flip(0))
     with pytest.raises(loops.NotRolledError, match="with T = 2 the loop does something else"):
         rolled_eagerly(Loop(gru).eval().requires_grad_(False), torch.randn(2, 9, INPUTS), [9])

@@ -1,0 +1,40 @@
+"""Says at once that an axis becomes a number, where torch says so after the whole trace only."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
+from torch.fx.experimental.sym_node import SymNode
+
+from exporters.loops.record import is_counted
+
+
+class FrozenError(Exception):
+    """forward turns the size of an axis into a Python number: for a loop, mostly."""
+
+
+@contextmanager
+def told_at_once() -> Iterator[None]:
+    """While it lasts, tracing stops as soon as the size of a dynamic axis is used as a number.
+
+    Raises:
+        FrozenError: That has happened; names the size of the example and the line.
+    """
+    guard = SymNode.guard_int
+
+    def guarded(node: SymNode, file: str, line: int) -> int:
+        symbols = node.expr.free_symbols
+        number: int = guard(node, file, line)
+        known = getattr(node.shape_env, "replacements", {})
+        frozen = [int(known[symbol]) for symbol in symbols if getattr(known.get(symbol), "is_number", False)]
+        if frozen:
+            frames = [frame for frame in traceback.extract_stack() if is_counted(frame.filename)]
+            where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "forward"
+            raise FrozenError(f"{where}: the axis is specialized to the constant ({frozen[0]})")
+        return number
+
+    with mock.patch.object(SymNode, "guard_int", guarded):
+        yield
