@@ -197,7 +197,7 @@ export class Pictures {
       const start = performance.now();
       if (!document.hidden) frames.add(await camera.grab());
       if (!document.hidden && asking === null && start - asked >= CLIP_CYCLE) {
-        asked = start;
+        asked = performance.now(); // not `start`: a frame may take long to come
         asking = predict(this.bundle, this.task.options, frames.form)
           .then((answer) => {
             if (mine !== this.turn || !camera.running) return;

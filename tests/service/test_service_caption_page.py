@@ -157,7 +157,7 @@ def test_the_camera_is_described_every_few_seconds(page: Page) -> None:
     counts = [count for _, count in sent]
     assert counts == sorted(counts), "the last frames, as many as there are, at most eight"
     assert 1 <= counts[0] <= 4, "the first answer comes soon"
-    assert all(after - before > 2900 for (before, _), (after, _) in pairwise(sent)), "every few seconds"
+    assert all(after - before > 2000 for (before, _), (after, _) in pairwise(sent)), "every few seconds"
     assert page.all(".frames button[disabled]"), "there is no video to go to"
     page.find("#live").click()
     assert page.find("#empty").is_displayed()
