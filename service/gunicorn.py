@@ -162,8 +162,10 @@ def _run(
             self.cfg.set("child_exit", bury)
 
         def load(self) -> Flask:
+            from runtime.memory import share_one_arena
             from service.app import create_app
 
+            share_one_arena()
             logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
             try:
                 return create_app(bundles, **settings)

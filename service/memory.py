@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from runtime import memory
 
-LONG_SECONDS = 0.25
-"""Requests that took longer give memory back. It costs the next one five milliseconds: too much after an ordinary
-photo, nothing after one that decoded hundreds of megabytes."""
+LONG_SECONDS, LARGE_BYTES = 0.25, 4 << 20
+"""Requests that took longer or brought more give memory back. It costs the next one five milliseconds: too much after
+an ordinary photo, nothing after one that decoded hundreds of megabytes."""
 
 
-def give_back(seconds: float) -> None:
-    """Returns free memory to the system after a request that took so long."""
-    if seconds > LONG_SECONDS:
+def give_back(seconds: float, sent: int) -> None:
+    """Returns free memory to the system after a request of so many bytes that took so long."""
+    if seconds > LONG_SECONDS or sent > LARGE_BYTES:
         memory.give_back()

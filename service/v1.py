@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import orjson
@@ -25,7 +26,7 @@ from service.text import Texts
 JSON = "application/json"
 STEP_TYPES = (JSON, "text/plain")
 LARGE = 1 << 16
-"""Bytes of a request from which on its memory is given back at once, which takes a millisecond."""
+"""Bytes of a request of arrays from which on its memory is given back at once, which takes a millisecond."""
 
 
 def json_response(document: Any, status: int = 200) -> Response:
@@ -43,9 +44,12 @@ def answered(one: Served, results: Sequence[Any], predicting: float, decoding: f
     return response
 
 
-def released(response: Response) -> Response:
+def released(response: Response, *, arrays: bool, start: float) -> Response:
     """The response; what a large request took in memory goes back to the system once it is sent, refused or not."""
-    if (request.content_length or LARGE) >= LARGE:
+    sent = request.content_length or LARGE
+    if not arrays:
+        response.call_on_close(partial(give_back, time.perf_counter() - start, sent))
+    elif sent >= LARGE:
         response.call_on_close(release_memory)
     return response
 
@@ -87,8 +91,7 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
         one = bundle(name)
         if one.takes_text:
             return texts.answer(one, request, settings, deadlines)
-        if one.takes_arrays:
-            after_this_request(released)
+        after_this_request(partial(released, arrays=one.takes_arrays, start=time.perf_counter()))
         options = read_options(request.args.to_dict(flat=False), one.options)
         if one.takes_arrays and request.mimetype == JSON:
             body = read_body(request, settings, deadlines)
@@ -116,7 +119,6 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
             decoding += decoded - start
             predicting += time.perf_counter() - decoded
             metrics.count_result(name, results[-1])
-        give_back(decoding + predicting)
         return answered(one, results, predicting, decoding)
 
     @routes.post("/v1/<name>/drawings")
