@@ -162,10 +162,11 @@ def _run(
             self.cfg.set("child_exit", bury)
 
         def load(self) -> Flask:
-            from runtime.memory import share_one_arena
+            from runtime.memory import return_large_blocks, share_one_arena
             from service.app import create_app
 
             share_one_arena()
+            return_large_blocks()
             logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
             try:
                 return create_app(bundles, **settings)
