@@ -79,6 +79,8 @@ def serve(
             "graceful_timeout": graceful_seconds,
             "timeout": 120,  # a worker says nothing while it loads its bundles, and boards are slow
             "keepalive": 5,
+            # gunicorn trusts whoever is on this machine, and SCRIPT_NAME of a stranger makes it answer 500.
+            "forwarded_allow_ips": os.environ.get("FORWARDED_ALLOW_IPS", ""),
             "loglevel": "warning",
             "accesslog": "-" if access_log else None,
             # What was asked and how it went, but nothing of what a sender says of himself or puts into the query.

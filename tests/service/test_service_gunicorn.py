@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -178,6 +178,16 @@ def test_chunks_that_are_none_are_the_senders_fault(server: Server) -> None:
     answer = raw(server, POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"problem+json" in answer
+
+
+@pytest.mark.parametrize(
+    "header", ["SCRIPT_NAME", "Script-Name", "PATH_INFO", "X-Forwarded-Prefix", "X-Forwarded-Proto"]
+)
+def test_a_stranger_is_no_proxy(server: Server, header: str) -> None:
+    with closing(server.connect()) as connection:
+        connection.request("GET", "/v1", headers={header: "/x"})
+        response = connection.getresponse()
+        assert (response.status, json.load(response)["bundles"][0]["name"]) == (200, "age")
 
 
 @pytest.mark.parametrize(
