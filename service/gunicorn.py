@@ -131,6 +131,9 @@ def _run(
     from gunicorn.errors import AppImportError, HaltServer
     from gunicorn.http import wsgi
 
+    from service import refusals
+
+    refusals.install()
     wsgi.SERVER = "edgedl"  # the Server header: no version for a scanner to look up
     master = os.getpid()
     answered = mmap.mmap(-1, 1)  # shared with the workers: set once one of them has answered its warm-up run

@@ -16,6 +16,7 @@ from werkzeug.exceptions import HTTPException
 
 from runtime.errors import EdgedlError, InputError, MissingExtraError, TooLargeError
 
+PROBLEM_JSON = "application/problem+json"
 LOG = logging.getLogger("edgedl.service")
 
 
@@ -58,14 +59,14 @@ def from_edgedl(error: EdgedlError, where: str = "") -> Problem:
     return Problem(status, f"{where}: {error}" if where else str(error))
 
 
-def problem_response(problem: Problem) -> Response:
-    """The response that carries a problem document."""
+def problem_document(problem: Problem, request_id: str) -> bytes:
+    """The problem as JSON."""
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
         "status": problem.status,
         "detail": problem.detail,
-        "request_id": g.get("request_id", ""),
+        "request_id": request_id,
     }
     if problem.found is not None:
         document["found"] = problem.found
@@ -73,7 +74,13 @@ def problem_response(problem: Problem) -> Response:
         document["expected"] = problem.expected
     # Python's JSON of a lone surrogate (a path in undecodable bytes) is refused by orjson: replace, never fail here.
     text = {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in document.items()}
-    response = Response(orjson.dumps(text), status=problem.status, content_type="application/problem+json")
+    return orjson.dumps(text)
+
+
+def problem_response(problem: Problem) -> Response:
+    """The response that carries a problem document."""
+    body = problem_document(problem, g.get("request_id", ""))
+    response = Response(body, status=problem.status, content_type=PROBLEM_JSON)
     response.headers.extend(problem.headers)
     return response
 

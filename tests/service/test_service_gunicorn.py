@@ -181,6 +181,30 @@ def test_chunks_that_are_none_are_the_senders_fault(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"GET /\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nBad Header: y\r\n\r\n", 400),
+        (POST + b"Content-Length: 1,2\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: xchunked\r\n\r\n", 400),
+        (POST + b"Expect: nonsense\r\n\r\n", 417),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n\r\n", 414),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 9000 + b"\r\n\r\n", 431),
+    ],
+)  # fmt: skip
+def test_what_is_no_request_is_told_as_a_problem(server: Server, sent: bytes, status: int) -> None:
+    head, _, body = raw(server, sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"Content-Type: application/problem+json" in head
+    problem = json.loads(body)
+    assert problem["status"] == status
+    assert problem["request_id"].encode() in head
+    assert len(problem["detail"]) < 250
+
+
+@pytest.mark.parametrize(
     "header", ["SCRIPT_NAME", "Script-Name", "PATH_INFO", "X-Forwarded-Prefix", "X-Forwarded-Proto"]
 )
 def test_a_stranger_is_no_proxy(server: Server, header: str) -> None:
