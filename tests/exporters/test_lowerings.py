@@ -27,7 +27,11 @@ def group_answers(name: str) -> dict[str, list[Answer]]:
 
 @pytest.mark.parametrize(
     ("group", "operator"),
-    [(name, operator) for name, group in GROUPS.items() for operator in group.operators],
+    [
+        pytest.param(name, operator, marks=pytest.mark.xdist_group(f"lowerings {name}"))  # exported at once
+        for name, group in GROUPS.items()
+        for operator in group.operators
+    ],
     ids=lambda value: str(value),
 )
 def test_an_operator_answers_as_torch_does(group: str, operator: str) -> None:

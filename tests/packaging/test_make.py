@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,23 @@ def test_a_change_of_what_is_needed_installs_again(installed, name):
 def test_every_target_sets_itself_up(installed, target):
     (installed / ".venv" / ".installed").unlink()
     assert "-m pip install" in make(installed, "--dry-run", target).stdout
+
+
+def test_tests_of_a_group_stay_with_one_worker(tmp_path):
+    """A pytest that pytest-xdist does not know yet would make each costly fixture twice, and say nothing."""
+    (tmp_path / "test_group.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.xdist_group('one')\n"
+        "@pytest.mark.parametrize('number', range(8))\n"
+        "def test_group(number, worker_id):\n"
+        "    open(f'{worker_id}-{number}', 'w').close()\n"
+    )
+    options = re.findall(r"-m pytest (.*) \$\(PYTEST_ARGS\)", (ROOT / "Makefile").read_text())[0]
+    command = [sys.executable, "-m", "pytest", *options.replace("$(WORKERS)", "2").split(), "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    workers = [path.name.partition("-")[0] for path in tmp_path.glob("gw*-*")]
+    assert (len(workers), len(set(workers))) == (8, 1)
 
 
 def test_an_old_python_is_refused(tmp_path):
