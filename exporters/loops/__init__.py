@@ -85,15 +85,7 @@ def _program(
 ) -> Program:
     """The one program that a module is at all lengths."""
     reasons: list[str] = []
-    names = dimension_names(inputs)
-    for wished in LENGTHS if axis else LENGTHS[:1]:
-        traced = _sizes(module, example, inputs, {axis: wished} if axis else {})
-        try:
-            traces = [_traced(module, example, inputs, sizes) for sizes in traced]
-        except NotRolledError as error:
-            reasons.append(str(error))
-            continue
-        lengths = [tuple(sizes[name] for name in names) for sizes in traced]
+    for traces, lengths in _tracings(module, example, inputs, axis, reasons):
         for edges in (1, 0):
             try:
                 program = _joined(traces, lengths, edges)
@@ -102,7 +94,32 @@ def _program(
                 reasons.append(str(error))
             else:
                 return program
-    raise NotRolledError("; ".join(dict.fromkeys(reasons[:1])))
+    raise NotRolledError(reasons[0])
+
+
+def _tracings(
+    module: nn.Module,
+    example: Mapping[str, NDArray[Any]],
+    inputs: Sequence[Input],
+    axis: str | None,
+    reasons: list[str],
+) -> Iterator[tuple[list[Program], list[tuple[int, ...]]]]:
+    """Traces with their lengths: at short ones, at longer ones, and at all of these, which fewer formulas fit."""
+    names = dimension_names(inputs)
+    all_traces, all_lengths = [], []
+    for wished in LENGTHS if axis else LENGTHS[:1]:
+        traced = _sizes(module, example, inputs, {axis: wished} if axis else {})
+        try:
+            traces = [_traced(module, example, inputs, sizes) for sizes in traced]
+        except NotRolledError as error:
+            reasons.append(str(error))
+            continue
+        lengths = [tuple(sizes[name] for name in names) for sizes in traced]
+        yield traces, lengths
+        all_traces += traces
+        all_lengths += lengths
+    if len(all_traces) > 3:
+        yield all_traces, all_lengths
 
 
 def _compare(

@@ -92,6 +92,15 @@ def constant(numbers: Sequence[Any], shape: Sequence[int], dtype: torch.dtype) -
     return torch.stack([torch.scalar_tensor(number, dtype=dtype) for number in numbers]).reshape(tuple(shape))
 
 
+def one_of(values: Sequence[Tensor], index: Any, among: Sequence[int]) -> Tensor:
+    """One of several results of a loop, by a number that depends on the lengths; it is among those given."""
+    first, *others = among
+    chosen, wanted = values[first], torch.scalar_tensor(index, dtype=torch.int64)
+    for other in others:
+        chosen = torch.where(wanted == other, values[other], chosen)
+    return chosen
+
+
 def _is_at_least(one: Any, other: Any) -> bool:
     """Whether that holds at every length."""
     from torch.fx.experimental.symbolic_shapes import statically_known_true

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,7 +56,10 @@ def unified(programs: Sequence[Program], lengths: Sequence[Sequence[int]]) -> Pr
             continue
         filled = [seen[leaf[0]] if isinstance(leaf, tuple) else leaf for leaf in leaves[value]]
         args, kwargs = value.arguments(filled)
-        seen[value] = result.add(value.target, args, kwargs, value.fake, value.origin)
+        target = value.target
+        if target is operator.getitem and isinstance(args[1], Formula):  # the state that the last step of each has set
+            target, args = operators.one_of, (*args, sorted({one.args[1] for one in partners[value]}))
+        seen[value] = result.add(target, args, kwargs, value.fake, value.origin)
     result.outputs = [seen[leaf] if isinstance(leaf, Value) else leaf for leaf in first.outputs]
     return result
 

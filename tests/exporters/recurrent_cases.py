@@ -466,7 +466,7 @@ def two_scales_of_time(net: Layers, x: Tensor) -> Tensor:
     return torch.stack(states, 1)
 
 
-@case()
+@case(quick=True)
 def cells_take_turns(net: Layers, x: Tensor) -> Tensor:
     h = net.zeros(x)
     for t in range(x.size(1)):
