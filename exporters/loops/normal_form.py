@@ -126,6 +126,8 @@ class _Form:
             return args[0]  # as sum() begins
         if target is aten.copy.default and same_kind(args[0], args[1]):
             return args[1]
+        if target is aten.full_like.default and args[0].fake.dtype == fake.dtype:
+            return self._add(target, args, {}, fake)
         if target is aten.one_hot.default and len(args) > 1 and args[1] > 0:
             return self._add(operators.one_hot, args, {}, fake)
         if target is aten.select.int:
@@ -231,8 +233,9 @@ class _Form:
             return x.args[0][index]  # type: ignore[no-any-return]
         if x.target is aten.cat.default and _dim_of(x) == dim and isinstance(index, int) and size is not None:
             for part, begin, length in _pieces(x):
-                if begin <= index % size < begin + length:
-                    return self._element(part, dim, index % size - begin)
+                # A longer part may be as long as another axis, and there need not be an element of it.
+                if begin == index % size and length == 1:
+                    return self._element(part, dim, 0)
         return self._call(aten.select.int, x, dim, index)
 
 

@@ -134,6 +134,8 @@ class Numbered:
             dim %= x.dim()
             places = torch.arange(x.shape[dim]).reshape(-1, *(1 for _ in x.shape[dim + 1 :]))
             return torch.where(places == _counted(index, x.shape[dim]), part.unsqueeze(dim), x)
+        if target is aten.full_like.default:
+            return args[1].to(args[0].dtype).expand(args[0].shape).clone()
         tensors = [arg for arg in args if isinstance(arg, Tensor) and arg.dim()]
         kind = next((x.dtype for x in tensors if x.is_floating_point()), None)
         return target.overloadpacket(*(_as_number(arg, kind) for arg in args), **kwargs)
