@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from os import PathLike
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from flask import Flask, Response
 
 from runtime.errors import InputError, MissingExtraError
 from runtime.media.pictures import MAX_PIXELS
+from runtime.pipelines import load
+from runtime.pipelines.base import Pipeline
 from service import headers, operations, problems, v1
 from service.metrics import Metrics
 from service.served import Served, Settings
@@ -18,7 +20,6 @@ from service.streams import StreamLimits
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
-    from runtime.pipelines import Pipeline
 
 MAX_BYTES = 32 * 2**20
 MAX_IMAGES = 32
@@ -94,9 +95,4 @@ def create_app(
 def _pipeline(
     bundle: str | PathLike[str] | Bundle | Pipeline, device: str, threads: int | None, variant: str | None
 ) -> Pipeline:
-    if hasattr(bundle, "predict"):
-        return cast("Pipeline", bundle)
-    from runtime.pipelines import load
-
-    pipeline: Pipeline = load(bundle, device=device, threads=threads, variant=variant)
-    return pipeline
+    return bundle if isinstance(bundle, Pipeline) else load(bundle, device=device, threads=threads, variant=variant)

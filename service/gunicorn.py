@@ -21,7 +21,7 @@ from runtime.errors import EdgedlError, InputError, MissingExtraError
 if TYPE_CHECKING:
     from flask import Flask
 
-    from runtime.pipelines import Pipeline
+    from runtime.pipelines.base import Pipeline
 
 _LOOPBACK = ("127.", "::1")
 _INTERRUPTED = 130

@@ -37,8 +37,9 @@ class Slow(FakePipeline):
             time.sleep(1.0)
         return super().predict(source, distribution=distribution, limit=limit)
 
-class Crashing:
-    predict = None
+class Crashing(FakePipeline):
+    def __init__(self):
+        pass
 
     @property
     def bundle(self):

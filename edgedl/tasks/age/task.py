@@ -100,7 +100,7 @@ class AgeTask(Task):
         from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
         from edgedl.tasks.age.data.formats import open_faces
         from edgedl.tasks.age.evaluation import evaluate_ages
-        from runtime.pipelines import load
+        from runtime.pipelines.age import AgePipeline
 
         refuse_options(options, ("aligned", "variant", "format", "max_unreadable"), "an age bundle is evaluated")
         dataset = SyntheticFaces(n=EMBEDDED_FACES) if data is None else open_faces(data, options.get("format"))
@@ -109,7 +109,7 @@ class AgeTask(Task):
         part = dataset.split(split or ("val" if data is None else "all"))
         unreadable = Unreadable(dataset.name, len(part), options.get("max_unreadable", MAX_SHARE))
         # The pictures run side by side, so each model gets one thread unless more were asked for.
-        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+        with AgePipeline.open(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
             result = evaluate_ages(pipeline, part, aligned=bool(options.get("aligned")), unreadable=unreadable)
         return {**result, "skipped": dict(dataset.skipped), "unreadable": unreadable.to_json()}
 

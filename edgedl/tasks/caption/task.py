@@ -114,11 +114,13 @@ class CaptionTask(Task):
         """Judges a bundle on described clips, without data on bouncing digits: BLEU, ROUGE-L, CIDEr-D, accuracy."""
         from edgedl.tasks.caption.evaluation import evaluate_bundle
         from edgedl.training.progress import Progress
-        from runtime.pipelines import load
+        from runtime.pipelines.caption import CaptionPipeline
 
         refuse_options(options, ("variant", "format", "max_unreadable"), "a caption bundle is evaluated")
         # The clips run side by side, so the graph gets one thread unless more were asked for.
-        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+        with CaptionPipeline.open(
+            bundle, device=device, threads=threads or 1, variant=options.get("variant")
+        ) as pipeline:
             return evaluate_bundle(
                 pipeline,
                 data,
