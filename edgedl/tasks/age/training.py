@@ -123,7 +123,7 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     run = Run.open(run_path) if args.resume else None
     begun = AgeConfig.of(run) if run else None
     recipe = fine_tuning_recipe() if args.data else embedded_recipe()
-    options = train_options(args, replace(recipe, seed=begun.seed) if begun else recipe)
+    options = train_options(args, begun.begun_with(recipe) if begun else recipe)
     config = begun or AgeConfig.asked(args, options)
     config.check_resumed(args, run_path)
     dataset = (

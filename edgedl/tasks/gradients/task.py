@@ -20,6 +20,7 @@ class GradientsTask(Task):
 
     name = "gradients"
     takes = "a minute"
+    resumes = False
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares which networks are compared, and the training options, which then hold for each of them."""

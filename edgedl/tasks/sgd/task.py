@@ -19,6 +19,7 @@ class SgdTask(Task):
 
     name = "sgd"
     takes = "seconds"
+    resumes = False
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares which methods are compared, and the training options, which then hold for each of them."""
