@@ -171,10 +171,11 @@ class RunConfig(Settings):
     def begun_with(self, recipe: TrainOptions) -> TrainOptions:
         """The recipe with the options that this run was begun with, so that `--resume` alone goes on as it began."""
         training = self.training or {}
-        begun = {name: value for name, value in training.items() if name in _LEARNT_WITH}
+        begun: dict[str, Any] = {name: value for name, value in training.items() if name in _LEARNT_WITH}
+        begun |= {name: getattr(self, name) for name in ("seed", "lr", "epochs", "optimiser")}
         if training.get("augment") is False:
             begun |= {"augmentation": None, "settle_augmentation": None}
-        return replace(recipe, seed=self.seed, lr=self.lr, epochs=self.epochs, optimiser=self.optimiser, **begun)
+        return replace(recipe, **begun)
 
     def check_data(self, dataset: DataSet, what: str, run_path: Path) -> None:
         """Compares the data with those that the run was begun on.

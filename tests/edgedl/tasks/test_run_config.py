@@ -88,8 +88,15 @@ class BegunError(Exception):
         self.config = config
 
 
-# Ages and captions have a recipe for given data and another for the embedded data; their help names no values.
-@pytest.mark.parametrize("name", sorted(configs().keys() - {"age", "caption"}))
+def flat(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries by the names of their options, those of nested settings too."""
+    nested = {key: value for key, value in entries.items() if isinstance(value, Mapping) and key != "pretraining"}
+    found = {name: item for value in nested.values() for name, item in value.items()}
+    told = {key: value.get("name", value.get("n")) for key, value in nested.items()}
+    return found | told | {key: value for key, value in entries.items() if key not in nested}
+
+
+@pytest.mark.parametrize("name", configs())
 def test_help_shows_what_a_run_without_options_is_begun_with(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -106,14 +113,15 @@ def test_help_shows_what_a_run_without_options_is_begun_with(
     told = {one.dest: (one.help or "").rpartition("(default: ")[2] for one in parser._actions if one.dest != each}
     checked = set()
     for entries in config[f"{each}s"].values() if each else [config]:
-        for key in told.keys() & entries:
-            value = entries[key]
+        for key, value in flat(entries).items():
+            if key not in told or value is None:
+                continue
             shown = f"{value:g}" if isinstance(value, int | float) else str(value)
             shown = ("off", "on")[value] if isinstance(value, bool) else shown
             assert re.search(rf"(?<![\w.]){re.escape(shown)}(?![\w.])", told[key]), (key, shown, told[key])
             checked.add(key)
-    assert checked >= {"lr", "epochs", "optimiser", "seed"}
-    assert len(checked) > 4
+    assert checked >= {"lr", "epochs", "optimiser", "seed", "batch_size", "schedule", "bf16"}
+    assert len(checked) > 18
 
 
 class TrainedError(Exception):
