@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from runtime.pipelines.base import ArrayPipeline, Pipeline
+from runtime.pipelines.base import ArrayPipeline
 from service.json_body import MOST_BYTES
 from service.media_types import raw_types
 from service.served import Served, Settings
@@ -189,7 +189,7 @@ def _drawings(one: Served) -> dict[str, Any]:
                 "responses": {
                     "200": {
                         "description": "One result.",
-                        "content": {"application/json": {"schema": _answer(one.pipeline)}},
+                        "content": {"application/json": {"schema": _answer(one)}},
                     }
                 }
                 | problems,
@@ -207,7 +207,7 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
     if pipeline.modality == "text":
         return _go_on(one)
     if isinstance(pipeline, ArrayPipeline):
-        return _arrays(pipeline)
+        return _arrays(one, pipeline)
     manifest = one.pipeline.bundle.manifest
     base64 = {"type": "string", "contentEncoding": "base64"}
     # One of two forms, each closed: the body is either a single image or a list of them.
@@ -239,9 +239,9 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
         limits += f" A video may take {settings.video_seconds:g} seconds to decode."
         results = "One result: the images of a request are the frames of one clip."
     return {
-        "summary": manifest.description or f"Answers of the bundle {manifest.name}.",
+        "summary": manifest.description or f"Answers of the bundle {one.name}.",
         "description": limits,
-        "operationId": f"predict_{manifest.name}",
+        "operationId": f"predict_{one.name}",
         "parameters": [
             {"name": option, "in": "query", "required": False, "schema": {"type": _TYPES[kind]}}
             for option, kind in pipeline.options.items()
@@ -254,22 +254,21 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": results,
-                "content": {"application/json": {"schema": _answer(one.pipeline)}},
+                "content": {"application/json": {"schema": _answer(one)}},
             }
         }
         | _problems(),
     }
 
 
-def _answer(pipeline: Pipeline) -> dict[str, Any]:
-    manifest = pipeline.bundle.manifest
+def _answer(one: Served) -> dict[str, Any]:
     return {
         "type": "object",
         "required": ["name", "version", "results"],
         "properties": {
-            "name": {"const": manifest.name},
+            "name": {"const": one.name},
             "version": {"type": "string"},
-            "results": {"type": "array", "items": {"$ref": f"#/components/schemas/{pipeline.result['title']}"}},
+            "results": {"type": "array", "items": {"$ref": f"#/components/schemas/{one.pipeline.result['title']}"}},
         },
     }
 
@@ -279,7 +278,7 @@ def _problems() -> dict[str, Any]:
     return {status: {"description": text, "content": problem} for status, text in _PROBLEMS.items()}
 
 
-def _arrays(pipeline: ArrayPipeline) -> dict[str, Any]:
+def _arrays(one: Served, pipeline: ArrayPipeline) -> dict[str, Any]:
     """Of a bundle whose task is only a graph."""
     manifest = pipeline.bundle.manifest
     lists = {
@@ -289,10 +288,10 @@ def _arrays(pipeline: ArrayPipeline) -> dict[str, Any]:
     inputs = {"type": "object", "additionalProperties": False, "properties": lists}
     body = {"type": "object", "required": ["inputs"], "additionalProperties": False, "properties": {"inputs": inputs}}
     return {
-        "summary": manifest.description or f"Answers of the bundle {manifest.name}.",
+        "summary": manifest.description or f"Answers of the bundle {one.name}.",
         "description": f"Arrays by name as JSON, at most {MOST_BYTES:,} bytes, or the first input as .npy. A "
         "state that is left out begins with zeros.",
-        "operationId": f"predict_{manifest.name}",
+        "operationId": f"predict_{one.name}",
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": body}, "application/x-npy": {}},
@@ -300,7 +299,7 @@ def _arrays(pipeline: ArrayPipeline) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "One result: the outputs by name.",
-                "content": {"application/json": {"schema": _answer(pipeline)}},
+                "content": {"application/json": {"schema": _answer(one)}},
             }
         }
         | _problems(),
@@ -313,17 +312,17 @@ def _go_on(one: Served) -> dict[str, Any]:
     prompt = {"type": "string", "maxLength": MOST_PROMPT, "description": "what stands before; empty: a text begins"}
     body = {"type": "object", "additionalProperties": False, "properties": {"prompt": prompt, **_TEXT_OPTIONS}}
     return {
-        "summary": manifest.description or f"Goes on with text; bundle {manifest.name}.",
+        "summary": manifest.description or f"Goes on with text; bundle {one.name}.",
         "description": f"At most {MOST_TEXTS} texts are written at a time. With `Accept: {EVENT_STREAM}` the "
         'characters come as server-sent events, `data: {"text": …}` each, and `event: end` closes with the rest of '
         "the result.",
-        "operationId": f"predict_{manifest.name}",
+        "operationId": f"predict_{one.name}",
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
             "200": {
                 "description": "One result: what follows the prompt.",
                 "content": {
-                    "application/json": {"schema": _answer(one.pipeline)},
+                    "application/json": {"schema": _answer(one)},
                     EVENT_STREAM: {"schema": {"type": "string"}},
                 },
             }

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from runtime.axes import input_dimensions
 from runtime.checks import size_range
-from runtime.errors import InputError, MediaError
+from runtime.errors import BundleError, InputError, MediaError
+from runtime.fields import flat_name
 from runtime.media.frames import VideoLimits
 from runtime.npy import load_npy
 from runtime.pipelines.base import ClipPipeline, PicturePipeline, Pipeline, Source
@@ -55,14 +56,16 @@ class Settings:
 class Served:
     """One pipeline and its health.
 
+    It answers under the name in its manifest unless it is given another.
+
     A pipeline that fails on a request is tried on its warm-up input at once: that tells a picture the pipeline cannot
     take from an engine that is broken. A broken one refuses requests (503) and reports unready until a later try,
     at most one a second, succeeds.
     """
 
-    def __init__(self, pipeline: Pipeline, limits: StreamLimits = NO_OTHERS) -> None:
+    def __init__(self, pipeline: Pipeline, limits: StreamLimits = NO_OTHERS, name: str | None = None) -> None:
         self.pipeline = pipeline
-        self.name: str = pipeline.bundle.manifest.name
+        self.name = pipeline.bundle.manifest.name if name is None else _checked(name)
         self.failure: str | None = "not tried yet"
         self.warm_up_ms: float | None = None
         self.streams = Streams(pipeline.lines, limits) if pipeline.has_steps else None
@@ -183,14 +186,14 @@ class Served:
         """The bundle as ``GET /v1`` lists it."""
         manifest = self.pipeline.bundle.manifest
         return {
-            "name": manifest.name,
+            "name": self.name,
             "version": manifest.version,
             "task": manifest.task,
             "license": manifest.license,
             "description": manifest.description,
-            "url": f"/v1/{manifest.name}",
-            "streams": None if self.streams is None else f"/v1/{manifest.name}/streams",
-            "drawings": f"/v1/{manifest.name}/drawings" if self.pipeline.can_draw else None,
+            "url": f"/v1/{self.name}",
+            "streams": None if self.streams is None else f"/v1/{self.name}/streams",
+            "drawings": f"/v1/{self.name}/drawings" if self.pipeline.can_draw else None,
             "ready": self.failure is None,
             "options": {name: kind.__name__ for name, kind in self.pipeline.options.items()},
             "accepts": self.accepts,
@@ -211,6 +214,20 @@ class Served:
         return Problem(
             503, f"The bundle {self.name!r} cannot answer at present; try again soon.", headers={"Retry-After": "2"}
         )
+
+
+def _checked(name: str) -> str:
+    """A name that may stand in a route.
+
+    Raises:
+        InputError: it may not.
+    """
+    try:
+        return flat_name(name)
+    except BundleError:
+        raise InputError(
+            f"{name!r} is no name for a bundle in a route; it is made of letters, digits, '.', '_', '+' and '-'"
+        ) from None
 
 
 def _without_finite(tensor: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Texts:
         finally:
             self._slots.release()
         manifest = pipeline.bundle.manifest
-        body = {"name": manifest.name, "version": manifest.version, "results": [{"text": text, **report}]}
+        body = {"name": one.name, "version": manifest.version, "results": [{"text": text, **report}]}
         return Response(orjson.dumps(body), content_type="application/json")
 
 

@@ -38,7 +38,7 @@ def json_response(document: Any, status: int = 200) -> Response:
 def answered(one: Served, results: Sequence[Any], predicting: float, decoding: float | None = None) -> Response:
     """The results of a bundle, and how many seconds went into them."""
     manifest = one.pipeline.bundle.manifest
-    response = json_response({"name": manifest.name, "version": manifest.version, "results": results})
+    response = json_response({"name": one.name, "version": manifest.version, "results": results})
     parts = {"predict": predicting} if decoding is None else {"decode": decoding, "predict": predicting}
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={part * 1e3:.2f}" for name, part in parts.items())
     return response
