@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.errors import InputError, TooLargeError
+from runtime.errors import InputError, MediaError, TooLargeError
 
 CHANNELS = (1, 3, 4)
 
@@ -79,6 +79,7 @@ def foreign_array(source: object) -> NDArray[Any] | None:
 
     Raises:
         InputError: there is no array of it here, or its numbers are no levels.
+        MediaError: the image's file is damaged.
     """
     pillow = sys.modules.get("PIL.Image")
     if pillow is not None and isinstance(source, pillow.Image):
@@ -108,11 +109,14 @@ def _of_pillow(image: Any) -> NDArray[Any]:
     from PIL import ImageOps
 
     if image.mode in ("F", "I"):
-        raise InputError(
-            f"an image of Pillow of mode {image.mode}, whose levels have no fixed range; convert it to RGB"
-        )
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode in ("L", "RGB", "RGBA", "I;16") and "transparency" not in upright.info:
-        return np.asarray(upright)
-    transparent = upright.mode in ("LA", "La", "PA", "RGBa") or "transparency" in upright.info
-    return np.asarray(upright.convert("RGBA" if transparent else "RGB"))
+        raise InputError(f"the levels of a Pillow image of mode {image.mode} have no fixed range; convert it to RGB")
+    try:
+        upright = ImageOps.exif_transpose(image)  # its file is decoded now, if it was not before
+        if upright.mode in ("L", "RGB", "RGBA", "I;16") and "transparency" not in upright.info:
+            return np.asarray(upright)
+        if upright.mode == "La":  # it has no way to RGBA of its own
+            upright = upright.convert("LA")
+        transparent = upright.mode in ("LA", "PA", "RGBa") or "transparency" in upright.info
+        return np.asarray(upright.convert("RGBA" if transparent else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise MediaError(f"Pillow cannot decode its image: {error}") from error
