@@ -12,7 +12,6 @@ ROOT = Path(__file__).parents[2]
 WAYS = {
     "import": "import edgedl; edgedl.load",
     "from import": "from edgedl import Bundle",
-    "exporters": "import edgedl; edgedl.export",
     "script": "import sys; from edgedl.cli import main; sys.exit(main(['verify', 'b.edge']))",
     "doctor": "import sys; from edgedl.cli import main; sys.exit(main(['doctor']))",
 }
