@@ -40,7 +40,7 @@ from edgedl.tasks.caption.network.caption_network import CaptionNetwork  # noqa:
 from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder  # noqa: E402
 from exporters.convert import convert, rename_axes  # noqa: E402
 from exporters.optimize import flush_graph, flush_module  # noqa: E402
-from exporters.spec import Input, Output  # noqa: E402
+from exporters.spec import Input, Output, Signature  # noqa: E402
 from runtime.engine import Engine  # noqa: E402
 from runtime.vocabulary import END, UNKNOWN  # noqa: E402
 
@@ -112,9 +112,10 @@ class Calling(nn.Module):
 
 def graph_of(module: nn.Module, example: dict[str, np.ndarray], inputs: list[Input], outputs: list[Output]) -> bytes:
     """As `exporters.export.export_model` makes it, without the proof."""
-    model = convert(module, example, inputs, outputs, 18).model
+    signature = Signature(inputs, outputs)
+    model = convert(module, example, signature, 18).model
     flush_graph(model)
-    rename_axes(model, inputs, outputs)
+    rename_axes(model, signature)
     return model.SerializeToString(deterministic=True)
 
 

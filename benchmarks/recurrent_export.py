@@ -37,9 +37,10 @@ import torch  # noqa: E402
 from exporters.convert import convert, rename_axes  # noqa: E402
 from exporters.graphs import operators  # noqa: E402
 from exporters.parity import NOISE_MARGIN  # noqa: E402
+from exporters.spec import Signature  # noqa: E402
 from runtime.engine import Engine  # noqa: E402
 from runtime.machine import describe_machine  # noqa: E402
-from runtime.manifest import ModelSpec, StateSpec, TensorSpec  # noqa: E402
+from runtime.manifest import StateSpec  # noqa: E402
 from tests.exporters.recurrent_networks import Combination, combinations, truth_of  # noqa: E402
 
 RESULT = Path(__file__).parent / "results" / "recurrent_export.json"
@@ -92,8 +93,9 @@ def main() -> int:
 def measured(options: Combination, rounds: int) -> dict[str, Any]:
     """One combination: equal to torch, its operators, and its speed."""
     network, names = options.network(), [output.name for output in options.outputs()]
-    converted = convert(options.network(), options.arrays(3, 5), options.inputs(), options.outputs(), 18)
-    rename_axes(converted.model, options.inputs(), options.outputs())
+    signature = Signature(options.inputs(), options.outputs())
+    converted = convert(options.network(), options.arrays(3, 5), signature, 18)
+    rename_axes(converted.model, signature)
     counted = operators(converted.model)
     engine = Engine(converted.model.SerializeToString(), threads=1, name=str(options))
     error = noise = 0.0
@@ -138,15 +140,11 @@ def in_turns(one: Callable[[], Any], other: Callable[[], Any], rounds: int) -> t
 def streamed(kind: str) -> dict[str, Any]:
     """A layer step by step against one call, and its cost a step above the bare session."""
     options = Combination(kind, states=True)
-    inputs, outputs = options.inputs(), options.outputs()
-    converted = convert(options.network(), options.arrays(3, 5), inputs, outputs, 18)
-    rename_axes(converted.model, inputs, outputs)
-    spec = ModelSpec(
-        variants={},
-        inputs=tuple(TensorSpec(tensor.name, tensor.dtype, tensor.shape) for tensor in inputs),
-        outputs=tuple(TensorSpec(tensor.name, tensor.dtype, tensor.shape) for tensor in outputs),
-        state=tuple(StateSpec(f"{n}0", f"{n}n", (1, "B", width), "float32") for n, width in options.widths.items()),
-    )
+    state = [StateSpec(f"{n}0", f"{n}n", (1, "B", width), "float32") for n, width in options.widths.items()]
+    signature = Signature(options.inputs(), options.outputs(), state)
+    converted = convert(options.network(), options.arrays(3, 5), signature, 18)
+    rename_axes(converted.model, signature)
+    spec = signature.spec({}, ())
     engine = Engine(converted.model.SerializeToString(), spec=spec, threads=1, name=kind)
     arrays = options.arrays(1, STREAMED)
     x, zeros = arrays["x"], {f"{name}0": np.zeros((1, 1, width), np.float32) for name, width in options.widths.items()}
@@ -155,7 +153,7 @@ def streamed(kind: str) -> dict[str, Any]:
         truth_of(options.network(), {"x": x, **zeros}, torch.float32)[0]
         - truth_of(options.network(), {"x": x, **zeros})[0]
     ).max()
-    names, run = [output.name for output in outputs], engine.session.run
+    names, run = [output.name for output in signature.outputs], engine.session.run
     rounds = []
     for _ in range(3):
         stream = engine.stream()

@@ -62,7 +62,14 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'edgedl' has no attribute {name!r}")
     module, _, theirs = _PUBLIC[name].partition(":")
-    value = getattr(import_module(module), theirs)
+    try:
+        value = getattr(import_module(module), theirs)
+    except (ImportError, AttributeError):
+        from edgedl._parts import shadowed
+
+        if foreign := shadowed():
+            raise ImportError("; ".join(foreign), name=module.partition(".")[0]) from None
+        raise
     globals()[name] = value
     return value
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from exporters.errors import GuardError
-from exporters.spec import Input, Output
+from exporters.spec import Input, Output, Signature
 
 Structure = Any
 """Arguments with the names of inputs in the places of tensors: a name, None, or a tuple, list or dict of structures."""
@@ -132,17 +132,17 @@ def named_answers(returned: object, outputs: Sequence[Output]) -> dict[str, Tens
     return dict(zip(names, leaves, strict=True))
 
 
-def flatten(module: nn.Module, inputs: Sequence[Input], outputs: Sequence[Output], call: Call) -> nn.Module:
+def flatten(module: nn.Module, signature: Signature, call: Call) -> nn.Module:
     """Gives a module a forward that takes the inputs in the order declared and returns the outputs in theirs.
 
     The module itself is changed, so that its parts and parameters keep their names.
     """
-    names = [tensor.name for tensor in inputs]
+    names = [tensor.name for tensor in signature.inputs]
     original = module.forward
 
     def forward(*tensors: Tensor) -> tuple[Tensor, ...]:
         args, kwargs = call.fill(dict(zip(names, tensors, strict=True)))
-        return tuple(named_answers(original(*args, **kwargs), outputs).values())
+        return tuple(named_answers(original(*args, **kwargs), signature.outputs).values())
 
     positions = [inspect.Parameter(f"input_{i}", inspect.Parameter.POSITIONAL_ONLY) for i in range(len(names))]
     forward.__signature__ = inspect.Signature(positions)  # type: ignore[attr-defined]  # torch asks for it

@@ -32,7 +32,7 @@ from exporters.graphs import all_nodes, bodies, graphs
 from exporters.lowerings.sigmoids import widen_sigmoids
 from exporters.lowerings.unsupported import unsupported
 from exporters.simplify import simplify
-from exporters.spec import Input, Output
+from exporters.spec import Input, Output, Signature
 
 _FROZEN = re.compile(r"(?:specialized|inferred).*?constant \((\d+)\)", re.DOTALL)
 """What torch says when an axis that is to be dynamic has become a number."""
@@ -51,8 +51,7 @@ class Converted:
 def convert(
     module: nn.Module,
     example: Mapping[str, NDArray[Any]],
-    inputs: Sequence[Input],
-    outputs: Sequence[Output],
+    signature: Signature,
     opset: int,
 ) -> Converted:
     """Exports a module, traced on ``example``.
@@ -60,6 +59,7 @@ def convert(
     Raises:
         GuardError: torch cannot export it, or can only with an axis frozen that is declared dynamic.
     """
+    inputs = signature.inputs
     arguments = tuple(torch.from_numpy(example[tensor.name].copy()) for tensor in inputs)
     dynamic = tuple(
         {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
@@ -76,7 +76,7 @@ def convert(
                 dynamo=True,
                 opset_version=opset,
                 input_names=[tensor.name for tensor in inputs],
-                output_names=[tensor.name for tensor in outputs],
+                output_names=[tensor.name for tensor in signature.outputs],
                 custom_translation_table=_translations(),
                 optimize=False,
                 verbose=False,
@@ -98,7 +98,7 @@ def convert(
     return Converted(model, program.exported_program, values)
 
 
-def rename_axes(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
+def rename_axes(model: onnx.ModelProto, signature: Signature) -> None:
     """Gives the axes their declared names, in the inputs, the outputs and everywhere between.
 
     Raises:
@@ -106,7 +106,7 @@ def rename_axes(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequen
             dimensions are one and the same in the graph.
     """
     names: dict[str, str] = {}
-    for declared, value in zip(inputs, model.graph.input, strict=True):
+    for declared, value in zip(signature.inputs, model.graph.input, strict=True):
         for axis, (size, found) in enumerate(_axes(declared, value)):
             if isinstance(size, int) and found != size:
                 raise GuardError(f"input {declared.name}, axis {axis}: declared is {size}, the graph has {found}")
@@ -128,7 +128,7 @@ def rename_axes(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequen
                 if dimension.HasField("dim_param"):
                     text = re.sub(r"\w+", lambda match: names.get(match[0], match[0]), dimension.dim_param)
                     dimension.dim_param = text
-    for wanted, value in zip(outputs, model.graph.output, strict=True):
+    for wanted, value in zip(signature.outputs, model.graph.output, strict=True):
         for axis, (size, found) in enumerate(_axes(wanted, value)):
             dimension = value.type.tensor_type.shape.dim[axis]
             if isinstance(size, str):

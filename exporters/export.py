@@ -36,7 +36,7 @@ from exporters.precision import computing_in
 from exporters.reference import measure_noise, one_thread
 from exporters.size_guards import SizeGuard, size_guards, sizes_to_try
 from exporters.source import ModuleSource, TorchRefusalError
-from exporters.spec import Case, Input, Output, bind_sizes, signature
+from exporters.spec import Case, Input, Output, Signature, bind_sizes
 from exporters.sweep import (
     FURTHER_GUESSES,
     MIN_GOLDEN,
@@ -92,19 +92,18 @@ def export_model(
         ParityError: The graph answers otherwise than torch; the message names the first node that differs.
         VacuousGateError: The gate proves nothing.
     """
-    inputs, outputs = tuple(inputs), tuple(outputs)
-    check_declaration(inputs, outputs)
-    source = ModuleSource(module, inputs, outputs, arguments)
+    signature = Signature(tuple(inputs), tuple(outputs), tuple(state))
+    check_declaration(signature)
+    source = ModuleSource(module, signature, arguments)
     check_module(source.module)
-    _check_state(state, inputs, outputs)
     declared = dict(dimensions or {})
     found = _first_cases(source, cases, sizes, declared, seed)
     source.check_function(_two_cases(found))
     asked = len(found.cases)
 
     converted = _converted(source, found, opset)
-    guards = size_guards(converted.program, inputs)
-    base = _usual_sizes(inputs, found.cases)
+    guards = size_guards(converted.program, signature.inputs)
+    base = _usual_sizes(signature, found.cases)
     bounds = {name: (limits.min, limits.max) for name, limits in declared.items()}
     tried = sizes_to_try(guards, base, bounds)
     further = {name: {1, *more} | _ends(declared.get(name)) for name, more in tried.items()}
@@ -116,19 +115,19 @@ def export_model(
 
     noise = {
         name: value
-        for name, value in measure_noise(outputs, found.cases, found.truth, found.single).items()
-        if next(output for output in outputs if output.name == name).decision != "exact"
+        for name, value in measure_noise(signature.outputs, found.cases, found.truth, found.single).items()
+        if next(output for output in signature.outputs if output.name == name).decision != "exact"
     }
     # Whoever gives cases puts the telling ones there; generated ones fill up what is missing.
     choice = asked if found.real and asked >= MIN_GOLDEN else len(found.cases)
-    recorded = choose_golden(inputs, found.cases[:choice], found.truth[:choice], golden)
-    rename_axes(converted.model, inputs, outputs)
-    mutants = find_mutants(converted.program, inputs, outputs, found.cases, found.single, recorded, noise)
-    tolerances = derive_tolerances(outputs, noise, mutants)
-    graph, flushed = _flushed(converted.model, found, outputs, tolerances)
-    check_graph(onnx.load_from_string(graph), inputs, outputs, opset)
-    checks, failures = hold(graph, outputs, found.cases, found.truth, tolerances)
-    failures = (*failures, *hold_extremes(graph, outputs, found.extremes, noise))
+    recorded = choose_golden(signature.inputs, found.cases[:choice], found.truth[:choice], golden)
+    rename_axes(converted.model, signature)
+    mutants = find_mutants(converted.program, signature, found.cases, found.single, recorded, noise)
+    tolerances = derive_tolerances(signature.outputs, noise, mutants)
+    graph, flushed = _flushed(converted.model, found, signature.outputs, tolerances)
+    check_graph(onnx.load_from_string(graph), signature, opset)
+    checks, failures = hold(graph, signature.outputs, found.cases, found.truth, tolerances)
+    failures = (*failures, *hold_extremes(graph, signature.outputs, found.extremes, noise))
     report = ParityReport(
         checks=checks,
         tolerances=tolerances,
@@ -150,7 +149,7 @@ def export_model(
             f"network, or export it as untrained\n{report}"
         )
     log.info("%s", report)
-    spec = signature(inputs, outputs, state, declared, found.cases)
+    spec = signature.spec(declared, found.cases)
     allowed = {name: tolerance.rule.atol for name, tolerance in tolerances.items()}
     smallest = min(found.cases, key=lambda case: sum(array.size for array in case.inputs.values()))
     return ExportedModel(
@@ -228,18 +227,6 @@ def export(
     return assemble(path, name=name, task=task, models={name: model}, **about)
 
 
-def _check_state(state: Sequence[StateSpec], inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
-    declared_in = {tensor.name: tensor.shape for tensor in inputs}
-    declared_out = {tensor.name: tensor.shape for tensor in outputs}
-    for carried in state:
-        shapes = {declared_in.get(carried.input), declared_out.get(carried.output)}
-        if shapes != {tuple(carried.shape)}:
-            raise GuardError(
-                f"state {carried.input} -> {carried.output} of shape {list(carried.shape)}: there must be an input "
-                "and an output of these names and of this shape"
-            )
-
-
 def _first_cases(
     source: ModuleSource,
     cases: Sequence[Case] | None,
@@ -248,7 +235,7 @@ def _first_cases(
     seed: int,
 ) -> Gathered:
     """The user's cases and generated ones, with torch's answers."""
-    inputs = source.inputs
+    inputs = source.signature.inputs
     refusal: GuardError | None = None
     # Sizes that nobody named are a guess. A network that halves its input takes other ones.
     for guess in (OTHER_SIZES, *FURTHER_GUESSES) if cases is None and sizes is None else (OTHER_SIZES,):
@@ -284,10 +271,9 @@ def _two_cases(found: Gathered) -> tuple[Case, Case]:
     return cases[(len(cases) - 1) // 2], cases[-1]
 
 
-def _usual_sizes(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, int]:
+def _usual_sizes(signature: Signature, cases: Sequence[Case]) -> dict[str, int]:
     """Of each dimension a size in the middle of those that the cases have."""
-    shapes = {tensor.name: tensor.shape for tensor in inputs}
-    bound = [bind_sizes(shapes, case.inputs) for case in cases]
+    bound = [signature.sizes(case) for case in cases]
     return {name: sorted(sizes[name] for sizes in bound)[len(bound) // 2] for name in (bound[0] if bound else {})}
 
 
@@ -308,7 +294,7 @@ def _converted(source: ModuleSource, found: Gathered, opset: int) -> Converted:
     """The graph, traced on a fresh copy that computes in float32."""
     module = source.traceable(found.held[0].case)
     with computing_in(torch.float32, source.own, operators=False):
-        return convert(module, choose_example(source.inputs, found.cases), source.inputs, source.outputs, opset)
+        return convert(module, choose_example(source.signature.inputs, found.cases), source.signature, opset)
 
 
 def _flushed(

@@ -18,7 +18,7 @@ from exporters.errors import GuardError
 from exporters.reference import Arrays
 from exporters.size_guards import SizeGuard
 from exporters.source import ModuleSource, TorchRefusalError, has_nan
-from exporters.spec import Case, Input, bind_sizes
+from exporters.spec import Case, Input
 from exporters.sweep import case_at, extreme_cases
 from runtime.manifest import DimensionSpec
 
@@ -97,12 +97,12 @@ def gather(
         GuardError: torch refuses a case of the user's, an answer contradicts the declaration, or is NaN undeclared.
     """
     found = Gathered(real=bool(given))
-    bound = [bind_sizes({tensor.name: tensor.shape for tensor in source.inputs}, case.inputs) for case in generated]
+    bound = [source.signature.sizes(case) for case in generated]
     for name in bound[0] if bound else ():
         found.usual[name] = Counter(sizes[name] for sizes in bound).most_common(1)[0][0]
     for case in given:
         found.held.append(_checked(source, case))
-        for name, size in bind_sizes({tensor.name: tensor.shape for tensor in source.inputs}, case.inputs).items():
+        for name, size in source.signature.sizes(case).items():
             found.taken.setdefault(name, set()).add(size)
     for case in generated:
         _try(source, case, found, guessed, seed)
@@ -121,15 +121,15 @@ def extend(
     for name, wanted in sizes.items():
         for size in sorted(set(wanted) - known[name]):
             bound = {**base, name: size}
-            if _bytes(source.inputs, bound) > BYTES or time.monotonic() - began > SECONDS:
+            if _bytes(source.signature.inputs, bound) > BYTES or time.monotonic() - began > SECONDS:
                 found.notes.append(f"not tried for its cost: {name}={size}")
                 continue
-            _try(source, case_at(source.inputs, bound, seed), found, True, seed, along=name)
+            _try(source, case_at(source.signature.inputs, bound, seed), found, True, seed, along=name)
 
 
 def add_extremes(source: ModuleSource, found: Gathered, base: Mapping[str, int], seed: int) -> None:
     """Adds cases of large and tiny values, where inputs have no limits of their own."""
-    for case in extreme_cases(source.inputs, base, seed):
+    for case in extreme_cases(source.signature.inputs, base, seed):
         try:
             one = _held(source, case)
         except TorchRefusalError:
@@ -175,7 +175,7 @@ def ranges(
 
 
 def _try(source: ModuleSource, case: Case, found: Gathered, guessed: bool, seed: int, along: str | None = None) -> None:
-    sizes = bind_sizes({tensor.name: tensor.shape for tensor in source.inputs}, case.inputs)
+    sizes = source.signature.sizes(case)
     other = [name for name, size in sizes.items() if size != found.usual.get(name, size)]
     names = [along] if along else other if len(other) == 1 else []
     for attempt in range(ATTEMPTS):
@@ -188,7 +188,8 @@ def _try(source: ModuleSource, case: Case, found: Gathered, guessed: bool, seed:
             for name in names:
                 found.refused.setdefault(name, {})[sizes[name]] = str(error).partition(": ")[2]
             return
-        nan = [o.name for o in source.outputs if not o.nan and o.name == (has_nan(one.truth) or has_nan(one.single))]
+        first = has_nan(one.truth) or has_nan(one.single)
+        nan = [output.name for output in source.signature.outputs if not output.nan and output.name == first]
         if not nan and (reason := _undecided(one)) is None:
             found.held.append(one)
             for name in names:
@@ -196,7 +197,7 @@ def _try(source: ModuleSource, case: Case, found: Gathered, guessed: bool, seed:
             return
         reason = f"torch answers NaN in {nan[0]}" if nan else reason
         if attempt + 1 < ATTEMPTS:
-            case = case_at(source.inputs, sizes, seed + attempt + 1, name=case.name, mild=attempt + 1)
+            case = case_at(source.signature.inputs, sizes, seed + attempt + 1, name=case.name, mild=attempt + 1)
     found.notes.append(f"left out, {reason}: {case.name}")
 
 
@@ -207,7 +208,7 @@ def _checked(source: ModuleSource, case: Case) -> Held:
         GuardError: its answer is NaN, or hangs on float32's rounding.
     """
     one = _held(source, case)
-    for output in source.outputs:
+    for output in source.signature.outputs:
         if not output.nan and output.name == (has_nan(one.truth) or has_nan(one.single)):
             raise GuardError(
                 f"case {case.name!r}: torch itself answers NaN in {output.name}; declare Output(..., nan=True) if that "

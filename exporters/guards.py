@@ -18,28 +18,35 @@ from torch import nn
 
 from exporters.errors import GuardError, TooFewSizesError
 from exporters.graphs import all_nodes, bodies, graphs
-from exporters.spec import Case, Input, Output, bind_sizes
+from exporters.spec import Case, Input, Signature, bind_sizes
 from exporters.sweep import dimension_names
 
 
-def check_declaration(inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
-    """Names are unique and dtypes are numpy's.
+def check_declaration(signature: Signature) -> None:
+    """Names are unique, dtypes are numpy's, and each state is an input and an output of one shape.
 
     Raises:
         GuardError: they are not.
     """
-    if not inputs or not outputs:
+    if not signature.inputs or not signature.outputs:
         raise GuardError("declare at least one input and one output")
-    tensors: list[Input | Output] = [*inputs, *outputs]
-    names = [tensor.name for tensor in tensors]
+    names = [tensor.name for tensor in signature.tensors]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise GuardError(f"declared twice: {', '.join(twice)}; inputs and outputs share one name space in a graph")
-    for tensor in tensors:
+    for tensor in signature.tensors:
         try:
             np.dtype(tensor.dtype)
         except TypeError as error:
             raise GuardError(f"{tensor.name}: {tensor.dtype!r} is not a numpy dtype") from error
+    given = {tensor.name: tensor.shape for tensor in signature.inputs}
+    returned = {tensor.name: tensor.shape for tensor in signature.outputs}
+    for carried in signature.state:
+        if {given.get(carried.input), returned.get(carried.output)} != {tuple(carried.shape)}:
+            raise GuardError(
+                f"state {carried.input} -> {carried.output} of shape {list(carried.shape)}: there must be an input "
+                "and an output of these names and of this shape"
+            )
 
 
 def check_module(module: nn.Module) -> None:
@@ -106,15 +113,15 @@ def check_cases(inputs: Sequence[Input], cases: Sequence[Case]) -> None:
             )
 
 
-def check_graph(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequence[Output], opset: int) -> None:
+def check_graph(model: onnx.ModelProto, signature: Signature, opset: int) -> None:
     """Holds a finished graph to what was asked for.
 
     Raises:
         GuardError: see the module's docstring.
     """
     for kind, declared, found in (
-        ("inputs", [tensor.name for tensor in inputs], [value.name for value in model.graph.input]),
-        ("outputs", [tensor.name for tensor in outputs], [value.name for value in model.graph.output]),
+        ("inputs", [tensor.name for tensor in signature.inputs], [value.name for value in model.graph.input]),
+        ("outputs", [tensor.name for tensor in signature.outputs], [value.name for value in model.graph.output]),
     ):
         if declared != found:
             raise GuardError(f"the graph's {kind} are {found}, declared are {declared}")
@@ -131,11 +138,11 @@ def check_graph(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequen
         functions = [function.name for function in model.functions]
         raise GuardError(f"only standard operators run everywhere; the graph has {_some(strange + functions)}")
     used = _consumed(model.graph) | {value.name for value in model.graph.output}
-    unused = [tensor.name for tensor in inputs if tensor.name not in used]
+    unused = [tensor.name for tensor in signature.inputs if tensor.name not in used]
     if unused:
         raise GuardError(f"no node reads {', '.join(unused)}: forward ignores it; drop the input or use it")
     telling = _telling(model.graph)
-    shapes = [tensor.name for tensor in inputs if tensor.name not in telling]
+    shapes = [tensor.name for tensor in signature.inputs if tensor.name not in telling]
     if shapes:
         raise GuardError(
             f"only the shape of {', '.join(shapes)} is read: its values change no answer; drop the input or use it"

@@ -9,7 +9,7 @@ import torch
 from exporters.mutants import FORMATS, Mutant, measure_mutants, merge
 from exporters.parity import MUTANT_MARGIN, NOISE_MARGIN, Tolerance
 from exporters.reference import Arrays
-from exporters.spec import Case, Input, Output
+from exporters.spec import Case, Signature
 
 MUTANT_STEPS = (0, 4, 8)
 """The mutants are first measured on the four most telling of the recorded cases, then as far as needed on more."""
@@ -37,8 +37,7 @@ def notes_on(mutants: Sequence[Mutant], tolerances: Mapping[str, Tolerance]) -> 
 
 def find_mutants(
     program: torch.export.ExportedProgram,
-    inputs: Sequence[Input],
-    outputs: Sequence[Output],
+    signature: Signature,
     sweep: Sequence[Case],
     answers: Sequence[Arrays],
     recorded: Sequence[int],
@@ -66,14 +65,14 @@ def find_mutants(
         if not part:
             break
         open_layers = None if start == 0 else _open_layers(mutants, noise)
-        found = measure_mutants(program, inputs, outputs, [sweep[i] for i in part], open_layers)
+        found = measure_mutants(program, signature, [sweep[i] for i in part], open_layers)
         mutants = found if start == 0 else merge(mutants, found)
     for _ in range(len(FORMATS) - 1):
         unseen = {mutant.layer: mutant.format for mutant in mutants if _is_unseen(mutant, noise)}
         if not unseen:
             break
         lively = [sweep[i] for i in order[: MUTANT_STEPS[-1]]]
-        coarser = measure_mutants(program, inputs, outputs, lively, unseen.keys(), unseen)
+        coarser = measure_mutants(program, signature, lively, unseen.keys(), unseen)
         again = {mutant.layer: mutant for mutant in coarser}
         mutants = tuple(again.get(mutant.layer, mutant) for mutant in mutants)
     return mutants

@@ -22,7 +22,7 @@ from torch.utils import _pytree
 
 from exporters.errors import GuardError
 from exporters.reference import float_outputs
-from exporters.spec import Case, Input, Output
+from exporters.spec import Case, Signature
 from runtime.compare import distance
 
 
@@ -91,8 +91,7 @@ def each_mutation(
 
 def measure_mutants(
     program: torch.export.ExportedProgram,
-    inputs: Sequence[Input],
-    outputs: Sequence[Output],
+    signature: Signature,
     cases: Sequence[Case],
     only: Container[str] | None = None,
     finer: Mapping[str, str] | None = None,
@@ -101,19 +100,18 @@ def measure_mutants(
 
     Args:
         program: What torch traced of the module.
-        inputs: As declared.
-        outputs: As declared; effects are measured on those with a tolerance.
+        signature: As declared; effects are measured on the outputs with a tolerance.
         cases: The cases to look at.
         only: Names of the weights to look at; by default all.
         finer: For each of them the format that was too fine to be seen.
     """
     # torch's guards hold sizes to what it assumed while tracing; whether the graph can do more, the sweep finds out.
     module = program.module(check_guards=False)
-    names = [output.name for output in outputs]
-    measured = [output.name for output in float_outputs(outputs)]
+    names = [output.name for output in signature.outputs]
+    measured = [output.name for output in float_outputs(signature.outputs)]
     effects: dict[tuple[str, str], dict[str, float]] = {}
     for case in cases:
-        replay = _Replay(module, [torch.from_numpy(case.inputs[tensor.name].copy()) for tensor in inputs])
+        replay = _Replay(module, [torch.from_numpy(case.inputs[tensor.name].copy()) for tensor in signature.inputs])
         expected = dict(zip(names, replay.answers, strict=True))
         for mutation in each_mutation(module, only, finer):
             found = dict(zip(names, replay.again(mutation[0]), strict=True))

@@ -22,7 +22,7 @@ from exporters.errors import GuardError
 from exporters.precision import computing_in, in_dtype, own_dtype
 from exporters.purity import check_function
 from exporters.reference import Arrays
-from exporters.spec import Case, Input, Output, bind_sizes
+from exporters.spec import Case, Signature, bind_sizes
 
 
 class TorchRefusalError(GuardError):
@@ -34,24 +34,21 @@ class ModuleSource:
 
     Args:
         module: In evaluation mode, on the CPU. It is not changed.
-        inputs: As declared.
-        outputs: As declared.
+        signature: As declared.
         call: How ``forward`` takes the inputs; None finds out.
 
     Raises:
         GuardError: the module cannot be copied.
     """
 
-    def __init__(
-        self, module: nn.Module, inputs: Sequence[Input], outputs: Sequence[Output], call: Call | None = None
-    ) -> None:
+    def __init__(self, module: nn.Module, signature: Signature, call: Call | None = None) -> None:
         self.module = plain(module)
-        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        self.signature = signature
         self.own = own_dtype(self.module)
         self._masters: dict[torch.dtype, nn.Module] = {}
         self._operators = True
         if call is not None:
-            check_call(call, self.inputs)
+            check_call(call, signature.inputs)
         self._call = call
 
     def copied(self, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -76,7 +73,7 @@ class ModuleSource:
                     return str(error)
                 return None
 
-            self._call = bind(self.module, self.inputs, works)
+            self._call = bind(self.module, self.signature.inputs, works)
         return self._call
 
     def answers(self, case: Case, dtype: torch.dtype) -> Arrays:
@@ -110,20 +107,20 @@ class ModuleSource:
             case: Any case, to see in which order the answers come.
         """
         call, copied = self.settle(case), self.copied()
-        names = [tensor.name for tensor in self.inputs]
+        names = [tensor.name for tensor in self.signature.inputs]
         returned = self._called(copied, call, case, torch.float32)
-        kept = named_answers(returned, self.outputs)
+        kept = named_answers(returned, self.signature.outputs)
         leaves = [leaf for leaf in _pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
         in_order = len(leaves) == len(kept) and all(a is b for a, b in zip(leaves, kept.values(), strict=True))
         copied = self.copied()
-        return copied if in_order and call == Call(tuple(names)) else flatten(copied, self.inputs, self.outputs, call)
+        return copied if in_order and call == Call(tuple(names)) else flatten(copied, self.signature, call)
 
     def _run(self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype) -> Arrays:
         return self._named(self._called(module, call, case, dtype), case)
 
     def _called(self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype) -> object:
         tensors: dict[str, Tensor] = {}
-        for tensor in self.inputs:
+        for tensor in self.signature.inputs:
             given = torch.from_numpy(case.inputs[tensor.name].copy())
             tensors[tensor.name] = given.to(dtype) if given.is_floating_point() else given
         args, kwargs = call.fill(tensors)
@@ -143,16 +140,15 @@ class ModuleSource:
 
     def _named(self, returned: object, case: Case) -> Arrays:
         arrays: Arrays = {}
-        for name, tensor in named_answers(returned, self.outputs).items():
-            declared = np.dtype(next(output.dtype for output in self.outputs if output.name == name))
+        for name, tensor in named_answers(returned, self.signature.outputs).items():
+            declared = np.dtype(next(output.dtype for output in self.signature.outputs if output.name == name))
             if tensor.dtype == torch.bfloat16:
                 tensor = tensor.float()
             array = tensor.numpy(force=True).copy()
             if (array.dtype.kind, declared.kind) != ("f", "f") and array.dtype != declared:
                 raise GuardError(f"output {name} is {array.dtype} in torch, declared is {declared}")
             arrays[name] = array
-        declared_tensors: list[Input | Output] = [*self.inputs, *self.outputs]
-        shapes = {tensor.name: tensor.shape for tensor in declared_tensors}
+        shapes = {tensor.name: tensor.shape for tensor in self.signature.tensors}
         try:
             bind_sizes(shapes, {**case.inputs, **arrays})
         except ValueError as error:

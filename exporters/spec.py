@@ -72,26 +72,54 @@ class Case:
     inputs: Mapping[str, NDArray[Any]]
 
 
-def signature(
-    inputs: Sequence[Input],
-    outputs: Sequence[Output],
-    state: Sequence[StateSpec],
-    dimensions: Mapping[str, DimensionSpec],
-    cases: Sequence[Case],
-) -> ModelSpec:
-    """What was declared, as the manifest says it. An input takes infinities also where a case holds one."""
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a network takes and gives, as it was declared.
 
-    def is_finite(tensor: Input) -> bool:
-        floating = np.dtype(tensor.dtype).kind == "f"
-        return tensor.finite and not (floating and any(not np.isfinite(c.inputs[tensor.name]).all() for c in cases))
+    Attributes:
+        inputs: In the order in which the graph takes them.
+        outputs: In the order in which the graph gives them.
+        state: Carried states; each names an input and an output.
+    """
 
-    return ModelSpec(
-        variants={},
-        inputs=tuple(TensorSpec(t.name, t.dtype, t.shape, t.layout, t.meaning, t.unit, is_finite(t)) for t in inputs),
-        outputs=tuple(TensorSpec(t.name, t.dtype, t.shape, None, t.meaning, t.unit) for t in outputs),
-        state=tuple(state),
-        dimensions=dimensions,
-    )
+    inputs: Sequence[Input]
+    outputs: Sequence[Output]
+    state: Sequence[StateSpec] = ()
+
+    @property
+    def tensors(self) -> tuple[Input | Output, ...]:
+        """The inputs, then the outputs."""
+        return (*self.inputs, *self.outputs)
+
+    def sizes(self, case: Case) -> dict[str, int]:
+        """Sizes of the named dimensions of the inputs in a case.
+
+        Raises:
+            ValueError: See `bind_sizes`.
+        """
+        return bind_sizes({tensor.name: tensor.shape for tensor in self.inputs}, case.inputs)
+
+    def spec(self, dimensions: Mapping[str, DimensionSpec], cases: Sequence[Case]) -> ModelSpec:
+        """What the manifest says of it.
+
+        Args:
+            dimensions: The ranges of the named dimensions.
+            cases: Where one of them holds an infinity, that input takes infinities, too.
+        """
+
+        def is_finite(tensor: Input) -> bool:
+            floating = np.dtype(tensor.dtype).kind == "f"
+            return tensor.finite and not (floating and any(not np.isfinite(c.inputs[tensor.name]).all() for c in cases))
+
+        return ModelSpec(
+            variants={},
+            inputs=tuple(
+                TensorSpec(t.name, t.dtype, t.shape, t.layout, t.meaning, t.unit, is_finite(t)) for t in self.inputs
+            ),
+            outputs=tuple(TensorSpec(t.name, t.dtype, t.shape, None, t.meaning, t.unit) for t in self.outputs),
+            state=tuple(self.state),
+            dimensions=dimensions,
+        )
 
 
 def bind_sizes(tensors: Mapping[str, tuple[Dimension, ...]], arrays: Mapping[str, NDArray[Any]]) -> dict[str, int]:

@@ -110,7 +110,7 @@ def choose_example(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, 
     """The arrays that the module is traced with: every named size at least 2, all different, fixed sizes avoided.
 
     torch freezes an axis whose example size is 1, and may take two axes of one size for the same axis. If no case will
-    do, sizes of several cases are put together and their values repeated.
+    do, sizes of several cases are put together, and the values of one are repeated that has no larger size.
 
     Raises:
         GuardError: the cases do not offer such sizes.
@@ -127,7 +127,10 @@ def choose_example(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, 
     if chosen is None:
         text = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in candidates.items())
         raise GuardError(f"no example with all sizes different can be made of the cases ({text}): add sizes")
-    template = next((case for case, sizes in zip(cases, bound, strict=True) if sizes == chosen), cases[0])
+    # Values may speak of sizes (a row's length, an index): they stay right where arrays are repeated, not where cut.
+    cut = [sum(max(0, sizes[name] - size) for name, size in chosen.items()) for sizes in bound]
+    short = [sum(max(0, size - sizes[name]) for name, size in chosen.items()) for sizes in bound]
+    template = min(zip(cut, short, range(len(cases)), cases, strict=True))[-1]
     return {
         tensor.name: np.resize(
             template.inputs[tensor.name], [chosen[size] if isinstance(size, str) else size for size in tensor.shape]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,6 +36,9 @@ _DTYPES = {
     "tensor(double)": "float64",
     "tensor(string)": "string",
 }
+
+Limit = Callable[[Mapping[str, NDArray[Any]]], int]
+"""How many rows like those of an item run together."""
 
 _forks = 0
 
@@ -157,7 +160,7 @@ class Engine:
     __call__ = run
 
     def batch(
-        self, items: Sequence[Mapping[str, NDArray[Any]]], *, limit: int | None = None
+        self, items: Sequence[Mapping[str, NDArray[Any]]], *, limit: int | Limit | None = None
     ) -> list[dict[str, NDArray[Any]]]:
         """Runs many items, those of equal shape together, and answers in the order given.
 
@@ -166,7 +169,8 @@ class Engine:
 
         Args:
             items: the inputs of each call.
-            limit: rows in one call at most; None sets no limit.
+            limit: rows in one call at most, or a function that gives this number for an item; None sets no limit. An
+                item that has more rows runs alone.
 
         Raises:
             InputError: as ``run`` does, and names the item.
@@ -179,9 +183,12 @@ class Engine:
                 raise InputError(f"item {index}: {error}") from error
         rows = batch_name(self.spec)
         most = None if rows is None else size_range(self.spec, rows).max
-        limit = min((number for number in (limit, most) if number is not None), default=None)
+        limits = [
+            min((n for n in (limit(feed) if callable(limit) else limit, most) if n is not None), default=None)
+            for feed in feeds
+        ]
         results: list[dict[str, NDArray[Any]]] = [{} for _ in feeds]
-        for group in self._groups(feeds, limit):
+        for group in self._groups(feeds, limits):
             if len(group) == 1:
                 results[group[0]] = self.run(feeds[group[0]])
             else:
@@ -234,14 +241,14 @@ class Engine:
             raise InputError(f"{self.name}: no outputs were asked for; there are {', '.join(self._output_names)}")
         return list(outputs)
 
-    def _groups(self, feeds: Sequence[Mapping[str, NDArray[Any]]], limit: int | None) -> list[list[int]]:
+    def _groups(self, feeds: Sequence[Mapping[str, NDArray[Any]]], limits: Sequence[int | None]) -> list[list[int]]:
         """Indices of the items that may run together."""
         if self._batch_axes is None:
             return [[index] for index in range(len(feeds))]
         input_axes, _ = self._batch_axes
         open_groups: dict[Any, tuple[list[int], int]] = {}
         groups = []
-        for index, feed in enumerate(feeds):
+        for index, (feed, limit) in enumerate(zip(feeds, limits, strict=True)):
             rows = next(feed[name].shape[axis] for name, axis in input_axes.items())
             key = tuple((array.shape[: input_axes[n]], array.shape[input_axes[n] + 1 :]) for n, array in feed.items())
             group, filled = open_groups.get(key, ([], 0))

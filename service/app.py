@@ -5,27 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from os import PathLike
-from typing import TYPE_CHECKING, cast
 
 from flask import Flask, Response
 
+from runtime.bundle import Bundle
 from runtime.errors import InputError, MissingExtraError
 from runtime.media.pictures import MAX_PIXELS
+from runtime.pipelines import load
+from runtime.pipelines.base import Pipeline
 from service import headers, operations, problems, v1
 from service.metrics import Metrics
 from service.served import Served, Settings
 from service.streams import StreamLimits
 
-if TYPE_CHECKING:
-    from runtime.bundle import Bundle
-    from runtime.pipelines import Pipeline
+Source = str | PathLike[str] | Bundle | Pipeline
+"""What is served: a path, an opened bundle, or a loaded pipeline."""
 
 MAX_BYTES = 32 * 2**20
 MAX_IMAGES = 32
 
 
 def create_app(
-    bundles: Sequence[str | PathLike[str] | Bundle | Pipeline],
+    bundles: Sequence[Source | tuple[str, Source]],
     *,
     device: str = "cpu",
     threads: int | None = None,
@@ -43,7 +44,8 @@ def create_app(
     Call it in the process that serves: ONNX Runtime sessions do not survive a fork.
 
     Args:
-        bundles: Paths, opened bundles or loaded pipelines, each under the name in its manifest.
+        bundles: Paths, opened bundles or loaded pipelines, each under the name in its manifest; as a pair
+            ``(name, bundle)`` under another name.
         device: Where paths and bundles run: ``cpu``, ``gpu``, ``auto`` …
         threads: Threads of each engine; None takes what the process may use.
         variant: Which variant of the models; None takes the bundle's own choice.
@@ -66,9 +68,13 @@ def create_app(
     settings = Settings(max_bytes, max_pixels, max_images, video_seconds, body_seconds, tuple(cors_origins))
     served: dict[str, Served] = {}
     for bundle in bundles:
-        one = Served(_pipeline(bundle, device, threads, variant), streams or StreamLimits())
+        name, source = bundle if isinstance(bundle, tuple) else (None, bundle)
+        one = Served(_pipeline(source, device, threads, variant), streams or StreamLimits(), name)
         if one.name in served:
-            raise InputError(f"two bundles are called {one.name!r}; each needs a name of its own to have a route")
+            raise InputError(
+                f"two bundles are called {one.name!r}; each needs a name of its own to have a route: serve one of them "
+                f"as NAME={one.name}.edge"
+            )
         served[one.name] = one
     if not served:
         raise InputError("there is no bundle to serve; give at least one")
@@ -91,12 +97,5 @@ def create_app(
     return app
 
 
-def _pipeline(
-    bundle: str | PathLike[str] | Bundle | Pipeline, device: str, threads: int | None, variant: str | None
-) -> Pipeline:
-    if hasattr(bundle, "predict"):
-        return cast("Pipeline", bundle)
-    from runtime.pipelines import load
-
-    pipeline: Pipeline = load(bundle, device=device, threads=threads, variant=variant)
-    return pipeline
+def _pipeline(bundle: Source, device: str, threads: int | None, variant: str | None) -> Pipeline:
+    return bundle if isinstance(bundle, Pipeline) else load(bundle, device=device, threads=threads, variant=variant)

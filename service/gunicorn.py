@@ -11,9 +11,8 @@ import mmap
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import EdgedlError, InputError, MissingExtraError
@@ -21,7 +20,9 @@ from runtime.errors import EdgedlError, InputError, MissingExtraError
 if TYPE_CHECKING:
     from flask import Flask
 
-    from runtime.pipelines import Pipeline
+    from service.app import Source
+
+Announce = Callable[[str, Sequence[str]], None]
 
 _LOOPBACK = ("127.", "::1")
 _INTERRUPTED = 130
@@ -29,7 +30,7 @@ _BUG = 70
 
 
 def serve(
-    bundles: Sequence[str | PathLike[str] | Pipeline],
+    bundles: Sequence[Source | tuple[str, Source]],
     host: str = "127.0.0.1",
     port: int = 8000,
     *,
@@ -37,18 +38,20 @@ def serve(
     request_threads: int = 8,
     graceful_seconds: int = 30,
     access_log: bool = False,
+    announce: Announce | None = None,
     **settings: Any,
 ) -> int:
     """Serve bundles until stopped. Prints one line with the URL once the first worker answers.
 
     Args:
-        bundles: Paths of bundles.
+        bundles: See :func:`service.app.create_app`.
         host: Address to listen on; the default is reachable from this machine only.
         port: Port, or 0 for any free one.
         workers: Worker processes, each with its own sessions and metrics.
         request_threads: Requests that one worker answers at a time.
         graceful_seconds: Time that running requests get to finish after SIGTERM.
         access_log: Write a line for each request to standard error.
+        announce: Called in place of printing, in the worker, with the URL and the names of the bundles.
         **settings: For :func:`service.app.create_app`.
 
     Returns:
@@ -71,6 +74,7 @@ def serve(
         bundles,
         settings,
         url,
+        announce or _say,
         {
             "bind": f"fd://{listener.detach()}",
             "workers": workers,
@@ -90,6 +94,15 @@ def serve(
             "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108
         },
     )
+
+
+def announcement(url: str, names: Sequence[str]) -> str:
+    """The line that says where the bundles are served."""
+    return f"Serving {', '.join(f'/v1/{name}' for name in names)} at {url}"
+
+
+def _say(url: str, names: Sequence[str]) -> None:
+    print(announcement(url, names), flush=True)  # noqa: T201
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -122,7 +135,11 @@ def address(listener: socket.socket) -> str:
 
 
 def _run(
-    bundles: Sequence[str | PathLike[str] | Pipeline], settings: dict[str, Any], url: str, options: dict[str, Any]
+    bundles: Sequence[Source | tuple[str, Source]],
+    settings: dict[str, Any],
+    url: str,
+    announce: Announce,
+    options: dict[str, Any],
 ) -> int:
     # Imported here so that `edgedl serve --help` does not need the extra.
     from gunicorn import glogging
@@ -163,7 +180,7 @@ def _run(
                 if name in self.cfg.settings:  # control_socket_disable is younger than the oldest gunicorn we take
                     self.cfg.set(name, value)
             self.cfg.set("logger_class", Logger)
-            self.cfg.set("post_worker_init", announce)
+            self.cfg.set("post_worker_init", first_answer)
             self.cfg.set("child_exit", bury)
 
         def load(self) -> Flask:
@@ -192,10 +209,9 @@ def _run(
             self.interrupted = True
             super().handle_int()
 
-    def announce(worker: Any) -> None:
+    def first_answer(worker: Any) -> None:
         if worker.age == 1:
-            names = ", ".join(f"/v1/{name}" for name in worker.wsgi.extensions["edgedl"])
-            print(f"Serving {names} at {url}", flush=True)  # noqa: T201
+            announce(url, list(worker.wsgi.extensions["edgedl"]))
         answered[0] = 1
 
     def bury(arbiter: Minder, _worker: Any) -> None:

@@ -16,6 +16,7 @@ from werkzeug.formparser import FormDataParser
 
 from runtime.media.foreign import name_of
 from runtime.media.headers import picture_type
+from runtime.pipelines.base import Options
 from service.deadlines import Deadlines
 from service.media_types import WRAPPED_TYPES, is_taken, is_video, raw_types
 from service.problems import Problem, bad_request
@@ -104,12 +105,12 @@ def read_body(request: Request, settings: Settings, deadlines: Deadlines) -> byt
     return b"".join(pieces)
 
 
-def read_options(query: Mapping[str, list[str]], known: Mapping[str, str]) -> dict[str, Any]:
+def read_options(query: Mapping[str, list[str]], known: Options) -> dict[str, Any]:
     """Typed options from a query string.
 
     Args:
         query: Values by name.
-        known: The names that are taken, each with ``bool``, ``int``, ``float`` or ``str``.
+        known: The names that are taken, each with its type.
     """
     options: dict[str, Any] = {}
     for name, values in query.items():
@@ -122,20 +123,18 @@ def read_options(query: Mapping[str, list[str]], known: Mapping[str, str]) -> di
     return options
 
 
-def _option(name: str, text: str, kind: str) -> Any:
+def _option(name: str, text: str, kind: type) -> Any:
     lowered = text.strip().lower()
     try:
-        if kind == "bool" and lowered in _TRUE | _FALSE:
+        if kind is bool and lowered in _TRUE | _FALSE:
             return lowered in _TRUE
-        if kind == "int":
+        if kind is int:
             return int(lowered)
-        if kind == "float" and math.isfinite(number := float(lowered)):
+        if kind is float and math.isfinite(number := float(lowered)):
             return number
-        if kind == "str":
-            return text
     except ValueError:
         pass
-    expected = {"bool": "1 or 0", "int": "a whole number", "float": "a finite number"}[kind]
+    expected = {bool: "1 or 0", int: "a whole number", float: "a finite number"}[kind]
     raise bad_request(f"{name}={text!r}", expected)
 
 

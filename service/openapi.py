@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runtime.pipelines.base import ArrayPipeline
 from service.json_body import MOST_BYTES
 from service.media_types import raw_types
-from service.schemas import RESULTS, SCHEMAS, TEXT_OPTIONS
 from service.served import Served, Settings
 from service.streams import StreamLimits
-from service.text import EVENT_STREAM, MOST_PROMPT, MOST_TEXTS
+from service.text import EVENT_STREAM, MOST_LENGTH, MOST_PROMPT, MOST_TEXTS
 
-_TYPES = {"bool": "boolean", "int": "integer", "float": "number", "str": "string"}
+_TYPES = {bool: "boolean", int: "integer", float: "number"}
+_TEXT_OPTIONS = {
+    "length": {"type": "integer", "minimum": 1, "maximum": MOST_LENGTH, "description": "characters to write"},
+    "temperature": {"type": "number", "minimum": 0, "maximum": 100, "description": "0: always the likeliest"},
+    "top_k": {"type": "integer", "minimum": 0, "description": "draw from so many of the likeliest; 0: from all"},
+    "seed": {"type": "integer", "minimum": 0, "description": "of the draws"},
+}
+"""What a text is asked for with."""
+
 _PROBLEMS = {
     "400": "The request has the wrong form: `found` and `expected` say how.",
     "404": "There is no such bundle.",
@@ -65,11 +73,11 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
         paths[f"/v1/{name}"] = {"post": _predict(one, settings)}
         if one.streams is not None:
             paths |= _streams(name, one.streams.limits)
-        if one.draws:
+        if one.pipeline.can_draw:
             paths |= _drawings(one)
     schemas: dict[str, Any] = {"Problem": _PROBLEM}
     for one in served.values():
-        schemas |= SCHEMAS.get(one.pipeline.bundle.manifest.task, {})
+        schemas[one.pipeline.result["title"]] = one.pipeline.result
     return {
         "openapi": "3.1.0",
         "info": {
@@ -179,7 +187,10 @@ def _drawings(one: Served) -> dict[str, Any]:
                 "operationId": f"draw_{one.name}",
                 "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
                 "responses": {
-                    "200": {"description": "One result.", "content": {"application/json": {"schema": _answer(one)}}}
+                    "200": {
+                        "description": "One result.",
+                        "content": {"application/json": {"schema": _answer(one)}},
+                    }
                 }
                 | problems,
             }
@@ -192,10 +203,11 @@ def _content(description: str, media_type: str) -> dict[str, Any]:
 
 
 def _predict(one: Served, settings: Settings) -> dict[str, Any]:
-    if one.takes_text:
+    pipeline = one.pipeline
+    if pipeline.modality == "text":
         return _go_on(one)
-    if one.takes_arrays:
-        return _arrays(one)
+    if isinstance(pipeline, ArrayPipeline):
+        return _arrays(one, pipeline)
     manifest = one.pipeline.bundle.manifest
     base64 = {"type": "string", "contentEncoding": "base64"}
     # One of two forms, each closed: the body is either a single image or a list of them.
@@ -222,20 +234,21 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
         f"{settings.max_images} images a request."
     )
     results = "One result an image, in order."
-    if one.takes_clips:
+    clips = pipeline.modality == "clip"
+    if clips:
         limits += f" A video may take {settings.video_seconds:g} seconds to decode."
         results = "One result: the images of a request are the frames of one clip."
     return {
-        "summary": manifest.description or f"Answers of the bundle {manifest.name}.",
+        "summary": manifest.description or f"Answers of the bundle {one.name}.",
         "description": limits,
-        "operationId": f"predict_{manifest.name}",
+        "operationId": f"predict_{one.name}",
         "parameters": [
             {"name": option, "in": "query", "required": False, "schema": {"type": _TYPES[kind]}}
-            for option, kind in one.options.items()
+            for option, kind in pipeline.options.items()
         ],
         "requestBody": {
             "required": True,
-            "content": {media_type: {} for media_type in raw_types(clips=one.takes_clips)}
+            "content": {media_type: {} for media_type in raw_types(clips=clips)}
             | {"multipart/form-data": {"schema": form}, "application/json": {"schema": json_body}},
         },
         "responses": {
@@ -249,14 +262,13 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
 
 
 def _answer(one: Served) -> dict[str, Any]:
-    manifest = one.pipeline.bundle.manifest
     return {
         "type": "object",
         "required": ["name", "version", "results"],
         "properties": {
-            "name": {"const": manifest.name},
+            "name": {"const": one.name},
             "version": {"type": "string"},
-            "results": {"type": "array", "items": RESULTS.get(manifest.task, {"type": "object"})},
+            "results": {"type": "array", "items": {"$ref": f"#/components/schemas/{one.pipeline.result['title']}"}},
         },
     }
 
@@ -266,20 +278,20 @@ def _problems() -> dict[str, Any]:
     return {status: {"description": text, "content": problem} for status, text in _PROBLEMS.items()}
 
 
-def _arrays(one: Served) -> dict[str, Any]:
+def _arrays(one: Served, pipeline: ArrayPipeline) -> dict[str, Any]:
     """Of a bundle whose task is only a graph."""
-    manifest = one.pipeline.bundle.manifest
+    manifest = pipeline.bundle.manifest
     lists = {
         tensor.name: {"description": f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}], as nested lists"}
-        for tensor in one.array_inputs
+        for tensor in pipeline.array_inputs
     }
     inputs = {"type": "object", "additionalProperties": False, "properties": lists}
     body = {"type": "object", "required": ["inputs"], "additionalProperties": False, "properties": {"inputs": inputs}}
     return {
-        "summary": manifest.description or f"Answers of the bundle {manifest.name}.",
+        "summary": manifest.description or f"Answers of the bundle {one.name}.",
         "description": f"Arrays by name as JSON, at most {MOST_BYTES:,} bytes, or the first input as .npy. A "
         "state that is left out begins with zeros.",
-        "operationId": f"predict_{manifest.name}",
+        "operationId": f"predict_{one.name}",
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": body}, "application/x-npy": {}},
@@ -298,18 +310,21 @@ def _go_on(one: Served) -> dict[str, Any]:
     """Of a bundle that goes on with text."""
     manifest = one.pipeline.bundle.manifest
     prompt = {"type": "string", "maxLength": MOST_PROMPT, "description": "what stands before; empty: a text begins"}
-    body = {"type": "object", "additionalProperties": False, "properties": {"prompt": prompt, **TEXT_OPTIONS}}
+    body = {"type": "object", "additionalProperties": False, "properties": {"prompt": prompt, **_TEXT_OPTIONS}}
     return {
-        "summary": manifest.description or f"Goes on with text; bundle {manifest.name}.",
+        "summary": manifest.description or f"Goes on with text; bundle {one.name}.",
         "description": f"At most {MOST_TEXTS} texts are written at a time. With `Accept: {EVENT_STREAM}` the "
         'characters come as server-sent events, `data: {"text": …}` each, and `event: end` closes with the rest of '
         "the result.",
-        "operationId": f"predict_{manifest.name}",
+        "operationId": f"predict_{one.name}",
         "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
         "responses": {
             "200": {
                 "description": "One result: what follows the prompt.",
-                "content": {"application/json": {"schema": _answer(one)}, EVENT_STREAM: {"schema": {"type": "string"}}},
+                "content": {
+                    "application/json": {"schema": _answer(one)},
+                    EVENT_STREAM: {"schema": {"type": "string"}},
+                },
             }
         }
         | _problems(),

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.axes import input_dimensions
 from runtime.checks import size_range
-from runtime.errors import InputError, MediaError
-from runtime.manifest import TensorSpec
-from runtime.media.clips import VideoLimits
-from runtime.media.frames import Frames
-from runtime.media.pictures import Picture, read_image
+from runtime.errors import BundleError, InputError, MediaError
+from runtime.fields import flat_name
+from runtime.media.frames import VideoLimits
 from runtime.npy import load_npy
-from runtime.pipelines.tensors import TensorPipeline
+from runtime.pipelines.base import ClipPipeline, PicturePipeline, Pipeline, Source
 from service.media_types import raw_types
 from service.problems import Problem
 from service.streams import StreamLimits, Streams
-
-if TYPE_CHECKING:
-    from runtime.pipelines import Pipeline
 
 LOG = logging.getLogger("edgedl.service")
 
@@ -36,7 +30,6 @@ Answer = TypeVar("Answer")
 
 RETRY_SECONDS = 1.0
 NO_OTHERS = StreamLimits()
-OPTION_TYPES: dict[str, type] = {"bool": bool, "int": int, "float": float, "str": str}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +56,19 @@ class Settings:
 class Served:
     """One pipeline and its health.
 
+    It answers under the name in its manifest unless it is given another.
+
     A pipeline that fails on a request is tried on its warm-up input at once: that tells a picture the pipeline cannot
     take from an engine that is broken. A broken one refuses requests (503) and reports unready until a later try,
     at most one a second, succeeds.
     """
 
-    def __init__(self, pipeline: Pipeline, limits: StreamLimits = NO_OTHERS) -> None:
+    def __init__(self, pipeline: Pipeline, limits: StreamLimits = NO_OTHERS, name: str | None = None) -> None:
         self.pipeline = pipeline
-        self.name: str = pipeline.bundle.manifest.name
+        self.name = pipeline.bundle.manifest.name if name is None else _checked(name)
         self.failure: str | None = "not tried yet"
         self.warm_up_ms: float | None = None
-        self.options = _options(pipeline)
-        self.takes_arrays = isinstance(pipeline, TensorPipeline)
-        self.array_inputs: tuple[TensorSpec, ...] = pipeline.engine.spec.inputs if self.takes_arrays else ()  # type: ignore[attr-defined]
-        self.draws: bool = getattr(pipeline, "can_draw", False)
-        self.takes_clips: bool = getattr(pipeline, "takes_clips", False)
-        self._open = getattr(pipeline, "open_picture", None)
-        self.streams = (
-            Streams(pipeline.lines, limits) if getattr(pipeline, "has_steps", False) else None  # type: ignore[attr-defined]
-        )
-        self.takes_text: bool = getattr(pipeline, "takes_text", False)
+        self.streams = Streams(pipeline.lines, limits) if pipeline.has_steps else None
         self._trying = Lock()
         self._tried = 0.0
         self._probes = _recorded_inputs(pipeline)
@@ -117,11 +103,15 @@ class Served:
     @property
     def accepts(self) -> tuple[str, ...]:
         """The media types of a body that is not wrapped in a form or in JSON of its own."""
-        if self.takes_text:
-            return ("application/json",)
-        return ("application/json", "application/x-npy") if self.takes_arrays else raw_types(clips=self.takes_clips)
+        match self.pipeline.modality:
+            case "text":
+                return ("application/json",)
+            case "arrays":
+                return ("application/json", "application/x-npy")
+            case modality:
+                return raw_types(clips=modality == "clip")
 
-    def decode(self, files: Sequence[bytes], settings: Settings) -> NDArray[Any] | Picture | Frames:
+    def decode(self, files: Sequence[bytes], settings: Settings) -> Source:
         """What the pipeline takes.
 
         Args:
@@ -129,28 +119,24 @@ class Served:
             settings: The limits.
 
         Returns:
-            The frames of a clip, a picture (of a pipeline that opens none itself: uint8 RGB [H, W, 3]), or, where the
-            task is only a graph, any .npy array.
+            The frames of a clip, a picture, or, where the task is only a graph, any .npy array.
 
         Raises:
             MediaError: A file cannot be decoded.
             TooLargeError: It has more pixels than allowed, or takes longer to decode.
         """
-        if self.takes_clips:
+        pipeline = self.pipeline
+        if isinstance(pipeline, ClipPipeline):
             limits = VideoLimits(
                 seconds=settings.video_seconds,
                 pixels=min(settings.max_pixels, VideoLimits().pixels),
                 bytes=settings.max_bytes,
             )
             source = files[0] if len(files) == 1 else files
-            frames: Frames = self.pipeline.read(source, limits=limits, max_pixels=settings.max_pixels)  # type: ignore[attr-defined]
-            return frames
+            return pipeline.read(source, limits=limits, max_pixels=settings.max_pixels)
         (data,) = files
-        if self._open is not None:
-            picture: Picture = self._open(data, max_pixels=settings.max_pixels)
-            return picture
-        if not self.takes_arrays:
-            return read_image(data, max_pixels=settings.max_pixels, max_bytes=settings.max_bytes)
+        if isinstance(pipeline, PicturePipeline):
+            return pipeline.open_picture(data, max_pixels=settings.max_pixels)
         try:
             return load_npy(data)
         except ValueError as error:
@@ -200,16 +186,16 @@ class Served:
         """The bundle as ``GET /v1`` lists it."""
         manifest = self.pipeline.bundle.manifest
         return {
-            "name": manifest.name,
+            "name": self.name,
             "version": manifest.version,
             "task": manifest.task,
             "license": manifest.license,
             "description": manifest.description,
-            "url": f"/v1/{manifest.name}",
-            "streams": None if self.streams is None else f"/v1/{manifest.name}/streams",
-            "drawings": f"/v1/{manifest.name}/drawings" if self.draws else None,
+            "url": f"/v1/{self.name}",
+            "streams": None if self.streams is None else f"/v1/{self.name}/streams",
+            "drawings": f"/v1/{self.name}/drawings" if self.pipeline.can_draw else None,
             "ready": self.failure is None,
-            "options": self.options,
+            "options": {name: kind.__name__ for name, kind in self.pipeline.options.items()},
             "accepts": self.accepts,
             "pipeline": dict(manifest.pipeline),
             "models": {
@@ -230,6 +216,20 @@ class Served:
         )
 
 
+def _checked(name: str) -> str:
+    """A name that may stand in a route.
+
+    Raises:
+        InputError: it may not.
+    """
+    try:
+        return flat_name(name)
+    except BundleError:
+        raise InputError(
+            f"{name!r} is no name for a bundle in a route; it is made of letters, digits, '.', '_', '+' and '-'"
+        ) from None
+
+
 def _without_finite(tensor: dict[str, Any]) -> dict[str, Any]:
     """An output as it is listed: what numbers are taken is said of inputs only."""
     return {key: value for key, value in tensor.items() if key != "finite"}
@@ -244,19 +244,8 @@ def _engine(pipeline: Pipeline, model: str, variants: tuple[str, ...]) -> dict[s
         "provider": engine.provider,
         "threads": engine.threads,
         # A variant that only some models have leaves the others as they are.
-        "variant": variant if (variant := getattr(pipeline, "variant", None)) in variants else "fp32",
+        "variant": pipeline.variant if pipeline.variant in variants else "fp32",
     }
-
-
-def _options(pipeline: Pipeline) -> dict[str, str]:
-    """The options that ``predict`` takes by keyword, with their types: these and no others may stand in a query."""
-    options = {}
-    for parameter in inspect.signature(pipeline.predict).parameters.values():
-        annotation = parameter.annotation
-        kind = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-        if parameter.kind is parameter.KEYWORD_ONLY and kind in OPTION_TYPES:
-            options[parameter.name] = kind
-    return options
 
 
 def _recorded_inputs(pipeline: Pipeline) -> dict[str, Mapping[str, NDArray[Any]]]:

@@ -9,20 +9,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from threading import BoundedSemaphore
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import orjson
 from flask import Request, Response
 
 from runtime.errors import TooLargeError
+from runtime.pipelines.base import TextPipeline
 from service.deadlines import Deadlines
 from service.inputs import json_type, read_body, unsupported
 from service.json_body import parse_json
 from service.problems import Problem, bad_request
 from service.served import Served, Settings
-
-if TYPE_CHECKING:
-    from runtime.pipelines.chars import CharsPipeline
 
 LOG = logging.getLogger("edgedl.service")
 
@@ -52,7 +50,9 @@ class Texts:
     def __init__(self) -> None:
         self._slots = BoundedSemaphore(MOST_TEXTS)
 
-    def answer(self, one: Served, request: Request, settings: Settings, deadlines: Deadlines) -> Response:
+    def answer(
+        self, one: Served, pipeline: TextPipeline, request: Request, settings: Settings, deadlines: Deadlines
+    ) -> Response:
         """The response to a prompt.
 
         Raises:
@@ -63,7 +63,6 @@ class Texts:
         if request.args:
             raise bad_request(f"the option {next(iter(request.args))!r} in the query", "options in the JSON body")
         prompt, options = _read(request, settings, deadlines)
-        pipeline = cast("CharsPipeline", one.pipeline)
         characters = pipeline.generate(prompt, **options)  # refuses at once what is out of range
         report = pipeline.report(prompt, **options)
         one.require()
@@ -84,7 +83,7 @@ class Texts:
         finally:
             self._slots.release()
         manifest = pipeline.bundle.manifest
-        body = {"name": manifest.name, "version": manifest.version, "results": [{"text": text, **report}]}
+        body = {"name": one.name, "version": manifest.version, "results": [{"text": text, **report}]}
         return Response(orjson.dumps(body), content_type="application/json")
 
 

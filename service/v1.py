@@ -12,6 +12,7 @@ from flask import Blueprint, Response, after_this_request, request
 
 from runtime.arena import release_memory
 from runtime.errors import InputError
+from runtime.pipelines.base import ArrayPipeline, TextPipeline
 from service.arrays import json_arrays
 from service.deadlines import Deadlines
 from service.drawings import wanted_drawing
@@ -38,7 +39,7 @@ def json_response(document: Any, status: int = 200) -> Response:
 def answered(one: Served, results: Sequence[Any], predicting: float, decoding: float | None = None) -> Response:
     """The results of a bundle, and how many seconds went into them."""
     manifest = one.pipeline.bundle.manifest
-    response = json_response({"name": manifest.name, "version": manifest.version, "results": results})
+    response = json_response({"name": one.name, "version": manifest.version, "results": results})
     parts = {"predict": predicting} if decoding is None else {"decode": decoding, "predict": predicting}
     response.headers["Server-Timing"] = ", ".join(f"{name};dur={part * 1e3:.2f}" for name, part in parts.items())
     return response
@@ -89,21 +90,24 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
     @routes.post("/v1/<name>")
     def predict(name: str) -> Response:
         one = bundle(name)
-        if one.takes_text:
-            return texts.answer(one, request, settings, deadlines)
-        after_this_request(partial(released, arrays=one.takes_arrays, start=time.perf_counter()))
-        options = read_options(request.args.to_dict(flat=False), one.options)
-        if one.takes_arrays and request.mimetype == JSON:
+        pipeline = one.pipeline
+        if isinstance(pipeline, TextPipeline):
+            return texts.answer(one, pipeline, request, settings, deadlines)
+        takes_arrays = isinstance(pipeline, ArrayPipeline)
+        after_this_request(partial(released, arrays=takes_arrays, start=time.perf_counter()))
+        options = read_options(request.args.to_dict(flat=False), pipeline.options)
+        if isinstance(pipeline, ArrayPipeline) and request.mimetype == JSON:
             body = read_body(request, settings, deadlines)
             start = time.perf_counter()
-            arrays = json_arrays(body, one.array_inputs)
+            arrays = json_arrays(body, pipeline.array_inputs)
             decoding = time.perf_counter() - start
             result = one.predict(arrays, options)
             metrics.count_result(name, result)
             return answered(one, [result], time.perf_counter() - start - decoding, decoding)
-        files = read_files(request, settings, deadlines, clips=one.takes_clips)
+        clips = pipeline.modality == "clip"
+        files = read_files(request, settings, deadlines, clips=clips)
         # Several images are several questions, but to a bundle that takes clips the frames of one.
-        sources: Sequence[Sequence[bytes]] = [files] if one.takes_clips else [[data] for data in files]
+        sources: Sequence[Sequence[bytes]] = [files] if clips else [[data] for data in files]
         decoding = predicting = 0.0
         results = []
         for index, source in enumerate(sources):
@@ -124,7 +128,7 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
     @routes.post("/v1/<name>/drawings")
     def drawing(name: str) -> Response:
         one = bundle(name)
-        if not one.draws:
+        if not one.pipeline.can_draw:
             raise Problem(404, f"The bundle {name!r} draws nothing; POST /v1/{name} asks it.")
         if request.mimetype != JSON:
             raise unsupported(request.mimetype, (JSON,))

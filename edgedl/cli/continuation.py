@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgedl.cli.failures import USAGE, explain
 
 if TYPE_CHECKING:
-    from runtime.pipelines import Pipeline
-    from runtime.pipelines.chars import CharsPipeline
+    from runtime.pipelines.base import Pipeline, TextPipeline
 
 OPTIONS = ("length", "temperature", "top_k", "seed")
 
@@ -43,21 +42,16 @@ def check_options(args: argparse.Namespace, pipeline: Pipeline) -> None:
     """
     from runtime.errors import InputError
 
-    if not takes_text(pipeline):
+    if pipeline.modality != "text":
         if given := given_options(args):
             named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise InputError(f"{named}: a bundle of the task {pipeline.bundle.manifest.task!r} writes no text")
+            raise InputError(f"{named}: a bundle of the task {pipeline.task!r} writes no text")
     elif args.save:
         raise InputError("--save draws answers on pictures; a bundle that goes on with text has none")
 
 
-def takes_text(pipeline: Pipeline) -> bool:
-    """Whether a bundle goes on with text."""
-    return getattr(pipeline, "takes_text", False)
-
-
 def run(
-    args: argparse.Namespace, pipeline: CharsPipeline, inputs: Sequence[str], standard_input: Callable[[], bytes]
+    args: argparse.Namespace, pipeline: TextPipeline, inputs: Sequence[str], standard_input: Callable[[], bytes]
 ) -> int:
     """Goes on with each input; nothing but the new characters is printed, so that output can be appended to input.
 

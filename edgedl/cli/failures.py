@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 
-import edgedl
+from edgedl._parts import shadowed
 
 USAGE = 2
 BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -92,27 +89,3 @@ def _explain_import(error: ImportError) -> Failure | None:
 
         return Failure(USAGE, str(MissingExtraError(*EXTRAS[package])))
     return None
-
-
-def shadowed() -> list[str]:
-    """Which foreign package shadows which part of edgedl, and where it lies; empty where all is well.
-
-    The function lives in ``runtime/parts.py``. It is loaded from the file beside this package, because the very
-    package that it would be imported from may be the one that is shadowed.
-    """
-    try:
-        module = _beside_edgedl("runtime/parts.py")
-    except (ImportError, OSError):
-        return []  # half an installation; the import that failed says so
-    found: list[str] = module.shadowed()
-    return found
-
-
-def _beside_edgedl(name: str) -> ModuleType:
-    path = Path(edgedl.__file__).resolve().parents[1] / name
-    spec = importlib.util.spec_from_file_location("edgedl_parts", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} cannot be loaded; install edgedl again", name="runtime")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -8,15 +8,14 @@ import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from edgedl.cli import arguments, continuation
 from edgedl.cli.failures import USAGE, explain
 from edgedl.cli.output import number, render, table
 
 if TYPE_CHECKING:
-    from runtime.pipelines import Pipeline
-    from runtime.pipelines.chars import CharsPipeline
+    from runtime.pipelines.base import Pipeline, Source
 
 STANDARD_INPUT = "-"
 LONGEST_LINE = 100
@@ -63,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from runtime import pipelines
     from runtime.errors import InputError
+    from runtime.pipelines.base import TextPipeline
 
     if args.stream:
         return _stream(args)
@@ -75,18 +75,17 @@ def run(args: argparse.Namespace) -> int:
     results, status = [], 0
     try:
         continuation.check_options(args, pipeline)
-        limits = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
-        if limits and not (_takes_clips(pipeline) or hasattr(pipeline, "open_picture")):
-            raise InputError(f"--max-pixels: a bundle of the task {pipeline.bundle.manifest.task!r} takes no pictures")
-        if continuation.takes_text(pipeline):
+        if args.max_pixels is not None and pipeline.modality not in ("picture", "clip"):
+            raise InputError(f"--max-pixels: a bundle of the task {pipeline.task!r} takes no pictures")
+        if isinstance(pipeline, TextPipeline):
             names, _ = expand(args.inputs, clips=True)
-            return continuation.run(args, cast("CharsPipeline", pipeline), names, _standard_input)
-        names, skipped = expand(args.inputs, clips=_takes_clips(pipeline))
+            return continuation.run(args, pipeline, names, _standard_input)
+        names, skipped = expand(args.inputs, clips=pipeline.modality == "clip")
         for path, reason in skipped.items():
             log.warning("%s is left out: %s", path, reason)
         for name in names:
             try:
-                result = {"input": name, **_predict(pipeline, name, folder, limits)}
+                result = {"input": name, **_predict(pipeline, name, folder, args.max_pixels)}
             except (InputError, OSError) as error:
                 failure = explain(error)
                 log.error("%s", failure.message if name in failure.message else f"{name}: {failure.message}")
@@ -111,8 +110,6 @@ def _stream(args: argparse.Namespace) -> int:
         raise InputError("--stream reads standard input; it takes no INPUT, no --save and no option of text")
     status = 0
     with pipelines.load(args.bundle, device=args.device, threads=args.threads, variant=args.variant) as pipeline:
-        if not hasattr(pipeline, "lines"):
-            raise InputError(f"a bundle of the task {pipeline.bundle.manifest.task!r} has no steps to stream")
         lines = pipeline.lines()
         for number_of_line, line in enumerate(sys.stdin, 1):
             if not line.strip():
@@ -177,17 +174,17 @@ def expand(inputs: Sequence[str], *, clips: bool = False) -> tuple[list[str], di
     return names, skipped
 
 
-def _takes_clips(pipeline: Pipeline) -> bool:
-    return getattr(pipeline, "takes_clips", False)
+def _predict(pipeline: Pipeline, name: str, folder: Path | None, max_pixels: int | None) -> dict[str, Any]:
+    from runtime.media.pictures import MAX_PIXELS
+    from runtime.pipelines.base import ClipPipeline, PicturePipeline
 
-
-def _predict(pipeline: Pipeline, name: str, folder: Path | None, limits: Mapping[str, int]) -> dict[str, Any]:
-    source: Any = _standard_input() if name == STANDARD_INPUT else Path(name)
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    source: Source = _standard_input() if name == STANDARD_INPUT else Path(name)
     # Read once for the answer and for what is drawn: a camera never gives the same frames again.
-    if _takes_clips(pipeline):
-        source = pipeline.read(name if isinstance(source, Path) else source, **limits)  # type: ignore[attr-defined]
-    elif hasattr(pipeline, "open_picture"):
-        source = pipeline.open_picture(source, **limits)
+    if isinstance(pipeline, ClipPipeline):
+        source = pipeline.read(name if isinstance(source, Path) else source, max_pixels=most)
+    elif isinstance(pipeline, PicturePipeline):
+        source = pipeline.open_picture(source, max_pixels=most)
     result = pipeline.predict(source)
     if folder is None:
         return result

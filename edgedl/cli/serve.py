@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
+from collections.abc import Sequence
+from pathlib import Path
 
 from edgedl.cli import arguments
+from edgedl.cli.failures import BUG, USAGE
 
 
 def add_parser(sub: arguments.Subparsers) -> None:
@@ -18,7 +20,12 @@ def add_parser(sub: arguments.Subparsers) -> None:
         "Serves until it is interrupted. Other machines reach it only with --host 0.0.0.0; there is no log-in, so let\n"
         "it be reached by those alone who may use it.",
     )
-    parser.add_argument("bundles", metavar="B", nargs="+", help="bundles: folders or files NAME.edge")
+    parser.add_argument(
+        "bundles",
+        metavar="[NAME=]B",
+        nargs="+",
+        help="bundles: folders or files NAME.edge; each is served under its own name unless you give it another",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=arguments.port, default=8000, help="the port to listen on (default: 8000)")
     arguments.max_pixels(parser)
@@ -27,9 +34,33 @@ def add_parser(sub: arguments.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    from service.gunicorn import serve
+    from service.gunicorn import announcement, serve
 
-    # The line with the address is the result of this verb.
+    def announce(url: str, names: Sequence[str]) -> None:
+        """The line with the address is the result of this verb."""
+        args.out.text(announcement(url, names))
+        bundles = [{"name": name, "url": f"{url}/v1/{name}"} for name in names]
+        args.out.document({"ok": True, "url": url, "bundles": bundles})
+        args.out.flush()
+
     limits = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
-    with contextlib.redirect_stdout(args.out.stream):
-        return serve(args.bundles, host=args.host, port=args.port, device=args.device, threads=args.threads, **limits)
+    status = serve(
+        [_named(word) for word in args.bundles],
+        host=args.host,
+        port=args.port,
+        device=args.device,
+        threads=args.threads,
+        announce=announce,
+        **limits,
+    )
+    if status in (USAGE, BUG):  # nothing was announced
+        message = "the service did not start; standard error has the reason"
+        error = {"type": "ServiceError", "message": message, "exit_status": status}
+        args.out.document({"ok": False, "error": error})
+    return status
+
+
+def _named(word: str) -> str | tuple[str, str]:
+    """``NAME=B`` as a pair; a bundle whose path holds the sign is taken as it is."""
+    name, sign, path = word.partition("=")
+    return word if not sign or "/" in name or Path(word).exists() else (name, path)

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -51,16 +52,22 @@ def _declare_task(parser: arguments.Parser, words: Sequence[str]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from edgedl.tasks import task
+    from edgedl.training.run import is_first_process
     from runtime.errors import InputError
 
-    if args.output is None and getattr(args, "resume", None):
+    chosen = task(args.task)
+    if args.output is None and args.resume:
         raise InputError("--resume needs to know which run: add -o RUN")
     with _run_folder(args) as path:
+        how = _resume_command(args, path) if chosen.resumes else ""
+        if not args.resume and is_first_process() and (path / "config.json").exists():
+            instead = f"go on with it, {how}, or " if how else ""
+            raise InputError(f"{path} already holds a run; {instead}choose another folder with -o")
         try:
-            result = task(args.task).train(args, path)
+            result = chosen.train(args, path)
         except KeyboardInterrupt:
-            if (path / "checkpoints" / "last.ckpt").exists():
-                log.warning("to go on with this training: edgedl train %s -o %s --resume", args.task, path)
+            if how and (path / "config.json").exists():
+                log.warning("to go on with this training: %s", how)
             raise
     args.out.text(f"run  {path}")
     for key, value in result.items():
@@ -68,6 +75,12 @@ def run(args: argparse.Namespace) -> int:
             args.out.text(f"{key}  {number(value)}")
     args.out.document({"ok": True, "run": str(path), **result})
     return 0
+
+
+def _resume_command(args: argparse.Namespace, path: Path) -> str:
+    """What to type to go on with a run; all but the data lies in its folder."""
+    data = [] if args.data is None else ["--data", args.data]
+    return shlex.join(["edgedl", "train", args.task, *data, "-o", str(path), "--resume"])
 
 
 @contextlib.contextmanager

@@ -24,10 +24,12 @@ class Task(ABC):
     Attributes:
         name: What the command line calls it.
         takes: How long its training takes, for the message of a task that has no public weights.
+        resumes: Whether a training that was stopped goes on with ``--resume``.
     """
 
     name: ClassVar[str]
     takes: ClassVar[str] = "minutes"
+    resumes: ClassVar[bool] = True
 
     @abstractmethod
     def add_train_arguments(self, parser: ArgumentParser) -> None:

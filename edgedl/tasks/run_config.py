@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, Union, get_args, get_origin, get_type_hints
 
@@ -14,6 +14,13 @@ from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.training.options import TrainOptions
+
+
+_LEARNT_WITH = (
+    "batch_size", "head_lr", "momentum", "nesterov", "weight_decay", "l2", "l1", "schedule", "warmup", "settle",
+    "settle_lr", "ema", "patience", "clip", "bf16",
+)  # fmt: skip
+"""Training options beside the seed, the rate, the epochs and the optimiser that change what is learnt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +128,7 @@ class RunConfig(Settings):
         optimiser: How steps are taken.
         license: SPDX identifier of the weights.
         weights: Names of the public weights that the network began with.
+        training: The other options of the training, see `trained_with`; versions before it left them out.
     """
 
     task: ClassVar[str]
@@ -133,6 +141,7 @@ class RunConfig(Settings):
     optimiser: str
     license: str = "Apache-2.0"
     weights: tuple[str, ...] = ()
+    training: Mapping[str, Any] | None = None
 
     @classmethod
     def of(cls, run: Run) -> Self:
@@ -158,6 +167,15 @@ class RunConfig(Settings):
         Settings.check_resumed(self, args, run_path)
         if getattr(args, "seed", None) not in (None, self.seed):
             raise resumed_otherwise(run_path, "seed", self.seed)
+
+    def begun_with(self, recipe: TrainOptions) -> TrainOptions:
+        """The recipe with the options that this run was begun with, so that `--resume` alone goes on as it began."""
+        training = self.training or {}
+        begun: dict[str, Any] = {name: value for name, value in training.items() if name in _LEARNT_WITH}
+        begun |= {name: getattr(self, name) for name in ("seed", "lr", "epochs", "optimiser")}
+        if training.get("augment") is False:
+            begun |= {"augmentation": None, "settle_augmentation": None}
+        return replace(recipe, **begun)
 
     def check_data(self, dataset: DataSet, what: str, run_path: Path) -> None:
         """Compares the data with those that the run was begun on.
@@ -229,8 +247,15 @@ def resumed_otherwise(run_path: Path, name: str, begun: Any) -> InputError:
 
 
 def trained_with(options: TrainOptions) -> dict[str, Any]:
-    """The fields of a configuration that the training options give."""
-    return {"seed": options.seed, "lr": options.lr, "epochs": options.epochs, "optimiser": options.optimiser}
+    """The fields of a configuration that the training options give: those that change what is learnt."""
+    training = {name: getattr(options, name) for name in _LEARNT_WITH}
+    return {
+        "seed": options.seed,
+        "lr": options.lr,
+        "epochs": options.epochs,
+        "optimiser": options.optimiser,
+        "training": training | {"augment": options.augmentation is not None},
+    }
 
 
 def given(args: Namespace, settings: type[Settings]) -> dict[str, Any]:

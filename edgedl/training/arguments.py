@@ -35,7 +35,13 @@ _NUMBERS: tuple[tuple[str, type, str], ...] = (
 
 
 # What a default of None stands for.
-_NONE = {"patience": "never", "clip": "no limit", "max_minutes": "no limit", "threads": "as many as torch chooses"}
+_NONE = {
+    "patience": "never",
+    "clip": "no limit",
+    "max_minutes": "no limit",
+    "threads": "as many as torch chooses",
+    "bf16": "on where the processor has it",
+}
 
 
 def add_training_arguments(
@@ -110,7 +116,12 @@ def train_options(args: Namespace, recipe: TrainOptions) -> TrainOptions:
         given["settle"] = share_of_epochs(recipe.settle, recipe, given["epochs"])
     if "l2" in given:
         given.setdefault("weight_decay", 0.0)
-    return replace(recipe, **given)
+    options = replace(recipe, **given)
+    if options.bf16 is None:
+        from edgedl.training.speed import bf16_is_fast
+
+        options = replace(options, bf16=bf16_is_fast())
+    return options
 
 
 def share_of_epochs(count: int, recipe: TrainOptions, epochs: int) -> int:

@@ -24,7 +24,8 @@ from runtime.media.cameras import Camera
 from runtime.media.containers import HEADER_BYTES, MXF, container
 from runtime.media.folders import pictures_of
 from runtime.media.frames import Frames, FrameSampling, VideoLimits, check_clip_size, reduced
-from runtime.media.pictures import MAX_BYTES, MAX_PIXELS, RGBImage, read_picture
+from runtime.media.objects import foreign_array, foreign_bytes
+from runtime.media.pictures import MAX_BYTES, MAX_PIXELS, Picture, PictureSource, RGBImage, read_picture
 from runtime.media.video import Video
 from runtime.npy import load_npy
 
@@ -46,9 +47,7 @@ VIDEO_SUFFIXES = frozenset(
 CAMERA_SECONDS = 4.0
 """How long a camera is watched where its name does not say."""
 
-ClipSource = (
-    str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | Sequence[str | bytes | Path | NDArray[Any]]
-)
+ClipSource = PictureSource | Picture | Sequence[PictureSource | Picture]
 """What `read_frames` takes."""
 
 _CAMERA = re.compile(r"camera:(\d{1,3})(?::(\d{1,4}(?:\.\d{1,3})?))?")
@@ -75,7 +74,8 @@ def read_frames(
         source: a video or picture file, or its bytes; a folder, whose pictures are the frames in natural order
             ("frame2.png" before "frame10.png"); several pictures (paths, bytes or arrays) that somebody has chosen as
             the frames, so that ``every`` takes them all as long as there are no more than `most`; an array
-            (T, H, W, 3) or any array that `read_image` takes, also as a npy file; "camera:0", or "camera:0:10" for ten
+            (T, H, W, 3) or any array that `read_image` takes, also as a npy file; an open file, an image of Pillow or a
+            tensor, see `runtime.media.objects`; "camera:0", or "camera:0:10" for ten
             seconds of it (even: the frames at the middles of n equal stretches of the time; every: one frame in n,
             until there are `most` or the time is over).
         sampling: which frames are taken. A picture is a clip of one frame.
@@ -93,8 +93,11 @@ def read_frames(
         TooLargeError: more bytes, pixels, frames or seconds than allowed, also for a video that does not end.
         MissingExtraError: OpenCV is needed and not installed.
     """
-    if isinstance(source, np.ndarray):
-        return _from_array(source, sampling, shorter, max_pixels)
+    array = source if isinstance(source, np.ndarray) else foreign_array(source)
+    if array is not None:
+        return _from_array(array, sampling, shorter, max_pixels)
+    if isinstance(source, Picture):
+        return _from_pictures([source], sampling, shorter, max_pixels)
     if isinstance(source, bytes | bytearray | memoryview):
         return _from_bytes(bytes(source), sampling, shorter, limits, max_pixels)
     if isinstance(source, str) and (camera := _CAMERA.fullmatch(source)):
@@ -103,7 +106,13 @@ def read_frames(
         return _from_path(Path(source), sampling, shorter, limits, max_pixels)
     if isinstance(source, Sequence):
         return _from_pictures(source, sampling.of_chosen, shorter, max_pixels)
-    raise InputError(f"a clip is a path, bytes, an array or several pictures, got {type(source).__name__}")
+    data = foreign_bytes(source, max(limits.bytes, MAX_BYTES))
+    if data is None:
+        raise InputError(
+            "a clip is a path, bytes, an open file, an array, a tensor, an image of Pillow or several pictures, got "
+            f"{type(source).__name__}"
+        )
+    return _from_bytes(data, sampling, shorter, limits, max_pixels)
 
 
 def _from_array(array: NDArray[Any], sampling: FrameSampling, shorter: int | None, max_pixels: int) -> Frames:

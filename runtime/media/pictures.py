@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from runtime.errors import InputError, MediaError, MissingExtraError, TooLargeError
 from runtime.media.headers import NPY, read_header
 from runtime.media.image_header import ImageHeader, Pieces
+from runtime.media.objects import Foreign, foreign_array, foreign_bytes
 from runtime.media.pixels import RGBImage, to_rgb
 from runtime.npy import load_npy
 
@@ -47,7 +48,8 @@ of JPEG, WebP, BMP and 8-bit PNG; of kinds that take more to decode, fewer pixel
 SCALES = (1, 2, 4, 8)
 """A JPEG is read at a half, a quarter or an eighth of its size, if that is what it takes to keep within the limits."""
 
-PictureSource = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any]
+PictureSource = str | os.PathLike[str] | bytes | bytearray | memoryview | NDArray[Any] | Foreign
+"""What `read_picture` takes, beside a picture that was read before."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +100,8 @@ def read_picture(
 
     Args:
         source: a JPEG, PNG, WebP, BMP, GIF or npy file, its bytes, or an array (H, W), (H, W, 1), (H, W, 3) or
-            (H, W, 4) of uint8 or uint16, channels in the order RGB(A). A picture that was read before stays as it is.
+            (H, W, 4) of uint8 or uint16, channels in the order RGB(A); also an open file, an image of Pillow or a
+            tensor, see `runtime.media.objects`. A picture that was read before stays as it is.
         max_pixels: width times height at most, as decoded; it also sets how much memory decoding may take, see
             `MEMORY_PER_PIXEL`.
         max_bytes: length of the file at most.
@@ -141,7 +144,13 @@ def _read_bytes(source: Any, max_bytes: int) -> bytes:
             raise TooLargeError(f"the picture has {len(source)} bytes, at most {max_bytes} are read")
         return bytes(source)
     if not isinstance(source, str | os.PathLike):
-        raise InputError(f"a picture is a path, bytes or an array, got {type(source).__name__}")
+        read = foreign_bytes(source, max_bytes)
+        if read is None:
+            raise InputError(
+                "a picture is a path, bytes, an open file, an array, a tensor or an image of Pillow, got "
+                f"{type(source).__name__}"
+            )
+        return read
     path = Path(source)
     try:
         if path.exists() and not path.is_file():
@@ -156,8 +165,9 @@ def _read_bytes(source: Any, max_bytes: int) -> bytes:
 
 
 def _read(source: PictureSource, max_pixels: int, max_bytes: int, scales: tuple[int, ...]) -> Picture:
-    if isinstance(source, np.ndarray):
-        return _from_array(source, max_pixels)
+    array = source if isinstance(source, np.ndarray) else foreign_array(source)
+    if array is not None:
+        return _from_array(array, max_pixels)
     data = _read_bytes(source, max_bytes)
     if data.startswith(NPY):
         try:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +12,11 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.faces import Crop, Detection, Pixels, crop_from_json, cut, framed, halved, overlap, shrunk
-from runtime.media.pictures import MAX_PIXELS, Picture, read_picture
+from runtime.media.pictures import Picture
 from runtime.occlusion import Probe
-from runtime.pipelines import Source, open_engines
+from runtime.pipelines.answer import Answer
+from runtime.pipelines.base import PicturePipeline, Source, picture_of
+from runtime.pipelines.results import FACES
 
 SAME_FACE = 0.3
 """Overlap (IoU) from which the second look is taken to have found the face of the first."""
@@ -117,56 +118,50 @@ class Face:
         return document
 
 
-class AgePipeline:
-    """A photo in, its faces with their ages out. Safe to use from several threads.
+class AgePipeline(PicturePipeline):
+    """A photo in, its faces with their ages out; see `runtime.pipelines.base.Pipeline`."""
 
-    Raises:
-        BundleError: the bundle is no age bundle.
-        DeviceError: the device cannot be had.
-    """
+    options = {"distribution": bool}  # noqa: RUF012 - nobody changes it
+    result = FACES
+    models = ("faces", "age")
 
     def __init__(
         self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
     ) -> None:
-        self.bundle = bundle
         self.settings = AgeSettings.from_json(bundle.manifest.pipeline)
-        self.engines = open_engines(bundle, device=device, threads=threads, variant=variant, expected=("faces", "age"))
+        super().__init__(bundle, device=device, threads=threads, variant=variant)
         # The same detector for a smaller picture; bundles made before there was one look again with the large one.
         self._closeup = "closeup" if "closeup" in self.engines and self.settings.close_up > 0 else None
 
-    def open_picture(self, source: Source | Picture, *, max_pixels: int = MAX_PIXELS) -> Picture:
-        """A photo as `runtime.media.pictures.read_picture` reads it; one that was read before stays as it is.
-
-        Raises:
-            InputError: not an image, or too large.
-        """
-        return read_picture(source, max_pixels=max_pixels)
-
-    def faces(self, source: Source | Picture) -> list[Face]:
+    def faces(self, source: Source) -> list[Face]:
         """Finds every face of a photo and its age, the surest first; no face gives an empty list, not a guess.
 
         Args:
-            source: a file's path, an encoded image's bytes, uint8 RGB pixels (H, W, 3), or what
-                `open_picture` gave.
+            source: what `runtime.media.pictures.read_picture` takes.
 
         Raises:
             InputError: not an image, or too large.
         """
-        picture = self.open_picture(source)
-        found = self.find(picture.pixels)
-        answers = self.ages([self.settings.crop(picture.pixels, face) for face in found])
-        return [_face(picture, face, answer) for face, answer in zip(found, answers, strict=True)]
+        return self._faces([picture_of(source)])[0]
 
-    def predict(self, source: Source | Picture, *, distribution: bool = False, **options: Any) -> dict[str, Any]:
+    def predict(self, source: Source, *, distribution: bool = False, **options: Any) -> Answer:
         """Answers with {"faces": [...]}, see `Face.to_json`; `distribution` adds the probabilities.
 
         "note" is there where something about the photo should be known, e.g. that its file has no end.
         """
-        if options:
-            raise InputError(f"age prediction has no option {', '.join(options)}; it has distribution")
-        picture = self.open_picture(source)
-        faces = [face.to_json(distribution=distribution) for face in self.faces(picture)]
-        return {"faces": faces} | ({} if picture.note is None else {"note": picture.note})
+        return self.batch([source], distribution=distribution, **options)[0]
+
+    def batch(self, sources: Sequence[Source], *, distribution: bool = False, **options: Any) -> list[Answer]:
+        """Answers several photos; the faces of all of them go through the network together. See `predict`."""
+        self.refuse(options)
+        pictures = [picture_of(source) for source in sources]
+        return [
+            Answer(
+                {"faces": [face.to_json(distribution=distribution) for face in faces]}
+                | ({} if picture.note is None else {"note": picture.note})
+            )
+            for picture, faces in zip(pictures, self._faces(pictures), strict=True)
+        ]
 
     def find(self, image: Pixels) -> list[Detection]:
         """Finds the faces of uint8 RGB pixels (H, W, 3), the surest first, in pixels of the image."""
@@ -191,32 +186,23 @@ class AgePipeline:
 
     def ages(self, crops: Sequence[Pixels]) -> list[dict[str, Any]]:
         """The network alone: crops (H, W, 3) of any sizes -> age, low, high in years, and probabilities, in order."""
-        answers: list[dict[str, Any]] = [{} for _ in crops]
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for index, crop in enumerate(crops):
-            by_shape.setdefault(crop.shape, []).append(index)
-        for indices in by_shape.values():
-            for start in range(0, len(indices), LARGEST_BATCH):
-                part = indices[start : start + LARGEST_BATCH]
-                outputs = self.engines["age"].run({"face": np.stack([crops[i] for i in part])})
-                for row, index in enumerate(part):
-                    answers[index] = {name: values[row] for name, values in outputs.items()}
-        return answers
+        answers = self.engines["age"].batch([{"face": crop[None]} for crop in crops], limit=LARGEST_BATCH)
+        return [{name: values[0] for name, values in answer.items()} for answer in answers]
 
-    def draw(self, source: Source | Picture, result: Mapping[str, Any]) -> NDArray[np.uint8]:
+    def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
         """The photo, as it was read, with each face's box and age drawn into it."""
         from runtime.drawing import draw_faces
 
-        picture = self.open_picture(source)
+        picture = picture_of(source)
         return draw_faces(picture.pixels, result["faces"], scale=picture.scale)
 
-    def probe(self, source: Source | Picture) -> Probe:
+    def probe(self, source: Source) -> Probe:
         """The surest face of a photo as the network gets it, and its age: see `runtime.occlusion`.
 
         Raises:
             InputError: not an image, or no face is found in it.
         """
-        image = self.open_picture(source).pixels
+        image = picture_of(source).pixels
         found = self.find(image)
         if not found:
             raise InputError("no face was found in this photo, so there is no age to watch")
@@ -226,18 +212,19 @@ class AgePipeline:
 
         return Probe(self.settings.crop(image, found[0]), ages, "age", "year")
 
-    def close(self) -> None:
-        """Gives the sessions back."""
-        for engine in self.engines.values():
-            engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _faces(self, pictures: Sequence[Picture]) -> list[list[Face]]:
+        """The faces of each picture."""
+        found = [self.find(picture.pixels) for picture in pictures]
+        crops = [
+            self.settings.crop(picture.pixels, face)
+            for picture, faces in zip(pictures, found, strict=True)
+            for face in faces
+        ]
+        answers = iter(self.ages(crops))
+        return [
+            [_face(picture, face, next(answers)) for face in faces]
+            for picture, faces in zip(pictures, found, strict=True)
+        ]
 
     def _overview(self, image: Pixels) -> tuple[Pixels, int]:
         """The photo with fewer pixels for the first look, and the factor to its own ones."""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
-from runtime.media.clips import ClipSource, VideoLimits, read_frames
 from runtime.media.frames import MAX_CLIP_BYTES, Frames, FrameSampling, check_clip_size
-from runtime.media.pictures import MAX_PIXELS, encode_jpeg
+from runtime.media.pictures import encode_jpeg
 from runtime.occlusion import Probe
-from runtime.pipelines import open_engines
+from runtime.pipelines.answer import Answer
+from runtime.pipelines.base import ClipPipeline, Source
+from runtime.pipelines.results import CAPTION
 from runtime.vocabulary import Vocabulary
 
 MODEL = "caption"
@@ -77,25 +77,22 @@ class Caption:
         return {"caption": self.text, "score": round(self.score, 4)}
 
 
-class CaptionPipeline:
-    """A clip in, sentences out. Safe to use from several threads.
+class CaptionPipeline(ClipPipeline):
+    """A clip in, sentences out; see `runtime.pipelines.base.Pipeline`."""
 
-    Raises:
-        BundleError: the bundle is no caption bundle.
-        DeviceError: the device cannot be had.
-    """
-
-    takes_clips = True
+    options = {"thumbnails": bool}  # noqa: RUF012 - nobody changes it
+    result = CAPTION
+    models = (MODEL,)
 
     def __init__(
         self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
     ) -> None:
-        self.bundle = bundle
         self.settings = CaptionSettings.from_json(bundle.manifest.pipeline)
         if "vocabulary" not in bundle.manifest.files:
             raise BundleError(f"{bundle.path}: a caption bundle has a file called vocabulary, this one has none")
         self.vocabulary = Vocabulary.from_bytes(bundle.read(bundle.manifest.files["vocabulary"].file))
-        self.engines = open_engines(bundle, device=device, threads=threads, variant=variant, expected=(MODEL,))
+        self.sampling, self.shorter = self.settings.frames, self.settings.shorter
+        super().__init__(bundle, device=device, threads=threads, variant=variant)
         spec = self.engines[MODEL].spec
         inputs, outputs = {tensor.name for tensor in spec.inputs}, {tensor.name for tensor in spec.outputs}
         if inputs != INPUTS or not outputs >= OUTPUTS:
@@ -105,34 +102,12 @@ class CaptionPipeline:
                 f"{', '.join(sorted(outputs))}; expected {', '.join(sorted(INPUTS))} and {', '.join(sorted(OUTPUTS))}"
             )
 
-    def read(
-        self,
-        source: ClipSource | Frames,
-        *,
-        limits: VideoLimits = VideoLimits(),  # noqa: B008 - frozen
-        max_pixels: int = MAX_PIXELS,
-    ) -> Frames:
-        """The frames that the graph gets; frames that were read before stay as they are.
-
-        Args:
-            source: what `runtime.media.clips.read_frames` takes.
-            limits: what a video may cost.
-            max_pixels: of one picture, width times height.
-
-        Raises:
-            InputError: as `runtime.media.clips.read_frames` does.
-        """
-        if isinstance(source, Frames):
-            return source
-        return read_frames(
-            source, self.settings.frames, shorter=self.settings.shorter, limits=limits, max_pixels=max_pixels
-        )
-
     def captions(self, clips: Sequence[NDArray[np.uint8]]) -> list[tuple[Caption, ...]]:
         """The network alone: clips (T, H, W, 3), uint8 RGB, of any lengths and sizes -> their captions, the best first.
 
-        Clips of one frame size run together, at most `FRAMES_AT_ONCE` frames and `MAX_CLIP_BYTES` at a time; a shorter
-        clip is filled up with its last frame, which does not count. An answer depends on its own clip alone.
+        Clips of one frame size and of like length (at most twice as long) run together, at most `FRAMES_AT_ONCE` frames
+        and `MAX_CLIP_BYTES` at a time; a shorter clip is filled up with its last frame, which does not count. An answer
+        depends on its own clip alone.
 
         Raises:
             InputError: an array is no clip.
@@ -144,22 +119,18 @@ class CaptionPipeline:
                     f"clip {index}: expected uint8 (T, H, W, 3) with at least one frame, got {clip.dtype} {clip.shape}"
                 )
             check_clip_size(clip.shape[1:], len(clip))
-        answers: list[tuple[Caption, ...]] = [()] * len(clips)
-        by_size: dict[tuple[int, ...], list[int]] = {}
-        for index, clip in enumerate(clips):
-            by_size.setdefault(clip.shape[1:], []).append(index)
-        for indices in by_size.values():
-            # Clips of like length together, so that little is filled up; the sort is stable.
-            waiting = sorted(indices, key=lambda index: -len(clips[index]))
-            while waiting:
-                longest = clips[waiting[0]]
-                rows = max(1, min(FRAMES_AT_ONCE // len(longest), MAX_CLIP_BYTES // longest.nbytes))
-                batch, waiting = waiting[:rows], waiting[rows:]
-                for index, found in zip(batch, self._run([clips[i] for i in batch]), strict=True):
-                    answers[index] = found
-        return answers
+        longest: dict[tuple[int, ...], int] = {}
+        kinds = [(*clip.shape[1:3], (len(clip) - 1).bit_length()) for clip in clips]
+        for kind, clip in zip(kinds, clips, strict=True):
+            longest[kind] = max(len(clip), longest.get(kind, 0))
+        items: list[Mapping[str, NDArray[Any]]] = [
+            {"clips": _filled(clip, longest[kind])[None], "counts": np.array([len(clip)], np.int64)}
+            for kind, clip in zip(kinds, clips, strict=True)
+        ]
+        found = self.engines[MODEL].batch(items, limit=_rows_at_once)
+        return [self._sentences(one["tokens"][0], one["lengths"][0], one["scores"][0]) for one in found]
 
-    def predict(self, source: ClipSource | Frames, *, thumbnails: bool = False, **options: Any) -> dict[str, Any]:
+    def predict(self, source: Source, *, thumbnails: bool = False, **options: Any) -> Answer:
         """Answers one clip with its caption.
 
         Args:
@@ -174,31 +145,23 @@ class CaptionPipeline:
         Raises:
             InputError: the source cannot be read, or an option is unknown.
         """
-        if options:
-            raise InputError(f"captions have no option {', '.join(options)}; they have thumbnails")
-        frames = self.read(source)
-        best, *others = self.captions([frames.pixels])[0]
-        documents: list[dict[str, Any]] = [
-            {"index": index, "seconds": seconds} for index, seconds in zip(frames.indices, frames.seconds, strict=True)
-        ]
-        if thumbnails:
-            for document, pixels in zip(documents, frames.pixels, strict=True):
-                document["thumbnail"] = _thumbnail(pixels)
-        return {
-            **best.to_json(),
-            "frames": documents,
-            "alternatives": [other.to_json() for other in others],
-            **({} if frames.note is None else {"note": frames.note}),
-        }
+        return self.batch([source], thumbnails=thumbnails, **options)[0]
 
-    def draw(self, source: ClipSource | Frames, result: Mapping[str, Any]) -> NDArray[np.uint8]:
+    def batch(self, sources: Sequence[Source], *, thumbnails: bool = False, **options: Any) -> list[Answer]:
+        """Answers several clips; those that are alike go through the network together. See `predict`."""
+        self.refuse(options)
+        clips = [self.read(source) for source in sources]
+        captions = self.captions([frames.pixels for frames in clips])
+        return [_answer(frames, found, thumbnails) for frames, found in zip(clips, captions, strict=True)]
+
+    def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
         """The frames that were used, on one sheet with the caption below."""
         from runtime.drawing import draw_clip
 
         frames = self.read(source)
         return draw_clip(frames.pixels, frames.seconds, str(result["caption"]))
 
-    def probe(self, source: ClipSource | Frames) -> Probe:
+    def probe(self, source: Source) -> Probe:
         """A photo, and the score of the best caption of it, whichever it is: see `runtime.occlusion`.
 
         Raises:
@@ -213,30 +176,6 @@ class CaptionPipeline:
 
         return Probe(frames.pixels[0], scores, "score of the best caption", "nat per word")
 
-    def close(self) -> None:
-        """Gives the session back."""
-        for engine in self.engines.values():
-            engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _run(self, clips: Sequence[NDArray[np.uint8]]) -> list[tuple[Caption, ...]]:
-        """Clips of one frame size, in one run."""
-        longest = max(map(len, clips))
-        stacked = np.stack([clip[np.minimum(np.arange(longest), len(clip) - 1)] for clip in clips])  # (B, T, H, W, 3)
-        counts = np.array([len(clip) for clip in clips], dtype=np.int64)
-        found = self.engines[MODEL].run({"clips": stacked, "counts": counts})
-        return [
-            self._sentences(tokens, lengths, scores)
-            for tokens, lengths, scores in zip(found["tokens"], found["lengths"], found["scores"], strict=True)
-        ]
-
     def _sentences(
         self, tokens: NDArray[np.int64], lengths: NDArray[np.int64], scores: NDArray[np.float32]
     ) -> tuple[Caption, ...]:
@@ -249,6 +188,29 @@ class CaptionPipeline:
             )
         except InputError as error:  # the sender is not to blame
             raise BundleError(f"{self.bundle.path}: {error}") from error
+
+
+def _answer(frames: Frames, captions: Sequence[Caption], thumbnails: bool) -> Answer:
+    best, *others = captions
+    documents: list[dict[str, Any]] = [
+        {"index": index, "seconds": seconds} for index, seconds in zip(frames.indices, frames.seconds, strict=True)
+    ]
+    if thumbnails:
+        for document, pixels in zip(documents, frames.pixels, strict=True):
+            document["thumbnail"] = _thumbnail(pixels)
+    answer = Answer(best.to_json() | {"frames": documents, "alternatives": [other.to_json() for other in others]})
+    return answer if frames.note is None else Answer(answer | {"note": frames.note})
+
+
+def _filled(clip: NDArray[np.uint8], length: int) -> NDArray[np.uint8]:
+    """A clip with its last frame repeated until it has that length."""
+    return clip if len(clip) == length else clip[np.minimum(np.arange(length), len(clip) - 1)]
+
+
+def _rows_at_once(item: Mapping[str, NDArray[Any]]) -> int:
+    """How many clips like this one run together."""
+    frames: int = item["clips"].shape[1]
+    return min(FRAMES_AT_ONCE // frames, MAX_CLIP_BYTES // item["clips"].nbytes)
 
 
 def _thumbnail(pixels: NDArray[np.uint8]) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.characters import UNKNOWN, Characters
 from runtime.errors import BundleError, InputError, TooLargeError
-from runtime.pipelines import Source, open_engines
+from runtime.pipelines.answer import Answer
+from runtime.pipelines.base import Source, TextPipeline
+from runtime.pipelines.results import TEXT
 from runtime.sampling import check_sampling, draw_token, sampling_weights, uniform_numbers
 from runtime.stream import Stream
 
@@ -64,26 +66,22 @@ class CharsSettings:
         return {"beginning": self.beginning}
 
 
-class CharsPipeline:
-    """A prompt in, its continuation out. Safe to use from several threads: each text has a state of its own.
+class CharsPipeline(TextPipeline):
+    """A prompt in, its continuation out; each text has a state of its own. See `runtime.pipelines.base.Pipeline`."""
 
-    Raises:
-        BundleError: the bundle is no chars bundle.
-        DeviceError: the device cannot be had.
-    """
-
-    takes_text = True
+    options = {"length": int, "temperature": float, "top_k": int, "seed": int}  # noqa: RUF012 - nobody changes it
+    result = TEXT
+    models = (MODEL,)
 
     def __init__(
         self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
     ) -> None:
-        self.bundle = bundle
         self.settings = CharsSettings.from_json(bundle.manifest.pipeline)
         if "characters" not in bundle.manifest.files:
             raise BundleError(f"{bundle.path}: a chars bundle has a file called characters, this one has none")
         self.characters = Characters.from_bytes(bundle.read(bundle.manifest.files["characters"].file))
         # A step is far too small to be shared among threads.
-        self.engines = open_engines(bundle, device=device, threads=threads or 1, variant=variant, expected=(MODEL,))
+        super().__init__(bundle, device=device, threads=threads or 1, variant=variant)
         self.engine = self.engines[MODEL]
         carried = {spec.input for spec in self.engine.spec.state}
         inputs = {tensor.name for tensor in self.engine.spec.inputs} - carried
@@ -104,6 +102,7 @@ class CharsPipeline:
         temperature: float = TEMPERATURE,
         top_k: int = 0,
         seed: int = 0,
+        **options: Any,
     ) -> Iterator[str]:
         """Goes on with a text.
 
@@ -117,6 +116,7 @@ class CharsPipeline:
             temperature: 0 takes the likeliest character each time, 1 draws as the model expects.
             top_k: draws from so many of the likeliest only; 0: from all.
             seed: of the draws.
+            **options: none; they are named in the error.
 
         Returns:
             The characters as they come, without the prompt.
@@ -126,6 +126,7 @@ class CharsPipeline:
             TooLargeError: the prompt is longer than `MOST_PROMPT`.
             BundleError: while it runs: the graph gives what is no distribution.
         """
+        self.refuse(options)
         if not isinstance(prompt, str):
             raise InputError(f"the prompt is {type(prompt).__name__}; expected text")
         if len(prompt) > MOST_PROMPT:
@@ -143,7 +144,8 @@ class CharsPipeline:
         temperature: float = TEMPERATURE,
         top_k: int = 0,
         seed: int = 0,
-    ) -> dict[str, Any]:
+        **options: Any,
+    ) -> Answer:
         """Answers a prompt with all of its continuation.
 
         Args:
@@ -152,6 +154,7 @@ class CharsPipeline:
             temperature: see `generate`.
             top_k: see `generate`.
             seed: see `generate`.
+            **options: see `generate`.
 
         Returns:
             {"text", "unknown", "length", "temperature", "top_k", "seed"}: the continuation, the characters of the
@@ -160,12 +163,12 @@ class CharsPipeline:
         Raises:
             InputError: the source is no text, or as `generate` does.
         """
-        return self.answer(self.read(source), length=length, temperature=temperature, top_k=top_k, seed=seed)
+        return self.answer(self.read(source), length=length, temperature=temperature, top_k=top_k, seed=seed, **options)
 
-    def answer(self, prompt: str, **options: Any) -> dict[str, Any]:
+    def answer(self, prompt: str, **options: Any) -> Answer:
         """As `predict`, of a prompt that was read before."""
         text = "".join(self.generate(prompt, **options))
-        return {"text": text, **self.report(prompt, **options)}
+        return Answer({"text": text} | self.report(prompt, **options))
 
     def report(
         self,
@@ -175,8 +178,10 @@ class CharsPipeline:
         temperature: float = TEMPERATURE,
         top_k: int = 0,
         seed: int = 0,
+        **options: Any,
     ) -> dict[str, Any]:
         """What is to be said of a text beside the text, see `predict`."""
+        self.refuse(options)
         return {
             "unknown": list(self.characters.unknown(prompt)),
             "length": length,
@@ -192,8 +197,8 @@ class CharsPipeline:
             InputError: it cannot be read, or is not UTF-8.
             TooLargeError: it is longer than a prompt may be.
         """
-        if isinstance(source, np.ndarray):
-            raise InputError("an array; a chars bundle goes on with text")
+        if not isinstance(source, str | PathLike | bytes):
+            raise InputError(f"{type(source).__name__} is no text; a chars bundle goes on with a file or its bytes")
         name = "the text" if isinstance(source, bytes) else str(source)
         try:
             if isinstance(source, bytes):
@@ -209,27 +214,6 @@ class CharsPipeline:
             return data.decode("utf-8-sig").replace("\r\n", "\n")
         except UnicodeDecodeError as error:
             raise InputError(f"{name} is no UTF-8 text: byte {error.start} is {data[error.start]:#04x}") from error
-
-    def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
-        """Text has no picture.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError("a chars bundle answers with text; there is no picture to save")
-
-    def close(self) -> None:
-        """Gives the session back."""
-        for engine in self.engines.values():
-            engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _characters(self, prompt: str, length: int, temperature: float, top_k: int, seed: int) -> Iterator[str]:
         stream = self.engine.stream()

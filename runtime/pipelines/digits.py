@@ -10,8 +10,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +18,10 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.faces import halved
-from runtime.media.pictures import MAX_PIXELS, Picture, read_picture
-from runtime.pipelines import Source, open_engines
+from runtime.media.pictures import MAX_PIXELS, Picture
+from runtime.pipelines.answer import Answer
+from runtime.pipelines.base import PicturePipeline, Source, picture_of
+from runtime.pipelines.results import DIGIT
 
 READ, DRAW = "digits", "draw"
 INPUTS, OUTPUTS = {"pixels"}, {"digit", "probabilities", "ink"}
@@ -35,13 +36,11 @@ PICTURE_ZOOM = 32
 _WANTED = re.compile(r"digit:(?P<label>[0-9]{1,9})(:(?P<seed>[0-9]{1,30}))?")
 
 
-class DigitsPipeline:
-    """Reads a digit, and draws one. Safe to use from several threads.
+class DigitsPipeline(PicturePipeline):
+    """Reads a digit, and draws one; see `runtime.pipelines.base.Pipeline`."""
 
-    Raises:
-        BundleError: the bundle is no digits bundle.
-        DeviceError: the device cannot be had.
-    """
+    result = DIGIT
+    models = (READ,)
 
     def __init__(
         self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
@@ -51,8 +50,7 @@ class DigitsPipeline:
                 f"{bundle.path}: a digits bundle has no pipeline settings, this one has "
                 f"{', '.join(map(str, bundle.manifest.pipeline))}"
             )
-        self.bundle = bundle
-        self.engines = open_engines(bundle, device=device, threads=threads, variant=variant, expected=(READ,))
+        super().__init__(bundle, device=device, threads=threads, variant=variant)
         try:
             self._check(READ, INPUTS, OUTPUTS)
             if DRAW in self.engines:
@@ -75,38 +73,29 @@ class DigitsPipeline:
         Raises:
             InputError: an array is no picture.
         """
-        answers: list[dict[str, Any]] = [{} for _ in pictures]
-        by_shape: dict[tuple[int, ...], list[int]] = {}
-        for index, picture in enumerate(pictures):
-            by_shape.setdefault(picture.shape, []).append(index)
-        for shape, indices in by_shape.items():
-            # All pixels of a run stay below a photo's worth.
-            at_once = max(1, LARGEST_SIDE * LARGEST_SIDE // max(1, math.prod(shape[:2])))
-            for start in range(0, len(indices), at_once):
-                part = indices[start : start + at_once]
-                found = self.engines[READ].run({"pixels": np.stack([pictures[i] for i in part])})
-                for row, index in enumerate(part):
-                    answers[index] = {
-                        "digit": int(found["digit"][row]),
-                        "probabilities": found["probabilities"][row],
-                        "ink": found["ink"][row],
-                    }
-        return answers
+        # All pixels of a run stay below a photo's worth.
+        found = self.engines[READ].batch(
+            [{"pixels": picture[None]} for picture in pictures],
+            limit=lambda item: LARGEST_SIDE * LARGEST_SIDE // max(1, math.prod(item["pixels"].shape[1:3])),
+        )
+        return [
+            {"digit": int(one["digit"][0]), "probabilities": one["probabilities"][0], "ink": one["ink"][0]}
+            for one in found
+        ]
 
-    def open_picture(self, source: Source | Picture, *, max_pixels: int = MAX_PIXELS) -> Source | Picture:
+    def open_picture(self, source: Source, *, max_pixels: int = MAX_PIXELS) -> Source:
         """A picture as `runtime.media.pictures.read_picture` reads it; what asks for a drawing stays as it is.
 
         Raises:
             InputError: no image, too large, or a drawing that cannot be made.
         """
-        return source if wanted_drawing(source) is not None else read_picture(source, max_pixels=max_pixels)
+        return source if wanted_drawing(source) is not None else picture_of(source, max_pixels=max_pixels)
 
-    def predict(self, source: Source | Picture, **options: Any) -> dict[str, Any]:
+    def predict(self, source: Source, **options: Any) -> Answer:
         """Answers one picture with its digit, or ``digit:7`` with a drawing.
 
         Args:
-            source: a file's path, an encoded image's bytes, uint8 RGB pixels (H, W, 3), what `open_picture` gave, or
-                ``digit:LABEL[:SEED]``.
+            source: what `runtime.media.pictures.read_picture` takes, or ``digit:LABEL[:SEED]``.
             **options: none; they are named in the error.
 
         Returns:
@@ -117,16 +106,25 @@ class DigitsPipeline:
         Raises:
             InputError: no image, or a drawing that cannot be made.
         """
-        if options:
-            raise InputError(f"digits have no option {', '.join(options)}")
-        wanted = wanted_drawing(source)
-        if wanted is not None:
-            ink = self.imagine(*wanted)
-            drawn = {"label": wanted[0], "seed": wanted[1], "ink": np.round(ink.astype(np.float64), 4).tolist()}
-            return {**_document(self.read([as_picture(ink)])[0]), "drawn": drawn}
-        picture = read_picture(source)
-        note = {} if picture.note is None else {"note": picture.note}
-        return _document(self.read([_halved(picture)])[0]) | note
+        return self.batch([source], **options)[0]
+
+    def batch(self, sources: Sequence[Source], **options: Any) -> list[Answer]:
+        """Answers several inputs; pictures of one size go through the network together. See `predict`."""
+        self.refuse(options)
+        pictures: list[NDArray[np.uint8]] = []
+        notes: list[dict[str, Any]] = []
+        for source in sources:
+            wanted = wanted_drawing(source)
+            if wanted is not None:
+                ink = self.imagine(*wanted)
+                drawn = {"label": wanted[0], "seed": wanted[1], "ink": np.round(ink.astype(np.float64), 4).tolist()}
+                pictures.append(as_picture(ink))
+                notes.append({"drawn": drawn})
+            else:
+                picture = picture_of(source)
+                pictures.append(_halved(picture))
+                notes.append({} if picture.note is None else {"note": picture.note})
+        return [Answer(_document(one) | note) for one, note in zip(self.read(pictures), notes, strict=True)]
 
     def imagine(self, label: int, seed: int = 0) -> NDArray[np.float32]:
         """Draws a digit.
@@ -158,27 +156,14 @@ class DigitsPipeline:
         ink: NDArray[np.float32] = self.engines[DRAW].run({"label": np.array([label]), **chance})["ink"][0]
         return ink
 
-    def draw(self, source: Source | Picture, result: Mapping[str, Any]) -> NDArray[np.uint8]:
+    def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
         """The ink that was looked at, or drawn, large enough to see: uint8 RGB (256, 256, 3), dark on bright."""
         wanted = wanted_drawing(source)
         if wanted is not None:
             ink = np.array(result["drawn"]["ink"], np.float32)
         else:
-            ink = self.read([_halved(read_picture(source))])[0]["ink"]
+            ink = self.read([_halved(picture_of(source))])[0]["ink"]
         return enlarged(ink)
-
-    def close(self) -> None:
-        """Gives the sessions back."""
-        for engine in self.engines.values():
-            engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check(self, model: str, inputs: set[str], outputs: set[str]) -> None:
         spec = self.engines[model].spec
@@ -190,7 +175,7 @@ class DigitsPipeline:
             )
 
 
-def wanted_drawing(source: Source | Picture) -> tuple[int, int] | None:
+def wanted_drawing(source: Source) -> tuple[int, int] | None:
     """Label and seed of ``digit:7`` or ``digit:7:3``; None for everything that is a picture.
 
     Raises:

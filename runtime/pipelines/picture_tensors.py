@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 
 from runtime.engine import Engine
 from runtime.errors import InputError
-from runtime.media.pictures import read_image
 from runtime.occlusion import Pixels, Probe
-from runtime.pipelines import Source
+from runtime.pipelines.base import Source, picture_of
 
 _LAYOUTS = "uint8 [H, W, 3], [N, H, W, 3], [N, H, W, 1] or [N, H, W]"
 
@@ -22,7 +21,7 @@ def picture_probe(engine: Engine, source: Source) -> Probe:
 
     Args:
         engine: of a graph with one input, raw pixels.
-        source: what `runtime.media.pictures.read_image` takes.
+        source: what `runtime.media.pictures.read_picture` takes.
 
     Raises:
         InputError: the graph takes no picture, or one of another size, or gives no number.
@@ -37,7 +36,7 @@ def picture_probe(engine: Engine, source: Source) -> Probe:
     if not outputs:
         raise InputError("this bundle answers with no number that could change a little")
     batched = not (len(shape) == 3 and channels == 3)
-    pixels = read_image(source)
+    pixels = picture_of(source).pixels
     wanted = shape[1:3] if batched else shape[:2]
     for size, have, axis in zip(wanted, pixels.shape[:2], ("height", "width"), strict=True):
         if isinstance(size, int) and size != have:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError, TooLargeError
 from runtime.lines import LineStream
+from runtime.manifest import TensorSpec
 from runtime.npy import load_npy, load_npz
 from runtime.occlusion import Probe
 from runtime.pieces import count_outputs, run_in_pieces
-from runtime.pipelines import Source, open_engines
+from runtime.pipelines.answer import Answer
+from runtime.pipelines.base import ArrayPipeline, Source
+from runtime.pipelines.results import OUTPUTS
 
 _ZIP = b"PK"
 
@@ -24,11 +27,13 @@ MOST_NUMBERS = 1 << 22
 """In an answer: as Python's lists and then as JSON, each takes some sixty bytes."""
 
 
-class TensorPipeline:
+class TensorPipeline(ArrayPipeline):
     """Runs a bundle's only model on arrays: a .npy file (one input) or a .npz file (inputs by name).
 
     Of a model that carries a state whole sequences are asked for: a state that is not given begins with zeros.
     """
+
+    result = OUTPUTS
 
     def __init__(
         self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
@@ -38,11 +43,10 @@ class TensorPipeline:
                 f"{bundle.path}: task {bundle.manifest.task!r} has no pipeline in this version, and only a bundle "
                 f"with a single model can be run without one; this one has {', '.join(bundle.manifest.models)}"
             )
-        self.bundle = bundle
-        self.engines = open_engines(bundle, device=device, threads=threads, variant=variant)
+        super().__init__(bundle, device=device, threads=threads, variant=variant)
         (self.engine,) = self.engines.values()
 
-    def predict(self, source: Source | Mapping[str, NDArray[Any]], **options: Any) -> dict[str, Any]:
+    def predict(self, source: Source, **options: Any) -> Answer:
         """Answers arrays with arrays: {"outputs": {name: nested lists}}.
 
         Args:
@@ -53,8 +57,7 @@ class TensorPipeline:
             InputError: the source is not a .npy or .npz, or does not fit the model's inputs.
             TooLargeError: the answer has more than `MOST_NUMBERS`.
         """
-        if options:
-            raise InputError(f"task {self.bundle.manifest.task!r} has no option {', '.join(options)}")
+        self.refuse(options)
         inputs = self._inputs(source)
         numbers = count_outputs(self.engine.spec, self.engine.check(inputs, partial=True)[1])
         if numbers > MOST_NUMBERS:
@@ -63,7 +66,12 @@ class TensorPipeline:
                 "or steps at a time"
             )
         answers = run_in_pieces(self.engine, inputs)
-        return {"outputs": {name: value.tolist() for name, value in answers.items()}}
+        return Answer(outputs={name: value.tolist() for name, value in answers.items()})
+
+    @property
+    def array_inputs(self) -> tuple[TensorSpec, ...]:
+        """The inputs of the graph."""
+        return self.engine.spec.inputs
 
     @property
     def has_steps(self) -> bool:
@@ -78,14 +86,6 @@ class TensorPipeline:
         """
         return LineStream(self.engine)
 
-    def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
-        """Arrays have no picture.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(f"task {self.bundle.manifest.task!r} answers with arrays; there is no picture to save")
-
     def probe(self, source: Source) -> Probe:
         """A picture and the number to watch while parts of it are hidden, see `runtime.occlusion`.
 
@@ -96,19 +96,7 @@ class TensorPipeline:
 
         return picture_probe(self.engine, source)
 
-    def close(self) -> None:
-        """Gives the session back."""
-        self.engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _inputs(self, source: Source | Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+    def _inputs(self, source: Source) -> Mapping[str, NDArray[Any]]:
         carried = {spec.input for spec in self.engine.spec.state}
         # What is not carried comes first: a single array is never the state.
         names = sorted((spec.name for spec in self.engine.spec.inputs), key=carried.__contains__)
@@ -116,6 +104,9 @@ class TensorPipeline:
             return source
         if isinstance(source, np.ndarray):
             return {names[0]: source}
+        if not isinstance(source, str | PathLike | bytes):
+            expected = f"a .npy or .npz file, an array, or arrays by name: {', '.join(names)}"
+            raise InputError(f"this model takes {expected}; got {type(source).__name__}")
         try:
             data = source if isinstance(source, bytes) else Path(source).read_bytes()
             return load_npz(data) if data.startswith(_ZIP) else {names[0]: load_npy(data)}

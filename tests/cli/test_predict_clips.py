@@ -138,7 +138,12 @@ def test_the_sheet_shows_the_frames_of_the_answer(edgedl, bundle, clips, tmp_pat
 
     reads = []
     read = CaptionPipeline.read
-    monkeypatch.setattr(CaptionPipeline, "read", lambda self, source: reads.append(source) or read(self, source))
+
+    def counted(self, source, **limits):
+        reads.append(source)
+        return read(self, source, **limits)
+
+    monkeypatch.setattr(CaptionPipeline, "read", counted)
     document = edgedl(
         "predict", bundle, clips / "a.mp4", clips / "frames", "--save", tmp_path / "out", "--json"
     ).document

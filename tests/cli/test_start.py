@@ -142,8 +142,16 @@ def test_train_help_lists_the_tasks(edgedl):
 
 
 DEFAULTS = {
-    "age": [],
-    "caption": [],
+    "age": [
+        "side that the network looks at (default: 64; with --data: 80)",
+        "passes over the training data (default: 6; with --data: 24)",
+        "bfloat16 mixed precision (default: off; with --data: on where the processor has it)",
+    ],
+    "caption": [
+        "units of a recurrent layer (default: 96; with --data: 384)",
+        "passes over the training data (default: 8; with --data: 20)",
+        "the last N epochs learn from their own samples' CIDEr-D (default: 0; with --data: 11)",
+    ],
     "timer": [
         "--network {elman,jordan,lstm,gru} the recurrent layer (default: elman)",
         "peak learning rate (default: 0.006; lstm, gru: 0.01)",
@@ -164,16 +172,16 @@ def test_the_help_of_a_task_shows_its_defaults_without_torch(name):
     assert done.returncode == 0, done.stderr
     told = " ".join(done.stdout.split())
     assert "--batch-size N" in told
-    for words in DEFAULTS[name]:
+    for words in DEFAULTS.get(name, ()):
         assert words in told
 
 
-@pytest.mark.parametrize("name", [name for name, told in DEFAULTS.items() if told])
+@pytest.mark.parametrize("name", task_names())
 def test_every_option_that_takes_a_value_shows_a_default(name):
     parser = ArgumentParser()
     task(name).add_train_arguments(parser)
     silent = [action.option_strings[0] for action in parser._actions if "(default: " not in (action.help or "")]
-    assert set(silent) <= {"-h", "--resume", "--persistent"}
+    assert set(silent) <= {"-h", "--resume", "--persistent", "--from-nothing", "--fine-tune"}
 
 
 def test_every_verb_has_help_and_a_run():

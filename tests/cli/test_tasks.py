@@ -19,6 +19,7 @@ class Scaling:
     """Records what it was asked for."""
 
     name = "scaling"
+    resumes = True
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
@@ -257,13 +258,22 @@ def test_a_run_where_a_bundle_is_wanted_is_to_be_exported_first(edgedl, run_fold
     assert f"{run_folder} is a run, not a bundle; export it first: edgedl export {run_folder} -o" in result.err
 
 
-def test_an_interrupted_training_says_how_to_go_on(edgedl, scaling, monkeypatch):
+def test_an_interrupted_training_says_how_to_go_on(edgedl, scaling, monkeypatch, tmp_path):
     def train(args, path):
-        (path / "checkpoints").mkdir(parents=True)
-        (path / "checkpoints" / "last.ckpt").touch()
+        path.mkdir()
+        (path / "config.json").touch()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(scaling, "train", train)
-    result = edgedl("train", "scaling", "-o", "mine")
+    result = edgedl("train", "scaling", "-o", "mine", "--data", "my faces")
+    how = "edgedl train scaling --data 'my faces' -o mine --resume"
     assert result.status == 130
-    assert "to go on with this training: edgedl train scaling -o mine --resume" in result.err
+    assert f"to go on with this training: {how}" in result.err
+    again = edgedl("train", "scaling", "-o", "mine", "--data", "my faces")
+    assert again.status == 2
+    assert f"mine already holds a run; go on with it, {how}, or choose another folder with -o" in again.err
+    monkeypatch.setattr(scaling, "resumes", False)
+    assert "--resume" not in edgedl("train", "scaling", "-o", "mine").err
+    (tmp_path / "mine" / "config.json").unlink()
+    (tmp_path / "mine").rmdir()
+    assert "--resume" not in edgedl("train", "scaling", "-o", "mine").err

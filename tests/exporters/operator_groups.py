@@ -14,7 +14,7 @@ from torch.utils import _pytree
 
 from exporters.convert import convert
 from exporters.execute import LEVELS, open_graph
-from exporters.spec import Input, Output
+from exporters.spec import Input, Output, Signature
 
 Arrays = tuple[NDArray[Any], ...]
 
@@ -61,7 +61,7 @@ def answers(group: Group) -> dict[str, list[Answer]]:
         for i, array in enumerate(arrays)
     ]
     module = _module([tensor.name for tensor in group.inputs], [group.operators[name] for name in names])
-    graph = convert(module, example, group.inputs, outputs, 18).model.SerializeToString()
+    graph = convert(module, example, Signature(group.inputs, outputs), 18).model.SerializeToString()
     sessions = [open_graph(graph, level) for level in LEVELS]
     collected: dict[str, list[Answer]] = {name: [] for name in names}
     for case in group.cases:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from exporters.calling import Call, bind, check_call, flatten, named_answers
 from exporters.errors import GuardError
-from exporters.spec import Input, Output
+from exporters.spec import Input, Output, Signature
 
 
 def inputs(*names: str) -> list[Input]:
@@ -96,6 +96,6 @@ def test_the_flat_module_answers_as_the_module_does() -> None:
         def forward(self, x: Tensor, state: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
             return {"second": state[1] * 3, "first": x - state[0]}
 
-    flat = flatten(Net(), inputs("x", "h", "c"), outputs("first", "second"), Call(("x", ("h", "c"))))
+    flat = flatten(Net(), Signature(inputs("x", "h", "c"), outputs("first", "second")), Call(("x", ("h", "c"))))
     first, second = flat(torch.tensor([5.0]), torch.tensor([2.0]), torch.tensor([7.0]))
     assert (first.item(), second.item()) == (3.0, 21.0)

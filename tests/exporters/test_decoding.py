@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from exporters.convert import convert
 from exporters.decoding import beam_search, largest
 from exporters.execute import LEVELS, open_graph
-from exporters.spec import Input
+from exporters.spec import Input, Signature
 from tests.exporters.searches import LSTMSearch, Rule, Searching, TableSearch, as_arrays, every_sequence
 
 BATCHES = (1, 3, 8)
@@ -34,7 +34,7 @@ def in_torch(module: Searching, x: NDArray[Any]) -> list[NDArray[Any]]:
 
 
 def graph_of(module: Searching, tensor: Input, example: NDArray[Any]) -> bytes:
-    model = convert(module, {"x": example}, [tensor], module.outputs(), 18).model
+    model = convert(module, {"x": example}, Signature([tensor], module.outputs()), 18).model
     data: bytes = model.SerializeToString()
     return data
 

@@ -18,7 +18,7 @@ from exporters.export import ExportedModel, assemble, export_model
 from exporters.graphs import all_nodes, graphs, operators
 from exporters.guards import check_graph
 from exporters.optimize import flush_graph
-from exporters.spec import Case
+from exporters.spec import Case, Signature
 from runtime.verify import verify
 from tests.exporters.searches import LSTMSearch, Rule
 
@@ -166,4 +166,4 @@ def test_guards_look_into_bodies(search: ExportedModel) -> None:
     model = onnx.load_from_string(search.graph)
     next(node for node in model.graph.node if node.op_type == "Loop").attribute[0].g.node[0].domain = "com.example"
     with pytest.raises(GuardError, match=r"the graph has com\.example::Gather"):
-        check_graph(model, [MODULE.VECTOR], MODULE.outputs(), 18)
+        check_graph(model, Signature([MODULE.VECTOR], MODULE.outputs()), 18)

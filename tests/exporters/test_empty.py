@@ -14,7 +14,7 @@ from exporters import empty
 from exporters.empty import dimension_ranges
 from exporters.errors import GuardError
 from exporters.export import export
-from exporters.spec import Case, Input, Output, signature
+from exporters.spec import Case, Input, Output, Signature
 from runtime.errors import InputError
 from runtime.manifest import DimensionSpec, StateSpec
 from runtime.pipelines import load
@@ -86,7 +86,7 @@ def ranges_of_exp(
         [("y", TensorProto.FLOAT, ["B"])],
         [("axes", np.array([1], np.int64))],
     )
-    spec = signature([Input("x", "float32", ("B", "T"))], [Output("y", "float32", ("B",))], (), declared, ())
+    spec = Signature([Input("x", "float32", ("B", "T"))], [Output("y", "float32", ("B",))]).spec(declared, ())
     return dimension_ranges(
         graph,
         spec,
@@ -117,7 +117,7 @@ def test_an_input_takes_infinities_where_that_is_declared_or_a_case_holds_one() 
     def takes(hidden: float, finite: bool) -> bool:
         case = Case("masked", {"mask": np.array([[0, hidden]], np.float32), "token": np.array([3])})
         inputs = [Input("mask", "float32", ("B", "T"), finite=finite), Input("token", "int64", ("B",))]
-        mask, token = signature(inputs, [], (), {}, [case]).inputs
+        mask, token = Signature(inputs, []).spec({}, [case]).inputs
         assert token.finite
         return not mask.finite
 

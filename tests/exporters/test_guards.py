@@ -16,7 +16,7 @@ from exporters.convert import convert, rename_axes
 from exporters.errors import ExportError, GuardError, ParityError
 from exporters.export import export, export_model
 from exporters.guards import check_graph
-from exporters.spec import Case, Input, Output
+from exporters.spec import Case, Input, Output, Signature
 from tests.exporters.networks import SCORES, VECTOR, Perceptron, perceptron
 
 SEQUENCE = Input("x", "float32", ("N", "T", 4))
@@ -185,17 +185,17 @@ def test_axes_of_one_size_need_one_name() -> None:
 
 
 def converted() -> onnx.ModelProto:
-    return convert(perceptron(), {"x": np.zeros((2, 6), np.float32)}, [VECTOR], [SCORES], 18).model
+    return convert(perceptron(), {"x": np.zeros((2, 6), np.float32)}, Signature([VECTOR], [SCORES]), 18).model
 
 
 def test_the_graph_must_be_what_was_declared() -> None:
     model = converted()
-    rename_axes(model, [VECTOR], [SCORES])
-    check_graph(model, [VECTOR], [SCORES], 18)
+    rename_axes(model, Signature([VECTOR], [SCORES]))
+    check_graph(model, Signature([VECTOR], [SCORES]), 18)
     with pytest.raises(GuardError, match="asked for opset 19"):
-        check_graph(model, [VECTOR], [SCORES], 19)
+        check_graph(model, Signature([VECTOR], [SCORES]), 19)
     with pytest.raises(GuardError, match="declared are"):
-        check_graph(model, [VECTOR], [Output("z", "float32", ("N", 3))], 18)
+        check_graph(model, Signature([VECTOR], [Output("z", "float32", ("N", 3))]), 18)
 
 
 @pytest.mark.parametrize("side", ["input", "output"])
@@ -205,15 +205,15 @@ def test_a_frozen_axis_of_the_graph_is_refused(side: str) -> None:
     (value,) = getattr(model.graph, side)
     value.type.tensor_type.shape.dim[0].dim_value = 7
     with pytest.raises(GuardError, match="frozen to 7"):
-        rename_axes(model, [VECTOR], [SCORES])
+        rename_axes(model, Signature([VECTOR], [SCORES]))
 
 
 def test_operators_of_one_runtime_only_are_refused() -> None:
     model = converted()
-    rename_axes(model, [VECTOR], [SCORES])
+    rename_axes(model, Signature([VECTOR], [SCORES]))
     model.graph.node[0].domain = "com.example"
     with pytest.raises(GuardError, match=r"com\.example::"):
-        check_graph(model, [VECTOR], [SCORES], 18)
+        check_graph(model, Signature([VECTOR], [SCORES]), 18)
 
 
 def test_nothing_is_left_behind(tmp_path: Any) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from exporters.convert import convert
 from exporters.execute import LEVELS, open_graph
 from exporters.image import letterbox, non_maximum_suppression, resize_images
-from exporters.spec import Input, Output
+from exporters.spec import Input, Output, Signature
 
 SIDE = 48
 SIZE = (16, 24)
@@ -67,7 +67,7 @@ def sessions(kind: str) -> tuple[Any, ...]:
         inputs = [Input("boxes", "float32", ("M", 4)), Input("scores", "float32", ("M",))]
         example = {"boxes": np.zeros((9, 4), np.float32), "scores": np.zeros(9, np.float32)}
         outputs = [Output("kept", "int64", ("D",)), Output("b", "float32", ("D", 4)), Output("s", "float32", ("D",))]
-    model = convert(module.eval(), example, inputs, outputs, 18).model
+    model = convert(module.eval(), example, Signature(inputs, outputs), 18).model
     assert {node.domain for node in model.graph.node} == {""}
     return tuple(open_graph(model.SerializeToString(), level) for level in LEVELS)
 

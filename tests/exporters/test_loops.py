@@ -19,7 +19,7 @@ from exporters.execute import LEVELS, open_graph
 from exporters.graphs import operators
 from exporters.guards import check_graph
 from exporters.parity import NOISE_MARGIN
-from exporters.spec import Input, Output
+from exporters.spec import Input, Output, Signature
 from tests.exporters.loop_networks import INPUTS, REFUSED, ROLLED, Loop, Run, gru
 
 SIZES = ((1, 1), (7, 2), (2, 33), (1, 200))
@@ -31,9 +31,10 @@ def graph_of(network: nn.Module) -> onnx.ModelProto:
     example = np.random.default_rng(0).standard_normal((2, 5, INPUTS)).astype(np.float32)
     shape = network(torch.from_numpy(example)).shape
     outputs = [Output("y", "float32", ("B", "T", shape[2]) if len(shape) == 3 else ("B", shape[1]))]
-    converted = convert(network, {"x": example}, [SEQUENCE], outputs, 18)
-    rename_axes(converted.model, [SEQUENCE], outputs)
-    check_graph(converted.model, [SEQUENCE], outputs, 18)
+    signature = Signature([SEQUENCE], outputs)
+    converted = convert(network, {"x": example}, signature, 18)
+    rename_axes(converted.model, signature)
+    check_graph(converted.model, signature, 18)
     return converted.model
 
 

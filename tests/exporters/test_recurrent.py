@@ -22,7 +22,7 @@ from exporters.folding import fold_weights
 from exporters.graphs import operators
 from exporters.guards import check_graph
 from exporters.parity import NOISE_MARGIN
-from exporters.spec import Case, Input, Output
+from exporters.spec import Case, Input, Output, Signature
 from tests.exporters.recurrent_networks import HIDDEN, INPUTS, LAYERS, Combination, combinations, truth_of
 
 # torch says so of its own reference
@@ -56,10 +56,10 @@ SIZES = ((1, 1), (2, 33), (7, 2), (1, 200), (7, 33))
 
 
 def graph_of(options: Combination) -> onnx.ModelProto:
-    inputs, outputs = options.inputs(), options.outputs()
-    converted = convert(options.network(), options.arrays(*EXAMPLE), inputs, outputs, 18)
-    rename_axes(converted.model, inputs, outputs)
-    check_graph(converted.model, inputs, outputs, 18)
+    signature = Signature(options.inputs(), options.outputs())
+    converted = convert(options.network(), options.arrays(*EXAMPLE), signature, 18)
+    rename_axes(converted.model, signature)
+    check_graph(converted.model, signature, 18)
     return converted.model
 
 
@@ -290,7 +290,7 @@ def test_reordered_weights_are_constants_and_the_originals_gone() -> None:
     layer = nn.LSTM(60, 64, 2, bidirectional=True).eval().requires_grad_(False)
     inputs = [Input("x", "float32", ("T", "B", 60))]
     outputs = [Output("y", "float32", ("T", "B", 128)), *(Output(n, "float32", (4, "B", 64)) for n in "hc")]
-    model = convert(layer, {"x": np.zeros((3, 2, 60), np.float32)}, inputs, outputs, 18).model
+    model = convert(layer, {"x": np.zeros((3, 2, 60), np.float32)}, Signature(inputs, outputs), 18).model
     names = {tensor.name for tensor in model.graph.initializer if len(tensor.dims) == 3}
     assert names == {f"weight_{part}_l{k}.folded" for part in ("ih", "hh") for k in (0, 1)}
     assert {node.op_type for node in model.graph.node} == {"LSTM", "Transpose", "Reshape", "Concat"}

@@ -20,7 +20,7 @@ from exporters.execute import LEVELS, open_graph
 from exporters.graphs import operators
 from exporters.guards import check_graph
 from exporters.parity import NOISE_MARGIN
-from exporters.spec import Input, Output
+from exporters.spec import Input, Output, Signature
 from tests.exporters.recurrent_cases import ARRAYS, CASES, WORDS, Case, Together, draw
 
 # torch says so of its own reference
@@ -94,9 +94,10 @@ def converted(network: Together) -> Any:
         )
         for number, (one, other) in enumerate(zip(small, large, strict=True))
     ]
-    model = convert(network, arrays_of(network, EXAMPLE), inputs, outputs, 18).model
-    rename_axes(model, inputs, outputs)
-    check_graph(model, inputs, outputs, 18)
+    signature = Signature(inputs, outputs)
+    model = convert(network, arrays_of(network, EXAMPLE), signature, 18).model
+    rename_axes(model, signature)
+    check_graph(model, signature, 18)
     return model
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from exporters.calling import Call, flatten
 from exporters.size_guards import size_guards, sizes_to_try
-from exporters.spec import Input, Output
+from exporters.spec import Input, Output, Signature
 
 
 class Op(nn.Module):
@@ -42,7 +42,7 @@ def branch(_: nn.Module, x: Tensor) -> Tensor:
 )
 def test_both_sides_of_every_comparison_are_found(function, found) -> None:
     inputs = [Input("x", "float32", ("N", "T", 8))]
-    flat = flatten(Op(function), inputs, [Output("y", "float32", ("N", "U", 8))], Call(("x",)))
+    flat = flatten(Op(function), Signature(inputs, [Output("y", "float32", ("N", "U", 8))]), Call(("x",)))
     dynamic = torch.export.Dim.DYNAMIC
     program = torch.export.export(
         flat, (torch.ones(5, 12, 8),), dynamic_shapes=({0: dynamic, 1: dynamic},), strict=False
@@ -54,7 +54,7 @@ def test_both_sides_of_every_comparison_are_found(function, found) -> None:
 
 def test_a_guard_tells_the_users_line() -> None:
     inputs = [Input("x", "float32", ("N", "T", 8))]
-    flat = flatten(Op(branch), inputs, [Output("y", "float32", ("N", "T", 8))], Call(("x",)))
+    flat = flatten(Op(branch), Signature(inputs, [Output("y", "float32", ("N", "T", 8))]), Call(("x",)))
     dynamic = torch.export.Dim.DYNAMIC
     program = torch.export.export(
         flat, (torch.ones(5, 12, 8),), dynamic_shapes=({0: dynamic, 1: dynamic},), strict=False

@@ -86,3 +86,17 @@ def test_golden_cases_cover_sizes_edges_and_answers() -> None:
         choose_golden([IMAGES], cases, answers, 5)
     with pytest.raises(GuardError, match="the sweep has 3"):
         choose_golden([IMAGES], cases[:3], answers[:3], None)
+
+
+def test_the_example_repeats_a_case_and_cuts_none() -> None:
+    """A length of 9 is no length of a sequence that was cut to 4 steps."""
+    inputs = [Input("x", "float32", ("B", "T")), Input("lengths", "int64", ("B",))]
+    cases = [
+        Case(f"{rows} of {steps}", {"x": np.zeros((rows, steps), np.float32), "lengths": np.full(rows, steps)})
+        for rows, steps in ((9, 9), (2, 2), (1, 4), (4, 1))
+    ]
+    example = choose_example(inputs, cases)
+    rows, steps = example["x"].shape
+    assert rows != steps
+    assert example["lengths"].shape == (rows,)
+    assert example["lengths"].max() <= steps

@@ -117,26 +117,26 @@ def runs(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]
     """The shape of the clips in each run of the graph."""
     shapes: list[tuple[int, ...]] = []
     engine = pipeline.engines["caption"]
+    run = engine.run
 
-    class Watched:
-        def run(self, inputs: Any) -> Any:
-            shapes.append(inputs["clips"].shape)
-            return engine.run(inputs)
+    def watched(inputs: Any) -> Any:
+        shapes.append(inputs["clips"].shape)
+        return run(inputs)
 
-    monkeypatch.setitem(pipeline.engines, "caption", Watched())
+    monkeypatch.setattr(engine, "run", watched)
     return shapes
 
 
 def test_fewer_sentences_than_hypotheses(pipeline: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = pipeline.engines["caption"]
+    run = engine.run
 
-    class Few:
-        def run(self, inputs: Any) -> Any:
-            found = engine.run(inputs)
-            found["scores"][:, 1:] = -np.inf
-            return found
+    def few(inputs: Any) -> Any:
+        found = run(inputs)
+        found["scores"][:, 1:] = -np.inf
+        return found
 
-    monkeypatch.setitem(pipeline.engines, "caption", Few())
+    monkeypatch.setattr(engine, "run", few)
     answer = pipeline.predict(clip_of([9]))
     assert (answer["score"], answer["alternatives"]) == (SCORES[0], []), "JSON has no infinity"
 
@@ -146,7 +146,15 @@ def test_clips_run_in_batches_of_bounded_size(
 ) -> None:
     monkeypatch.setattr(caption_module, "FRAMES_AT_ONCE", 8)
     pipeline.captions([clip_of([9] * count) for count in (1, 4, 3, 20, 1, 1)] + [clip_of([9], (7, 7))])
-    assert [shape[:2] for shape in runs] == [(1, 20), (2, 4), (3, 1), (1, 1)]
+    assert [shape[:2] for shape in runs] == [(3, 1), (2, 4), (1, 20), (1, 1)]
+
+
+def test_a_clip_is_filled_up_to_less_than_twice_its_length(pipeline: Any, runs: list[tuple[int, ...]]) -> None:
+    lengths = range(1, 33)
+    pipeline.captions([clip_of([9] * count) for count in lengths])
+    assert sum(shape[0] for shape in runs) == len(lengths)
+    assert sum(shape[0] * shape[1] for shape in runs) < 2 * sum(lengths)
+    assert len(runs) < len(lengths)
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -261,7 +269,7 @@ def test_a_graph_of_another_task(tmp_path: Path) -> None:
 
 
 def test_sources_and_options_that_do_not_fit(pipeline: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="captions have no option distribution; they have thumbnails"):
+    with pytest.raises(InputError, match="'caption' has no option distribution; it has thumbnails"):
         pipeline.predict(clip_of([0]), distribution=True)
     with pytest.raises(MediaError, match="No such file"):
         pipeline.predict(tmp_path / "none.mp4")

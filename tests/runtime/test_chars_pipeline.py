@@ -167,7 +167,7 @@ def test_what_is_no_text_is_refused(pipeline: CharsPipeline, tmp_path: Path) -> 
         pipeline.predict(tmp_path / "absent.txt")
     with pytest.raises(InputError, match="cannot be read"):
         pipeline.predict(tmp_path)
-    with pytest.raises(InputError, match="goes on with text"):
+    with pytest.raises(InputError, match="goes on with a file or its bytes"):
         pipeline.predict(np.zeros((2, 2, 3), np.uint8))
     with pytest.raises(InputError, match="no picture"):
         pipeline.draw(b"a", {})

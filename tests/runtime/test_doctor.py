@@ -164,6 +164,9 @@ def test_a_distribution_installed_into_our_folders(tmp_path: Path) -> None:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: serving-toolkit\nVersion: 2.0\n")
     (info / "RECORD").write_text("service/__init__.py,,\nservice/app.py,,\nruntime.py,,\n")
+    (tmp_path / "service").mkdir()  # from 3.12 on Python leaves out files that are not there
+    (tmp_path / "service" / "__init__.py").touch()
+    (tmp_path / "service" / "app.py").touch()
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])

@@ -10,14 +10,20 @@ import numpy as np
 
 from runtime.errors import InputError
 from runtime.manifest import Manifest
+from runtime.pipelines.answer import Answer
+from runtime.pipelines.base import PicturePipeline, picture_of
+from runtime.pipelines.results import FACES as FACES_SCHEMA
 
 YEARS = list(range(81))
 # Two faces in every picture of at least 32 pixels, as shares of its width and height.
 FACES = ((0.10, 0.20, 0.40, 0.60), (0.55, 0.15, 0.90, 0.75))
 
 
-class FakePipeline:
+class FakePipeline(PicturePipeline):
     """Stands in for the age pipeline: the first face's age is the mean red over four, the second's 20 years more."""
+
+    options = {"distribution": bool, "limit": int}  # noqa: RUF012
+    result = FACES_SCHEMA
 
     def __init__(self, name: str = "age", task: str = "age") -> None:
         tensor = {"name": "face", "dtype": "uint8", "shape": ["N", "H", "W", 3]}
@@ -39,11 +45,16 @@ class FakePipeline:
             }
         )
         self.bundle: Any = SimpleNamespace(manifest=manifest)
-        self.engines: dict[str, Any] = {}
+        self.engines = {}
+        self.variant = None
         self.fault: Exception | None = None
         self.calls = 0
 
-    def predict(self, source: Any, *, distribution: bool = False, limit: int = 8) -> dict[str, Any]:
+    def open_picture(self, source: Any, **limits: int) -> np.ndarray:
+        return picture_of(source, **limits).pixels
+
+    def predict(self, source: Any, *, distribution: bool = False, limit: int = 8, **options: Any) -> Answer:
+        self.refuse(options)
         self.calls += 1
         if self.fault is not None:
             raise self.fault
@@ -51,7 +62,7 @@ class FakePipeline:
         if min(height, width) < 4:
             raise InputError(f"the image is {width} x {height}; faces need at least 4 x 4")
         if min(height, width) < 32:
-            return {"faces": []}
+            return Answer(faces=[])
         faces = []
         for index, (x1, y1, x2, y2) in enumerate(FACES[:limit]):
             age = float(source[..., 0].mean()) / 4 + 20 * index
@@ -61,19 +72,7 @@ class FakePipeline:
                 weights = np.exp(-0.5 * ((np.array(YEARS) - age) / 6.2) ** 2)
                 face["probabilities"] = (weights / weights.sum()).astype(np.float32)
             faces.append(face)
-        return {"faces": faces}
-
-    def draw(self, source: Any, result: Any) -> Any:
-        return source
-
-    def close(self) -> None:
-        pass
-
-    def __enter__(self) -> FakePipeline:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return Answer(faces=faces)
 
 
 def picture(width: int = 80, height: int = 60, red: int = 100) -> np.ndarray:

@@ -163,9 +163,11 @@ def test_a_drawing_by_label_and_seed(client: FlaskClient) -> None:
     assert ink.shape == (8, 8)
     np.testing.assert_allclose(ink, 0.7, atol=0.01)
     assert one["drawn"]["ink"] != other["drawn"]["ink"]
-    schema = client.get("/openapi.json").json["paths"]["/v1/digits/drawings"]["post"]["responses"]["200"]
+    document = client.get("/openapi.json").json
+    schema = document["paths"]["/v1/digits/drawings"]["post"]["responses"]["200"]
     result = schema["content"]["application/json"]["schema"]["properties"]["results"]["items"]
-    assert set(one) == set(result["properties"]) - {"note"}
+    assert result == {"$ref": "#/components/schemas/Digit"}
+    assert set(one) == set(document["components"]["schemas"]["Digit"]["properties"]) - {"note"}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from runtime import pipelines
-from runtime.errors import BundleError
+from runtime.errors import BundleError, InputError
 from service.app import create_app
 from tests.bundles import SCALE, write_scale_bundle
 
@@ -91,3 +91,31 @@ def test_a_damaged_bundle_does_not_start(bundle: Path) -> None:
     graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
     with pytest.raises(BundleError):
         create_app([bundle])
+
+
+def test_a_bundle_is_served_under_another_name(bundle: Path) -> None:
+    """Under its own and under another one at a time: routes, answers and descriptions tell the name of the route."""
+    client = create_app([("other", bundle), bundle], threads=1).test_client()
+    told = {one["name"]: one["url"] for one in client.get("/v1").json["bundles"]}
+    assert told == {"other": "/v1/other", "scale": "/v1/scale"}
+    for name in told:
+        answer = client.post(f"/v1/{name}", json={"inputs": {"x": [[1, 2, 3]]}}).json
+        assert (answer["name"], answer["version"]) == (name, "2.0.1")
+    document = client.get("/openapi.json").json
+    operation = document["paths"]["/v1/other"]["post"]
+    assert operation["operationId"] == "predict_other"
+    schema = operation["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema["properties"]["name"] == {"const": "other"}
+    assert client.get("/health").json["bundles"].keys() == told.keys()
+    assert 'bundle="other"' in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "a b", ".."])
+def test_a_name_that_cannot_stand_in_a_route_is_refused(bundle: Path, name: str) -> None:
+    with pytest.raises(InputError, match="is no name for a bundle in a route"):
+        create_app([(name, bundle)], threads=1)
+
+
+def test_two_bundles_of_one_name_are_refused_with_the_way_out(bundle: Path) -> None:
+    with pytest.raises(InputError, match=r"two bundles are called 'scale'.*serve one of them as NAME=scale\.edge"):
+        create_app([bundle, ("scale", bundle)], threads=1)

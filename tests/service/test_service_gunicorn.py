@@ -37,8 +37,9 @@ class Slow(FakePipeline):
             time.sleep(1.0)
         return super().predict(source, distribution=distribution, limit=limit)
 
-class Crashing:
-    predict = None
+class Crashing(FakePipeline):
+    def __init__(self):
+        pass
 
     @property
     def bundle(self):
@@ -323,3 +324,33 @@ def test_the_address_can_be_opened(host: str, shown: str) -> None:
         assert url.startswith(shown)
         with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5):
             pass
+
+
+def edgedl_serve(*words: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "edgedl", "serve", "--json", "--port", "0", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def test_the_command_gives_one_document_and_renames_bundles(tmp_path: Path) -> None:
+    bundle = write_scale_bundle(tmp_path / "a=b.edge").path
+    process = edgedl_serve(bundle, f"other={bundle}", "--threads", "1")
+    lines: list[str] = []
+    while not lines or lines[-1] not in ("}\n", ""):  # the end of the document, or of the program
+        lines.append(process.stdout.readline())
+    process.terminate()
+    rest, err = process.communicate(timeout=20)
+    assert (process.returncode, rest) == (0, ""), err
+    document = json.loads("".join(lines))
+    url = document["url"]
+    assert document == {
+        "schema_version": 1, "ok": True, "url": url,
+        "bundles": [{"name": name, "url": f"{url}/v1/{name}"} for name in ("scale", "other")],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [("nothing.edge",), ("a/b=nothing.edge",), ("x=nothing.edge", "--device", "gpu")])
+def test_a_service_that_does_not_start_is_one_document_too(words: tuple[str, ...]) -> None:
+    out, err = edgedl_serve(*words).communicate(timeout=20)
+    document = json.loads(out)
+    assert (document["ok"], document["error"]["exit_status"]) == (False, 2)
+    assert len(err.strip().splitlines()) == 1

@@ -347,7 +347,9 @@ def test_no_json_makes_a_500(client: FlaskClient, document: object) -> None:
     | st.sampled_from(["v1", "v1/age", "v1/", "/v1", "static", "static/..", "metrics/", "livez", "\0", "v1/age/x"]),
 )
 def test_no_path_or_method_makes_a_500(client: FlaskClient, method: str, path: str) -> None:
-    response = client.open(f"/{path}", method=method, buffered=True)
+    # As a server hands it over: the client would take a host out of a path that begins with two slashes.
+    asked = {"PATH_INFO": f"/{path}".encode().decode("latin-1")}
+    response = client.open("/", environ_overrides=asked, method=method, buffered=True)
     assert response.status_code < 500, response.text
 
 

@@ -230,7 +230,7 @@ def test_openapi_describes_every_route(client: FlaskClient) -> None:
 
 def test_an_answer_has_the_form_that_openapi_promises(client: FlaskClient) -> None:
     document = client.get("/openapi.json").json
-    face_schema = document["components"]["schemas"]["Face"]
+    face_schema = document["components"]["schemas"]["Faces"]["properties"]["faces"]["items"]
     response = client.post("/v1/age?distribution=1", data=encoded(), content_type="image/png")
     for face in response.json["results"][0]["faces"]:
         assert set(face_schema["required"]) <= set(face) <= set(face_schema["properties"])

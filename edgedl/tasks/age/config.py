@@ -6,15 +6,13 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 from edgedl.tasks.run_config import Range, RunConfig, Settings, given, option, trained_with
 from edgedl.training.objective_names import AgeObjectiveName
+from edgedl.training.options import TrainOptions
 from edgedl.weights.catalogue import AGE_RESNET10
 from runtime.errors import InputError
-
-if TYPE_CHECKING:
-    from edgedl.training.options import TrainOptions
 
 Network = Literal["resnet10", "compact"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
@@ -22,6 +20,14 @@ OBJECTIVES: tuple[AgeObjectiveName, ...] = get_args(AgeObjectiveName)
 
 SMALLEST_SIZE: Mapping[Network, int] = {"resnet10": 39, "compact": 32}
 """Pixels below which nothing is left of a face after the network's strides."""
+
+WITH_DATA = "with --data"
+"""How the help calls a training on given faces; the other one is on the embedded faces."""
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "": {"network": "compact", "size": 64, "dropout": 0.1},
+    WITH_DATA: {"network": "resnet10", "size": 80, "dropout": 0.4},
+}
 
 DEX_YEARS = tuple(float(year) for year in range(101))
 """The 101 classes of DEX, 0 to 100."""
@@ -79,12 +85,7 @@ class AgeConfig(RunConfig):
         Raises:
             InputError: an option is out of range.
         """
-        defaults: dict[str, Any] = (
-            {"network": "resnet10", "size": 80, "dropout": 0.4}
-            if args.data
-            else {"network": "compact", "size": 64, "dropout": 0.1}
-        )
-        chosen = defaults | given(args, cls)
+        chosen = {**DEFAULTS[WITH_DATA if args.data else ""], **given(args, cls)}
         public = chosen["network"] == "resnet10" and not args.from_nothing
         return cls(
             **chosen,
@@ -105,6 +106,42 @@ class AgeConfig(RunConfig):
         RunConfig.check_resumed(self, args, run_path)
         if args.from_nothing and self.weights:
             raise InputError(f"{run_path} was begun with the public weights; resume it without --from-nothing")
+
+
+def recipes() -> dict[str, TrainOptions]:
+    """How an age network is trained unless said otherwise.
+
+    Without ``--data``: from nothing, on the synthetic faces, in well under a minute. With it: from the public weights,
+    on some ten thousand real faces.
+    """
+    return {
+        "": TrainOptions(
+            epochs=6,
+            batch_size=64,
+            optimiser="adamw",
+            lr=4e-3,
+            weight_decay=0.02,
+            schedule="one-cycle",
+            ema=0.99,
+            clip=5.0,
+            # So small a network gains nothing from a second thread, and on a busy machine loses a lot.
+            threads=1,
+        ),
+        WITH_DATA: TrainOptions(
+            epochs=24,
+            batch_size=64,
+            optimiser="adamw",
+            lr=1e-3,
+            weight_decay=0.1,
+            schedule="cosine",
+            warmup=1.0,
+            ema=0.998,
+            clip=5.0,
+            settle=4,
+            bf16=None,
+            channels_last=True,
+        ),
+    }
 
 
 def check_data_options(args: Namespace) -> None:

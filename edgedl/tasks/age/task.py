@@ -26,20 +26,37 @@ class AgeTask(Task):
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to ages, and the training options."""
-        from edgedl.tasks.age.config import NETWORKS, OBJECTIVES
-        from edgedl.training.arguments import add_training_arguments
+        from edgedl.data.synthetic_faces import EMBEDDED_FACES
+        from edgedl.tasks.age.config import DEFAULTS, NETWORKS, OBJECTIVES, ObjectiveSettings, recipes
+        from edgedl.training.arguments import add_training_arguments, default
 
+        def told(name: str) -> str:
+            return default({choice: values[name] for choice, values in DEFAULTS.items()})
+
+        least = ObjectiveSettings()
         group = parser.add_argument_group("age")
-        group.add_argument("--network", choices=NETWORKS, help="resnet10 with --data, compact on the embedded faces")
+        group.add_argument("--network", choices=NETWORKS, help=f"the layers in front of the classes {told('network')}")
         group.add_argument(
             "--from-nothing", action="store_true", help="start from chance instead of from the public weights"
         )
-        group.add_argument("--size", type=int, metavar="PIXELS", help="side that the network looks at")
-        group.add_argument("--objective", choices=OBJECTIVES, help="what is minimised")
-        group.add_argument("--sigma", type=float, metavar="YEARS", help="of the label distributions of dldl")
-        group.add_argument("--expectation-weight", type=float, metavar="X", help="weight of |E - age|")
-        group.add_argument("--dropout", type=float, metavar="SHARE", help="of the features, while training")
-        group.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
+        group.add_argument("--size", type=int, metavar="PIXELS", help=f"side that the network looks at {told('size')}")
+        group.add_argument("--objective", choices=OBJECTIVES, help=f"what is minimised (default: {least.name})")
+        group.add_argument(
+            "--sigma",
+            type=float,
+            metavar="YEARS",
+            help=f"of the label distributions of dldl (default: {least.sigma:g})",
+        )
+        group.add_argument(
+            "--expectation-weight",
+            type=float,
+            metavar="X",
+            help=f"weight of |E - age| (default: {least.expectation_weight:g})",
+        )
+        group.add_argument(
+            "--dropout", type=float, metavar="SHARE", help=f"of the features, while training {told('dropout')}"
+        )
+        group.add_argument("--format", metavar="F", help="of --data (default: told by its contents)")
         group.add_argument(
             OPTION,
             type=float,
@@ -47,11 +64,16 @@ class AgeTask(Task):
             metavar="SHARE",
             help=f"of the files of --data that may be left out because they cannot be read (default: {MAX_SHARE:g})",
         )
-        group.add_argument("--faces", type=int, metavar="N", help="how many embedded faces to draw")
         group.add_argument(
-            "--cache", action=BooleanOptionalAction, default=True, help="keep the cropped faces in the user's cache"
+            "--faces", type=int, metavar="N", help=f"how many embedded faces to draw (default: {EMBEDDED_FACES})"
         )
-        add_training_arguments(parser)
+        group.add_argument(
+            "--cache",
+            action=BooleanOptionalAction,
+            default=True,
+            help="keep the cropped faces in the user's cache (default: on)",
+        )
+        add_training_arguments(parser, recipes(), augmented=True)
 
     def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Trains on --data, or on the embedded synthetic faces."""
@@ -100,7 +122,7 @@ class AgeTask(Task):
         from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
         from edgedl.tasks.age.data.formats import open_faces
         from edgedl.tasks.age.evaluation import evaluate_ages
-        from runtime.pipelines import load
+        from runtime.pipelines.age import AgePipeline
 
         refuse_options(options, ("aligned", "variant", "format", "max_unreadable"), "an age bundle is evaluated")
         dataset = SyntheticFaces(n=EMBEDDED_FACES) if data is None else open_faces(data, options.get("format"))
@@ -109,7 +131,7 @@ class AgeTask(Task):
         part = dataset.split(split or ("val" if data is None else "all"))
         unreadable = Unreadable(dataset.name, len(part), options.get("max_unreadable", MAX_SHARE))
         # The pictures run side by side, so each model gets one thread unless more were asked for.
-        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+        with AgePipeline.open(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
             result = evaluate_ages(pipeline, part, aligned=bool(options.get("aligned")), unreadable=unreadable)
         return {**result, "skipped": dict(dataset.skipped), "unreadable": unreadable.to_json()}
 

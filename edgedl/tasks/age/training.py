@@ -19,7 +19,7 @@ from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
 from edgedl.data.unreadable import Unreadable
 from edgedl.nn.age import AgeNetwork
 from edgedl.tasks.age.bundle import dlib_crop
-from edgedl.tasks.age.config import AgeConfig, Network, check_data_options
+from edgedl.tasks.age.config import WITH_DATA, AgeConfig, Network, check_data_options, recipes
 from edgedl.tasks.age.data.face_crops import FaceCrops, face_crops
 from edgedl.tasks.age.data.formats import open_faces
 from edgedl.tasks.age.network.compact import CompactNetwork
@@ -38,7 +38,6 @@ from edgedl.training.objectives import AgeLearning, AgeObjective
 from edgedl.training.options import TrainOptions
 from edgedl.training.progress import Progress
 from edgedl.training.run import Run
-from edgedl.training.speed import bf16_is_fast
 from edgedl.weights.catalogue import AGE_RESNET10, PublicWeights
 from edgedl.weights.fetch import cache_folder
 from exporters.denormals import flush_denormals
@@ -58,22 +57,16 @@ STATISTICS_FACES = 2048
 _BACKBONES: Mapping[Network, Callable[[], nn.Module]] = {"resnet10": ResNet10, "compact": CompactNetwork}
 
 
-def fine_tuning_recipe() -> TrainOptions:
-    """From the public weights, on some ten thousand real faces."""
-    return TrainOptions(
-        epochs=24,
-        batch_size=64,
-        optimiser="adamw",
-        lr=1e-3,
-        weight_decay=0.1,
-        schedule="cosine",
-        warmup=1.0,
-        ema=0.998,
-        clip=5.0,
+def recipe_with_pictures(given: bool) -> TrainOptions:
+    """The recipe for given faces, or for the embedded ones, with how the pictures are varied."""
+    recipe = recipes()[WITH_DATA if given else ""]
+    if not given:
+        return replace(recipe, augmentation=Augmentation(rotate=4.0, erase=0.0))
+    return replace(
+        recipe,
         augmentation=Augmentation(
             translate=0.06, scale=0.15, rotate=12, colour=0.08, gray=0.1, noise=4, blur=0.1, coarse=0.1, erase=0.5
         ),
-        settle=4,
         settle_augmentation=Augmentation(
             translate=0.03,
             scale=0.06,
@@ -88,25 +81,6 @@ def fine_tuning_recipe() -> TrainOptions:
             coarse=0,
             erase=0.15,
         ),
-        bf16=bf16_is_fast(),
-        channels_last=True,
-    )
-
-
-def embedded_recipe() -> TrainOptions:
-    """From nothing, on the synthetic faces, in well under a minute."""
-    return TrainOptions(
-        epochs=6,
-        batch_size=64,
-        optimiser="adamw",
-        lr=4e-3,
-        weight_decay=0.02,
-        schedule="one-cycle",
-        ema=0.99,
-        clip=5.0,
-        augmentation=Augmentation(rotate=4.0, erase=0.0),
-        # So small a network gains nothing from a second thread, and on a busy machine loses a lot.
-        threads=1,
     )
 
 
@@ -122,8 +96,8 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     check_data_options(args)
     run = Run.open(run_path) if args.resume else None
     begun = AgeConfig.of(run) if run else None
-    recipe = fine_tuning_recipe() if args.data else embedded_recipe()
-    options = train_options(args, replace(recipe, seed=begun.seed) if begun else recipe)
+    recipe = recipe_with_pictures(bool(args.data))
+    options = train_options(args, begun.begun_with(recipe) if begun else recipe)
     config = begun or AgeConfig.asked(args, options)
     config.check_resumed(args, run_path)
     dataset = (

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from runtime.errors import InputError
 from runtime.media.clips import read_frames
 from runtime.media.frames import Frames
-from runtime.pipelines import load
-from runtime.pipelines.caption import Caption
+from runtime.pipelines.caption import Caption, CaptionPipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +58,7 @@ def plot_caption(path: str | PathLike[str], clip: str, output: str | PathLike[st
     if (source / "config.json").is_file():
         frames, looked = _by_run(source, clip)
     else:
-        with load(source) as pipeline:
+        with CaptionPipeline.open(source) as pipeline:
             frames = pipeline.read(clip)
             looked = Looked(pipeline.captions([frames.pixels])[0], None)
         log.warning("a bundle's graph keeps its attention to itself: where the words looked, its run can show")

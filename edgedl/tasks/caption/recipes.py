@@ -8,12 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edgedl.tasks.caption.config import CaptionConfig, CaptionOptions, given_frames
-from edgedl.tasks.caption.data.bouncing_digits import DIGIT_WORDS, FRAMES
-from edgedl.tasks.caption.network.strided import SIZE
+from edgedl.tasks.caption.data.bouncing_digits import DIGIT_WORDS, FRAMES, SIZE
 from edgedl.tasks.run_config import given, trained_with
 from edgedl.training.arguments import share_of_epochs
 from edgedl.training.options import TrainOptions
-from edgedl.training.speed import bf16_is_fast
 from edgedl.weights.catalogue import EFFICIENTNET_LITE0
 
 
@@ -60,6 +58,11 @@ class Recipe:
         )
 
 
+def recipes() -> dict[str, Recipe]:
+    """The recipes by what the help calls them, the one of a training without options first."""
+    return {"": embedded_recipe(), "with --data": photo_recipe()}
+
+
 def photo_recipe() -> Recipe:
     """From the features of the published encoder, on some thousand photos or videos with five captions each.
 
@@ -81,7 +84,7 @@ def photo_recipe() -> Recipe:
             settle_lr=0.1,
             ema=0.998,
             clip=5.0,
-            bf16=bf16_is_fast(),
+            bf16=None,
         ),
         captions=CaptionOptions(label_smoothing=0.1, self_critical=11),
         network={

@@ -24,36 +24,92 @@ class CaptionTask(Task):
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to captions, and the training options."""
         from edgedl.tasks.caption.config import CELLS, DECODERS
-        from edgedl.training.arguments import add_training_arguments
+        from edgedl.tasks.caption.data.bouncing_digits import CLIPS
+        from edgedl.tasks.caption.recipes import recipes
+        from edgedl.training.arguments import add_training_arguments, default
 
+        usual = recipes()
+
+        def network(name: str) -> str:
+            return default({choice: recipe.network[name] for choice, recipe in usual.items()})
+
+        def learning(name: str) -> str:
+            return default({choice: getattr(recipe.captions, name) for choice, recipe in usual.items()})
+
+        frames = default({choice: recipe.network["frames"]["n"] for choice, recipe in usual.items()})
+        rarest = default({choice: recipe.rarest for choice, recipe in usual.items()})
         group = parser.add_argument_group("captions")
         group.add_argument("--fine-tune", action="store_true", help="let the published encoder learn as well")
         group.add_argument(
             "--decoder",
             choices=DECODERS,
-            help="attention behind one recurrent layer (spatial) or between two, or one of two forms of mean pooling",
+            help="attention behind one recurrent layer (spatial) or between two, or one of two forms of mean pooling "
+            + network("decoder"),
         )
-        group.add_argument("--cell", choices=CELLS, help="of the recurrent layers")
-        group.add_argument("--hidden", type=int, metavar="N", help="units of a recurrent layer")
-        group.add_argument("--embedding", type=int, metavar="N", help="width of the word vectors")
-        group.add_argument("--dropout", type=float, metavar="SHARE", help="of words and readout")
-        group.add_argument("--memory-dropout", type=float, metavar="SHARE", help="of features, whole channels")
-        group.add_argument("--beam", type=int, metavar="K", help="hypotheses that the exported search follows")
-        group.add_argument("--max-length", type=int, metavar="L", help="most words of a caption")
-        group.add_argument("--frames", type=int, metavar="N", help="look at N frames of a clip, evenly spread")
-        group.add_argument("--every", type=int, metavar="N", help="look at one frame in N instead, as the paper: 10")
-        group.add_argument("--rarest", type=int, metavar="N", help="words that occur less often are unknown ones")
-        group.add_argument("--label-smoothing", type=float, metavar="SHARE", help="spread over all words")
-        group.add_argument("--word-dropout", type=float, metavar="SHARE", help="of the words before that are hidden")
+        group.add_argument("--cell", choices=CELLS, help=f"of the recurrent layers {network('cell')}")
+        group.add_argument("--hidden", type=int, metavar="N", help=f"units of a recurrent layer {network('hidden')}")
         group.add_argument(
-            "--scheduled-sampling", type=float, metavar="SHARE", help="of the words before that are the network's own"
+            "--embedding", type=int, metavar="N", help=f"width of the word vectors {network('embedding')}"
+        )
+        group.add_argument("--dropout", type=float, metavar="SHARE", help=f"of words and readout {network('dropout')}")
+        group.add_argument(
+            "--memory-dropout",
+            type=float,
+            metavar="SHARE",
+            help=f"of features, whole channels {network('memory_dropout')}",
         )
         group.add_argument(
-            "--self-critical", type=int, metavar="N", help="the last N epochs learn from their own samples' CIDEr-D"
+            "--beam", type=int, metavar="K", help=f"hypotheses that the exported search follows {network('beam')}"
         )
-        group.add_argument("--samples", type=int, metavar="N", help="captions sampled of a clip for that")
-        group.add_argument("--self-critical-dropout", type=float, metavar="SHARE", help="of features, in those epochs")
-        group.add_argument("--format", metavar="F", help="of --data, where it cannot be told from its contents")
+        group.add_argument(
+            "--max-length", type=int, metavar="L", help=f"most words of a caption {network('max_length')}"
+        )
+        group.add_argument(
+            "--frames", type=int, metavar="N", help=f"look at N frames of a clip, evenly spread {frames}"
+        )
+        group.add_argument(
+            "--every",
+            type=int,
+            metavar="N",
+            help="look at one frame in N instead, as the paper: 10 (default: see --frames)",
+        )
+        group.add_argument(
+            "--rarest", type=int, metavar="N", help=f"words that occur less often are unknown ones {rarest}"
+        )
+        group.add_argument(
+            "--label-smoothing",
+            type=float,
+            metavar="SHARE",
+            help=f"spread over all words {learning('label_smoothing')}",
+        )
+        group.add_argument(
+            "--word-dropout",
+            type=float,
+            metavar="SHARE",
+            help=f"of the words before that are hidden {learning('word_dropout')}",
+        )
+        group.add_argument(
+            "--scheduled-sampling",
+            type=float,
+            metavar="SHARE",
+            help=f"of the words before that are the network's own {learning('scheduled_sampling')}",
+        )
+        group.add_argument(
+            "--self-critical",
+            type=int,
+            metavar="N",
+            help=f"the last N epochs learn from their own samples' CIDEr-D {learning('self_critical')}",
+        )
+        group.add_argument(
+            "--samples", type=int, metavar="N", help=f"captions sampled of a clip for that {learning('samples')}"
+        )
+        group.add_argument(
+            "--self-critical-dropout",
+            type=float,
+            metavar="SHARE",
+            help=f"of features, in those epochs {learning('self_critical_dropout')}",
+        )
+        group.add_argument("--format", metavar="F", help="of --data (default: told by its contents)")
         group.add_argument(
             OPTION,
             type=float,
@@ -61,11 +117,13 @@ class CaptionTask(Task):
             metavar="SHARE",
             help=f"of the files of --data that may be left out because they cannot be read (default: {MAX_SHARE:g})",
         )
-        group.add_argument("--clips", type=int, metavar="N", help="how many embedded clips to learn from")
         group.add_argument(
-            "--cache", action=BooleanOptionalAction, default=True, help="keep a frozen encoder's features"
+            "--clips", type=int, metavar="N", help=f"how many embedded clips to learn from (default: {CLIPS})"
         )
-        add_training_arguments(parser)
+        group.add_argument(
+            "--cache", action=BooleanOptionalAction, default=True, help="keep a frozen encoder's features (default: on)"
+        )
+        add_training_arguments(parser, {choice: recipe.options for choice, recipe in usual.items()})
 
     def learn(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Trains on --data, or on the embedded bouncing digits."""
@@ -114,11 +172,13 @@ class CaptionTask(Task):
         """Judges a bundle on described clips, without data on bouncing digits: BLEU, ROUGE-L, CIDEr-D, accuracy."""
         from edgedl.tasks.caption.evaluation import evaluate_bundle
         from edgedl.training.progress import Progress
-        from runtime.pipelines import load
+        from runtime.pipelines.caption import CaptionPipeline
 
         refuse_options(options, ("variant", "format", "max_unreadable"), "a caption bundle is evaluated")
         # The clips run side by side, so the graph gets one thread unless more were asked for.
-        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+        with CaptionPipeline.open(
+            bundle, device=device, threads=threads or 1, variant=options.get("variant")
+        ) as pipeline:
             return evaluate_bundle(
                 pipeline,
                 data,

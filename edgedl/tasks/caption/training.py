@@ -69,7 +69,7 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
     run = Run.open(run_path) if args.resume else None
     begun = CaptionConfig.of(run) if run else None
     recipe = photo_recipe() if args.data else embedded_recipe()
-    options = train_options(args, replace(recipe.options, seed=begun.seed) if begun else recipe.options)
+    options = train_options(args, begun.begun_with(recipe.options) if begun else recipe.options)
     config = begun or recipe.asked(args, options)
     config.check_resumed(args, run_path)
     dataset = _dataset(args, options.seed)

@@ -67,11 +67,11 @@ class CharsTask(Task):
         from edgedl.tasks.chars.data.texts import open_text
         from edgedl.tasks.chars.evaluation import evaluate_text
         from edgedl.training.progress import Progress
-        from runtime.pipelines import load
+        from runtime.pipelines.chars import CharsPipeline
 
         refuse_options(options, ("variant",), "a chars bundle is evaluated")
         text = open_text(data)
-        with load(bundle, device=device, threads=threads, variant=options.get("variant")) as pipeline:
+        with CharsPipeline.open(bundle, device=device, threads=threads, variant=options.get("variant")) as pipeline:
             return evaluate_text(pipeline, text, split or ("test" if data is None else "all"), Progress("characters"))
 
 

@@ -38,10 +38,11 @@ def train_chars(args: Namespace, run_path: Path) -> dict[str, Any]:
         InputError: options that do not fit, or data that cannot be learnt from.
     """
     began = time.monotonic()
-    options = train_options(args, recipe())
-    text = open_text(args.data)
     run = Run.open(run_path) if args.resume else None
-    config = CharsConfig.of(run) if run else CharsConfig.asked(args, text, options)
+    begun = CharsConfig.of(run) if run else None
+    options = train_options(args, begun.begun_with(recipe()) if begun else recipe())
+    text = open_text(args.data)
+    config = begun or CharsConfig.asked(args, text, options)
     if config.data["sha256"] != text.sha256:
         raise InputError(f"{run_path} was begun on another text, {config.data['name']}; resume it with that one")
     config.check_resumed(args, run_path)

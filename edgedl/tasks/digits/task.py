@@ -73,12 +73,14 @@ class DigitsTask(Task):
     ) -> Mapping[str, Any]:
         """Judges a bundle on the fifth of the digits that training never sees: accuracy and who is taken for whom."""
         from edgedl.tasks.digits.evaluation import evaluate_digits
-        from runtime.pipelines import load
+        from runtime.pipelines.digits import DigitsPipeline
 
         refuse_options(options, ("variant",), "a digits bundle is evaluated")
         if data is not None:
             raise InputError("digits are judged on the embedded ones; --data is not read")
-        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+        with DigitsPipeline.open(
+            bundle, device=device, threads=threads or 1, variant=options.get("variant")
+        ) as pipeline:
             return evaluate_digits(pipeline, split or "test")
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:

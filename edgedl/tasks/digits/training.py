@@ -54,7 +54,8 @@ def train_digits(args: Namespace, run_path: Path) -> dict[str, Any]:
         raise InputError("digits are learnt from the embedded ones; --data is not read")
     run = Run.open(run_path) if args.resume else None
     begun = DigitsConfig.of(run) if run else None
-    options = train_options(args, recipe_with_pictures(begun.model if begun else args.model or MODEL))
+    usual = recipe_with_pictures(begun.model if begun else args.model or MODEL)
+    options = train_options(args, begun.begun_with(usual) if begun else usual)
     parts = {name: embedded_digits(name) for name in ("train", "val")}
     config = begun or DigitsConfig.asked(args, options, sum(map(len, parts.values())))
     config.check_resumed(args, run_path)

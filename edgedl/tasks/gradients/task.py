@@ -20,6 +20,7 @@ class GradientsTask(Task):
 
     name = "gradients"
     takes = "a minute"
+    resumes = False
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares which networks are compared, and the training options, which then hold for each of them."""
@@ -60,12 +61,14 @@ class GradientsTask(Task):
     ) -> Mapping[str, Any]:
         """Judges a bundle on sequences that training never saw: the squared error of what is asked, near and far."""
         from edgedl.tasks.gradients.evaluation import evaluate_recall
-        from runtime.pipelines import load
+        from runtime.pipelines.tensors import TensorPipeline
 
         refuse_options(options, ("variant",), "a bundle of gradients is evaluated")
         if data is not None:
             raise InputError("store and recall is judged on sequences that are drawn for it; --data is not read")
-        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+        with TensorPipeline.open(
+            bundle, device=device, threads=threads or 1, variant=options.get("variant")
+        ) as pipeline:
             return evaluate_recall(pipeline, split or "test")
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from edgedl.data.digits import embedded_digits
@@ -98,6 +98,10 @@ class LagConfig(TrainingConfig):
         """Checks what depends on more than one option."""
         TrainingConfig.__post_init__(self)
         check_length(self.problem, self.length)
+
+    def begun_with(self, recipe: TrainOptions) -> TrainOptions:
+        """See `RunConfig.begun_with`; the size of the batches has always been told."""
+        return replace(TrainingConfig.begun_with(self, recipe), batch_size=self.batch_size)
 
     @classmethod
     def asked(cls, args: Namespace, network: Network, options: TrainOptions) -> LagConfig:

@@ -74,12 +74,14 @@ class LongLagTask(Task):
     ) -> Mapping[str, Any]:
         """Judges a bundle on 2,560 fresh sequences, of digits on the test part: how many are wrong, and the loss."""
         from edgedl.tasks.longlag.evaluation import evaluate_longlag
-        from runtime.pipelines import load
+        from runtime.pipelines.tensors import TensorPipeline
 
         refuse_options(options, ("variant",), "a longlag bundle is evaluated")
         if data is not None:
             raise InputError("long time lags are judged on sequences that are drawn for it; --data is not read")
-        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+        with TensorPipeline.open(
+            bundle, device=device, threads=threads or 1, variant=options.get("variant")
+        ) as pipeline:
             return evaluate_longlag(pipeline, split or "test")
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,10 @@ def train_longlag(args: Namespace, run_path: Path) -> dict[str, Any]:
     if main:
         comparison = Comparison.of(main, LagConfig)
         comparison.check_resumed(args, run_path)
-        options = {name: train_options(args, _begun(config)) for name, config in comparison.trainings.items()}
+        options = {
+            name: train_options(args, config.begun_with(recipe(config.problem, config.network)))
+            for name, config in comparison.trainings.items()
+        }
     else:
         problem: ProblemName = args.problem or PROBLEM
         names: tuple[Network, ...] = tuple(dict.fromkeys(args.network or NETWORKS))
@@ -144,9 +146,3 @@ def _outcome(result: FitResult) -> dict[str, Any]:
         "updates": int(result.history[-1]["step"]),
         "seconds": round(result.history[-1]["seconds"], 1),
     }
-
-
-def _begun(config: LagConfig) -> TrainOptions:
-    """The recipe of a network that goes on, with what it was begun with."""
-    begun = {name: getattr(config, name) for name in ("epochs", "batch_size", "lr", "optimiser", "seed")}
-    return replace(recipe(config.problem, config.network), **begun)

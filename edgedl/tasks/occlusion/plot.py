@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from runtime.errors import InputError
 from runtime.occlusion import occlude
 from runtime.pipelines import load
 
@@ -26,8 +25,6 @@ def plot_occlusion(path: str | os.PathLike[str], photo: str, output: str | os.Pa
     from edgedl.training.progress import Progress
 
     with load(path) as pipeline:
-        if not hasattr(pipeline, "probe"):
-            raise InputError(f"a bundle of the task {pipeline.bundle.manifest.task!r} gives no number for a picture")
         probe = pipeline.probe(photo)
         found = occlude(probe, progress=Progress("patches"))
     target = Path(output) if output else Path(f"{Path(photo).stem}-occlusion.png")

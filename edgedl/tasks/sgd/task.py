@@ -19,6 +19,7 @@ class SgdTask(Task):
 
     name = "sgd"
     takes = "seconds"
+    resumes = False
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares which methods are compared, and the training options, which then hold for each of them."""
@@ -74,11 +75,11 @@ class SgdTask(Task):
         """Judges a bundle on a table of readings, without one on the embedded ones: MSE in N², R²."""
         from edgedl.tasks.sgd.data import embedded_readings, read_readings
         from edgedl.tasks.sgd.evaluation import evaluate_forces
-        from runtime.pipelines import load
+        from runtime.pipelines.tensors import TensorPipeline
 
         refuse_options(options, ("variant",), "a bundle of sgd is evaluated")
         part = embedded_readings(split or "val") if data is None else read_readings(data, split or "all")
-        with load(bundle, device=device, threads=threads, variant=options.get("variant")) as pipeline:
+        with TensorPipeline.open(bundle, device=device, threads=threads, variant=options.get("variant")) as pipeline:
             return evaluate_forces(pipeline, part)
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:

@@ -67,12 +67,14 @@ class TimerTask(Task):
     ) -> Mapping[str, Any]:
         """Judges a bundle on sequences that training never saw: exact pulses, MSE, and the MSE of always saying 0."""
         from edgedl.tasks.timer.evaluation import evaluate_timer
-        from runtime.pipelines import load
+        from runtime.pipelines.tensors import TensorPipeline
 
         refuse_options(options, ("variant",), "a timer bundle is evaluated")
         if data is not None:
             raise InputError("the timer is judged on sequences that are drawn for it; --data is not read")
-        with load(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
+        with TensorPipeline.open(
+            bundle, device=device, threads=threads or 1, variant=options.get("variant")
+        ) as pipeline:
             return evaluate_timer(pipeline, split or "test")
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:

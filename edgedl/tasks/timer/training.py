@@ -39,7 +39,8 @@ def train_timer(args: Namespace, run_path: Path) -> dict[str, Any]:
         raise InputError("the timer learns from sequences that are drawn for it; --data is not read")
     run = Run.open(run_path) if args.resume else None
     begun = TimerConfig.of(run) if run else None
-    options = train_options(args, recipe(begun.network if begun else args.network or NETWORKS[0]))
+    usual = recipe(begun.network if begun else args.network or NETWORKS[0])
+    options = train_options(args, begun.begun_with(usual) if begun else usual)
     config = begun or TimerConfig.asked(args, options)
     config.check_resumed(args, run_path)
     held_out = draw_sequences(VALIDATION, scale=config.scale, steps=config.steps, seed=options.seed, split="val")

@@ -83,13 +83,32 @@ def test_the_clip_matters(make: object) -> None:
     assert float((one - other).detach().abs().max()) > 1e-3
 
 
-def test_mean_pooling_forgets_the_order_of_frames_and_attention_finds_the_frame() -> None:
+@pytest.mark.parametrize("make", KINDS)
+def test_every_frame_counts_and_their_order_does_not(make: object) -> None:
+    decoder = lively(make)
     features, counts = torch.randn(1, 3, 4, F).double(), torch.tensor([3])
     tokens = torch.zeros(1, 1, 3, dtype=torch.int64)
-    for make in (MeanPoolDecoder, AttentionDecoder, SpatialDecoder):
-        decoder = lively(lambda make=make: make(F, V, hidden=8))
-        backwards = decoder(features.flip(1), counts, tokens)
-        torch.testing.assert_close(backwards, decoder(features, counts, tokens), rtol=0, atol=1e-12)
+    answer = decoder(features, counts, tokens)
+    torch.testing.assert_close(decoder(features.flip(1), counts, tokens), answer, rtol=0, atol=1e-12)
+    for frame in range(3):
+        other = features.clone()
+        other[:, frame] = torch.randn(4, F).double()
+        assert float((decoder(other, counts, tokens) - answer).detach().abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("kind", [AttentionDecoder, SpatialDecoder])
+def test_attention_goes_with_the_frame_that_it_looks_at(kind: type[AttendingDecoder]) -> None:
+    decoder = lively(lambda: kind(F, V, hidden=8))
+    features, state = torch.randn(1, 3, 4, F).double(), 3 * torch.randn(1, 2, 8).double()
+
+    def shares(frames: torch.Tensor) -> torch.Tensor:
+        """(1, 2, 3): of each frame, all its places together."""
+        where = decoder.attend(state, decoder.remember(frames, torch.tensor([3])))
+        return where.unflatten(-1, (3, 4)).sum(dim=-1).detach()
+
+    forwards = shares(features)
+    assert float((forwards - 1 / 3).abs().max()) > 0.02, "it looks at some frame more than at others"
+    torch.testing.assert_close(shares(features[:, [2, 0, 1]]), forwards[..., [2, 0, 1]], rtol=0, atol=1e-12)
 
 
 def test_attention_sums_to_one_over_the_frames_that_count() -> None:

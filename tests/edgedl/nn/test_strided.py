@@ -9,7 +9,7 @@ import torch
 
 from edgedl.tasks.caption.network.strided import GRID, LOGITS, SIZE, StridedEncoder
 from exporters.convert import convert, rename_axes
-from exporters.spec import Input, Output
+from exporters.spec import Input, Output, Signature
 
 WORDS = 7
 
@@ -84,10 +84,10 @@ def test_names_are_no_weights(encoder: StridedEncoder) -> None:
 
 
 def test_the_graph_answers_as_torch_for_any_number_of_frames(encoder: StridedEncoder, frames: torch.Tensor) -> None:
-    inputs = (Input("levels", "float32", ("N", 3, SIZE, SIZE)),)
-    outputs = (Output("maps", "float32", ("N", encoder.features, 1, WORDS)),)
-    model = convert(encoder, {"levels": frames.numpy()}, inputs, outputs, 18).model
-    rename_axes(model, inputs, outputs)
+    maps = Output("maps", "float32", ("N", encoder.features, 1, WORDS))
+    signature = Signature([Input("levels", "float32", ("N", 3, SIZE, SIZE))], [maps])
+    model = convert(encoder, {"levels": frames.numpy()}, signature, 18).model
+    rename_axes(model, signature)
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for count in (1, 2, 3):
         with torch.no_grad():

@@ -22,6 +22,7 @@ from exporters.errors import GuardError
 from exporters.execute import LEVELS, open_graph
 from exporters.explain import explain
 from exporters.graphs import all_nodes
+from exporters.spec import Signature
 from runtime.bundle import Bundle
 from runtime.media.frames import FrameSampling
 from runtime.pipelines.caption import CaptionSettings
@@ -142,7 +143,8 @@ def test_every_token_is_that_of_a_plain_search(bundle: Bundle, network: CaptionN
     else:
         network = captioner(kind, beam=beam)
         example = noise_clips(2, 4, 37, 41)
-        graph = convert(network, example, CLIP_INPUTS, caption_outputs(network), 18).model.SerializeToString()
+        signature = Signature(CLIP_INPUTS, caption_outputs(network))
+        graph = convert(network, example, signature, 18).model.SerializeToString()
     double = copy.deepcopy(network).double()
     session = open_graph(graph, LEVELS[1])
     looked_at = 0

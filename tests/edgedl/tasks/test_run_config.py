@@ -7,7 +7,7 @@ import math
 import re
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib import import_module, util
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_type_hints
@@ -18,6 +18,7 @@ from edgedl.tasks import task, task_names
 from edgedl.tasks.comparison import Comparison, TrainingConfig
 from edgedl.tasks.run_config import RunConfig, Settings, described, given, option
 from edgedl.training.arguments import add_training_arguments
+from edgedl.training.options import TrainOptions
 from edgedl.training.run import Run
 from runtime.errors import InputError
 
@@ -87,8 +88,15 @@ class BegunError(Exception):
         self.config = config
 
 
-# Ages and captions have a recipe for given data and another for the embedded data; their help names no values.
-@pytest.mark.parametrize("name", sorted(configs().keys() - {"age", "caption"}))
+def flat(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """Entries by the names of their options, those of nested settings too."""
+    nested = {key: value for key, value in entries.items() if isinstance(value, Mapping) and key != "pretraining"}
+    found = {name: item for value in nested.values() for name, item in value.items()}
+    told = {key: value.get("name", value.get("n")) for key, value in nested.items()}
+    return found | told | {key: value for key, value in entries.items() if key not in nested}
+
+
+@pytest.mark.parametrize("name", configs())
 def test_help_shows_what_a_run_without_options_is_begun_with(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -105,14 +113,57 @@ def test_help_shows_what_a_run_without_options_is_begun_with(
     told = {one.dest: (one.help or "").rpartition("(default: ")[2] for one in parser._actions if one.dest != each}
     checked = set()
     for entries in config[f"{each}s"].values() if each else [config]:
-        for key in told.keys() & entries:
-            value = entries[key]
+        for key, value in flat(entries).items():
+            if key not in told or value is None:
+                continue
             shown = f"{value:g}" if isinstance(value, int | float) else str(value)
             shown = ("off", "on")[value] if isinstance(value, bool) else shown
             assert re.search(rf"(?<![\w.]){re.escape(shown)}(?![\w.])", told[key]), (key, shown, told[key])
             checked.add(key)
-    assert checked >= {"lr", "epochs", "optimiser", "seed"}
-    assert len(checked) > 4
+    assert checked >= {"lr", "epochs", "optimiser", "seed", "batch_size", "schedule", "bf16"}
+    assert len(checked) > 18
+
+
+class TrainedError(Exception):
+    """A network would be trained now, with these options."""
+
+    def __init__(self, options: TrainOptions) -> None:
+        self.options = options
+
+
+@pytest.mark.parametrize("augment", ["--augment", "--no-augment"])
+@pytest.mark.parametrize("name", ["timer", "chars", "digits", "longlag"])
+def test_resuming_without_options_goes_on_with_those_of_the_run(
+    name: str, augment: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """None of these values is a recipe's."""
+
+    def fit(*arguments: Any) -> None:
+        raise TrainedError(arguments[-1])
+
+    monkeypatch.setattr(import_module(f"edgedl.tasks.{name}.training"), "fit", fit)
+    parser = ArgumentParser()
+    task(name).add_train_arguments(parser)
+
+    def options(line: str) -> TrainOptions:
+        with pytest.raises(TrainedError) as trained:
+            task(name).learn(parser.parse_args(line.split(), Namespace(data=None)), tmp_path / "run")
+        return trained.value.options
+
+    given = "--epochs 7 --lr 0.0123 --seed 5 --batch-size 9 --optimiser sgd --momentum 0.3 --schedule step --ema 0.5"
+    begun = options(f"{given} --warmup 1 --clip 2 --patience 3 --settle 2 --settle-lr 0.4 --nesterov {augment}")
+    assert (begun.epochs, begun.lr, begun.seed, begun.batch_size) == (7, 0.0123, 5, 9)
+    assert options("--resume") == replace(begun, resume=True)
+    longer = options("--resume --epochs 14")
+    assert (longer.epochs, longer.settle, longer.lr) == (14, 4, 0.0123)
+
+
+@pytest.mark.parametrize("name", [name for name in task_names() if not task(name).resumes])
+def test_a_task_that_does_not_resume_says_so(name: str, tmp_path: Path) -> None:
+    parser = ArgumentParser()
+    task(name).add_train_arguments(parser)
+    with pytest.raises(InputError, match=f"a run of {name} takes .* and is not resumed; train it anew"):
+        task(name).learn(parser.parse_args(["--resume"], Namespace(data=None)), tmp_path / "run")
 
 
 # As the versions before typed configurations wrote them.

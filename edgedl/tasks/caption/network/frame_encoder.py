@@ -15,7 +15,7 @@ from exporters.errors import ParityError
 from exporters.image import resize_images
 from exporters.optimize import flush_graph, flush_module
 from exporters.reference import one_thread
-from exporters.spec import Input, Output
+from exporters.spec import Input, Output, Signature
 from runtime.engine import Engine
 
 OPSET = 18
@@ -73,12 +73,13 @@ def same_answer(found: NDArray[np.float32], expected: NDArray[np.float32]) -> bo
 
 def frame_graph(network: FrameEncoder, places: int, features: int) -> bytes:
     """The ONNX graph: ``frames`` (N, H, W, 3) uint8 -> ``features`` (N, P, F), any N, H and W."""
-    inputs = (Input("frames", "uint8", ("N", "H", "W", 3)),)
-    outputs = (Output("features", "float32", ("N", places, features)),)
+    signature = Signature(
+        (Input("frames", "uint8", ("N", "H", "W", 3)),), (Output("features", "float32", ("N", places, features)),)
+    )
     example = np.random.default_rng(0).integers(0, 256, (2, 37, 41, 3), dtype=np.uint8)
     with one_thread():
-        model = convert(network, {"frames": example}, inputs, outputs, OPSET).model
-    rename_axes(model, inputs, outputs)
+        model = convert(network, {"frames": example}, signature, OPSET).model
+    rename_axes(model, signature)
     flush_graph(model)
     graph: bytes = model.SerializeToString()
     return graph

@@ -1,10 +1,11 @@
-"""What the results of each task look like, as JSON Schema; for ``GET /openapi.json``."""
+"""What each pipeline answers, as JSON Schema. Their titles are the names that the service's OpenAPI document uses."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from service.text import MOST_LENGTH
+Schema = Mapping[str, Any]
 
 _NUMBERS = {"type": "array", "items": {"type": "number"}}
 _NOTE = {"type": "string", "description": "what should be known of the image, e.g. that its file has no end"}
@@ -26,7 +27,8 @@ _SENTENCE = {
     "caption": {"type": "string"},
     "score": {"type": "number", "maximum": 0, "description": "log-probability over the sentence's length"},
 }
-_CAPTION = {
+CAPTION: Schema = {
+    "title": "Caption",
     "type": "object",
     "required": ["caption", "score", "frames", "alternatives"],
     "properties": _SENTENCE
@@ -52,20 +54,15 @@ _CAPTION = {
         "note": {"type": "string", "description": "what should be known of the clip, e.g. that it breaks off"},
     },
 }
-SCHEMAS = {"age": {"Face": _FACE}, "caption": {"Caption": _CAPTION}}
-"""Schemas that others refer to, by the task that brings them."""
-
-RESULTS: dict[str, dict[str, Any]] = {
-    "age": {
-        "type": "object",
-        "required": ["faces"],
-        "properties": {"faces": {"type": "array", "items": {"$ref": "#/components/schemas/Face"}}, "note": _NOTE},
-    },
-    "caption": {"$ref": "#/components/schemas/Caption"},
+FACES: Schema = {
+    "title": "Faces",
+    "type": "object",
+    "required": ["faces"],
+    "properties": {"faces": {"type": "array", "items": _FACE}, "note": _NOTE},
 }
-"""Of each task; one that is not here is described as an object."""
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
-RESULTS["digits"] = {
+DIGIT: Schema = {
+    "title": "Digit",
     "type": "object",
     "required": ["digit", "probability", "probabilities"],
     "properties": {
@@ -85,17 +82,17 @@ RESULTS["digits"] = {
         },
     },
 }
-TEXT_OPTIONS = {
-    "length": {"type": "integer", "minimum": 1, "maximum": MOST_LENGTH, "description": "characters to write"},
-    "temperature": {"type": "number", "minimum": 0, "maximum": 100, "description": "0: always the likeliest"},
-    "top_k": {"type": "integer", "minimum": 0, "description": "draw from so many of the likeliest; 0: from all"},
+_TEXT_OPTIONS = {
+    "length": {"type": "integer", "minimum": 1, "description": "characters that were asked for"},
+    "temperature": {"type": "number", "minimum": 0, "description": "0: always the likeliest"},
+    "top_k": {"type": "integer", "minimum": 0, "description": "drawn from so many of the likeliest; 0: from all"},
     "seed": {"type": "integer", "minimum": 0, "description": "of the draws"},
 }
-"""What a text is asked for with, and says it was written with."""
-RESULTS["chars"] = {
+TEXT: Schema = {
+    "title": "Text",
     "type": "object",
-    "required": ["text", "unknown", *TEXT_OPTIONS],
-    "properties": TEXT_OPTIONS
+    "required": ["text", "unknown", *_TEXT_OPTIONS],
+    "properties": _TEXT_OPTIONS
     | {
         "text": {"type": "string", "description": "what follows the prompt"},
         "unknown": {
@@ -104,4 +101,10 @@ RESULTS["chars"] = {
             "description": "characters of the prompt that the model does not know",
         },
     },
+}
+OUTPUTS: Schema = {
+    "title": "Outputs",
+    "type": "object",
+    "required": ["outputs"],
+    "properties": {"outputs": {"type": "object", "description": "nested lists by the names of the graph's outputs"}},
 }
