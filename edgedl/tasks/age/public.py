@@ -122,7 +122,7 @@ def deciding_code() -> dict[str, Path]:
     """The modules that making the bundle imports, directly or not, and their files.
 
     Found by following the import statements: a list by hand would rot, and whole folders would have the bundle proven
-    anew for every network that is added beside it. The ``__init__`` of a package decides nothing here.
+    anew for every network that is added beside it. The ``__init__`` of a whole package decides nothing here.
     """
     files: dict[str, Path] = {}
     waiting = [__name__]
@@ -134,7 +134,7 @@ def deciding_code() -> dict[str, Path]:
             spec = find_spec(name)
         except ModuleNotFoundError:  # a name that lies inside of a module
             continue
-        if spec is None or spec.origin is None or spec.submodule_search_locations is not None:
+        if spec is None or spec.origin is None or (spec.submodule_search_locations and "." not in name):
             continue
         files[name] = Path(spec.origin)
         waiting += _imported(files[name])
