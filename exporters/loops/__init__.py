@@ -104,7 +104,10 @@ def _tracings(
     axis: str | None,
     reasons: list[str],
 ) -> Iterator[tuple[list[Program], list[tuple[int, ...]]]]:
-    """Traces with their lengths: at short ones, at longer ones, and at all of these, which fewer formulas fit."""
+    """Traces with their lengths: at short ones, at longer ones, and at both from the longest short one on.
+
+    Fewer formulas fit the last ones. In the shortest of all, steps that take turns may not yet show it.
+    """
     names = dimension_names(inputs)
     all_traces, all_lengths = [], []
     for wished in LENGTHS if axis else LENGTHS[:1]:
@@ -119,7 +122,7 @@ def _tracings(
         all_traces += traces
         all_lengths += lengths
     if len(all_traces) > 3:
-        yield all_traces, all_lengths
+        yield all_traces[2:], all_lengths[2:]
 
 
 def _compare(
