@@ -35,7 +35,7 @@ from exporters.loops.unify import unified
 from exporters.spec import Input
 from exporters.sweep import dimension_names
 
-LENGTHS = ((5, 8), (13, 16))
+LENGTHS = ((5, 8), (13, 20))
 """Between which lengths a module is traced at three; the second ones where the first do not tell enough."""
 
 LONG = 16
@@ -160,9 +160,10 @@ def _apart(first: int, last: int, taken: set[int], others: Mapping[str, Sequence
     """Sizes of one axis that are no other size, and no multiple of those of another axis plus something."""
     free = [size for size in range(first, last + 20) if size not in taken]
     free = free[: max(5, 1 + sum(size <= last for size in free))]
+    free = [free[0], free[len(free) // 2], *free[:0:-1]]  # far from each other, they tell more formulas apart
     a, b, c = next(
         (a, b, c)
-        for a, b, c in itertools.permutations(free, 3)
+        for a, b, c in itertools.permutations(dict.fromkeys(free), 3)
         if all((b - a) * (other[2] - other[0]) != (c - a) * (other[1] - other[0]) for other in others.values())
     )
     taken |= {a, b, c}
