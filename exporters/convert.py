@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import logging
 import re
-import types
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +21,6 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnxscript.rewriter import _matcher
 from torch import nn
 
 from exporters import decoding, image, loops, lowerings, recurrent, recurrent_operators
@@ -65,7 +63,7 @@ def convert(
         {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
         for tensor in inputs
     )
-    with _quiet(), _exact_constants():
+    with _quiet():
         traced = _trace(module, arguments, dynamic, example, inputs)
         if reason := unsupported(traced):
             raise GuardError(reason)
@@ -321,22 +319,6 @@ def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[s
         )
     lines = text.splitlines()
     return f"torch cannot export the module: {type(error).__name__}: {lines[0] if lines else 'no reason given'}"
-
-
-@contextmanager
-def _exact_constants() -> Iterator[None]:
-    """Lets onnxscript's rules match a constant exactly only.
-
-    Its optimiser drops ``x + 1e-30`` and ``x * 1.000001``, because it takes what is within 1e-8, or 1e-5 of the size,
-    for 0 and 1. The first is the floor of many a logarithm.
-    """
-    matcher: Any = _matcher
-    before = matcher.math
-    matcher.math = types.SimpleNamespace(isclose=lambda a, b, **_: bool(a == b))
-    try:
-        yield
-    finally:
-        matcher.math = before
 
 
 @contextmanager

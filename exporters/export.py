@@ -127,13 +127,13 @@ def export_model(
     tolerances = derive_tolerances(outputs, noise, mutants)
     graph, flushed = _flushed(converted.model, found, outputs, tolerances)
     check_graph(onnx.load_from_string(graph), inputs, outputs, opset)
-    checks, failures = hold(graph, outputs, found.cases, found.truth, tolerances)
-    failures = (*failures, *hold_extremes(graph, outputs, found.extremes, noise))
+    usual = hold(graph, outputs, found.cases, found.truth, tolerances)
+    extreme = hold_extremes(graph, outputs, found.extremes, noise)
     report = ParityReport(
-        checks=checks,
+        checks=usual.checks,
         tolerances=tolerances,
         cases=len(found.held) + len(found.extremes),
-        failures=failures,
+        failures=(*usual.failures, *extreme.failures),
         operators=operators(converted.model),
         opset=opset,
         ir_version=converted.model.ir_version,
@@ -142,8 +142,10 @@ def export_model(
         notes=(*found.notes, *notes_on(mutants, tolerances)),
         untrained=untrained,
     )
-    if failures or not all(checks):
-        raise ParityError(f"{report}\n  {_explain(converted, graph, found.cases, report, guards)}")
+    if not (usual and extreme):
+        raise ParityError(
+            f"{report}\n  {_explain(converted, graph, found.cases, report, [*usual.off, *extreme.off], guards)}"
+        )
     if report.vacuous and not untrained:
         raise VacuousGateError(
             f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. Train the "
@@ -325,19 +327,23 @@ def _flushed(
     if not count:
         return written, 0
     graph: bytes = lighter.SerializeToString(deterministic=True)
-    checks, failures = hold(graph, outputs, found.cases, found.truth, tolerances)
-    if all(checks) and not failures:
+    if hold(graph, outputs, found.cases, found.truth, tolerances):
         return graph, count
     found.notes.append(f"{count} weights below {FLUSH_BELOW:g} are kept: without them an answer leaves its tolerance")
     return written, 0
 
 
 def _explain(
-    converted: Converted, graph: bytes, sweep: Sequence[Case], report: ParityReport, guards: Sequence[SizeGuard]
+    converted: Converted,
+    graph: bytes,
+    sweep: Sequence[Case],
+    report: ParityReport,
+    off: Sequence[Case],
+    guards: Sequence[SizeGuard],
 ) -> str:
     """One sentence on where the graph leaves torch, for the case that is furthest off."""
     worst = max(report.checks, key=lambda check: (not check.ok, check.share))
-    case = next((case for case in sweep if case.name == worst.worst_case), sweep[0])
+    case = next((case for case in off if case.name == worst.worst_case), off[0])
     shapes = {value.name: tuple(_axes_of(value)) for value in converted.model.graph.input}
     sizes = bind_sizes(shapes, case.inputs)
     broken = [guard for guard in guards if set(guard.names) <= set(sizes) and not guard.holds(sizes)]
@@ -352,10 +358,28 @@ def _explain(
         return f"the nodes cannot be compared: {type(error).__name__}: {str(error).splitlines()[0]}"
     if difference is not None:
         return f"{difference} (case {case.name!r})"
+    parted = _parting(shapes, sweep, off)
+    if parted:
+        return (
+            f"the answers part at {parted}: forward takes another way there than at the example's sizes. A graph has "
+            "one way; use tensor operations (torch.where, torch.cond), or declare the sizes of one way"
+        )
     return (
         f"on case {case.name!r} every node agrees with the program that torch traced: the fault arose while forward "
         "was traced (a number computed from the example, a Python branch, behaviour that differs during export)"
     )
+
+
+def _parting(shapes: Mapping[str, tuple[int | str, ...]], sweep: Sequence[Case], off: Sequence[Case]) -> str | None:
+    """The sizes of one dimension that all wrong cases have and no right one."""
+    wrong = {case.name for case in off}
+    bound = [(bind_sizes(shapes, case.inputs), case.name in wrong) for case in sweep]
+    for name in bound[0][0]:
+        bad = {sizes[name] for sizes, is_off in bound if is_off}
+        if bad and bad.isdisjoint(sizes[name] for sizes, is_off in bound if not is_off):
+            good = len(bound) > sum(is_off for _, is_off in bound)
+            return f"{name}={', '.join(map(str, sorted(bad)))}" if good else None
+    return None
 
 
 def _axes_of(value: onnx.ValueInfoProto) -> Iterator[int | str]:

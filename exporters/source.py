@@ -7,6 +7,7 @@ numbers of whatever came first. Parameters are shared between the copies, everyt
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -97,7 +98,8 @@ class ModuleSource:
         first, second = cases[0], cases[-1]
         call = self.settle(first)
         check_function(
-            lambda: in_dtype(fresh(self.module), torch.float32, self.own),
+            self.module,
+            self.copied,
             lambda module, case: self._run(module, call, case, torch.float32),
             first,
             second,
@@ -116,7 +118,9 @@ class ModuleSource:
         leaves = [leaf for leaf in _pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
         in_order = len(leaves) == len(kept) and all(a is b for a, b in zip(leaves, kept.values(), strict=True))
         copied = self.copied()
-        return copied if in_order and call == Call(tuple(names)) else flatten(copied, self.inputs, self.outputs, call)
+        parameters = inspect.signature(copied.forward).parameters.values()
+        as_declared = call == Call(tuple(names)) and all(one.kind is not one.VAR_POSITIONAL for one in parameters)
+        return copied if in_order and as_declared else flatten(copied, self.inputs, self.outputs, call)
 
     def _run(self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype) -> Arrays:
         return self._named(self._called(module, call, case, dtype), case)
