@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -27,9 +28,12 @@ from exporters import decoding, image, loops, lowerings, recurrent, recurrent_op
 from exporters.errors import GuardError
 from exporters.folding import fold_weights
 from exporters.graphs import all_nodes, bodies, graphs
+from exporters.lowerings.functions import Functions
 from exporters.lowerings.sigmoids import widen_sigmoids
-from exporters.lowerings.unsupported import unsupported
+from exporters.lowerings.unsupported import line_of, unsupported
+from exporters.places import line_of_error
 from exporters.simplify import simplify
+from exporters.size_guards import symbol_names
 from exporters.spec import Input, Output
 
 _FROZEN = re.compile(r"(?:specialized|inferred).*?constant \((\d+)\)", re.DOTALL)
@@ -85,8 +89,7 @@ def convert(
         except GuardError:
             raise
         except Exception as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
-            raise GuardError(f"torch.onnx has no translation for part of the module: {reason}") from error
+            raise GuardError(_explain_translation(error, traced, inputs)) from error
     model = program.model_proto
     fold_weights(model)
     widen_sigmoids(model)
@@ -157,22 +160,25 @@ def _trace(
 ) -> torch.export.ExportedProgram:
     """The module as torch traces it; where a loop of its own freezes an axis, with that loop rolled up."""
     try:
-        with recurrent.lowered(), loops.told_at_once():
+        with recurrent.lowered(), Functions(), loops.told_at_once():
             traced = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
         if loops.is_written_out(traced):
             with (
                 suppress(loops.NotRolledError),
                 loops.rolled(module, example, inputs, None),
                 recurrent.lowered(),
+                Functions(),
             ):
                 return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
         return traced
+    except GuardError:
+        raise
     # Whatever forward does can go wrong while it is traced, with any exception.
     except Exception as error:
         explained, reasons = _explain_trace(error, inputs, example), []
         for axis in _frozen(error, inputs, example):
             try:
-                with loops.rolled(module, example, inputs, axis), recurrent.lowered():
+                with loops.rolled(module, example, inputs, axis), recurrent.lowered(), Functions():
                     return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
             except loops.NotRolledError as refusal:
                 reasons.append(str(refusal))
@@ -279,7 +285,8 @@ def _name_transposed(model: onnx.ModelProto, parameters: Mapping[str, Any]) -> N
     matrices = {name: tensor.T for name, tensor in tensors.items() if tensor.ndim == 2}
     renamed: dict[str, str] = {}
     for initializer in model.graph.initializer:
-        if len(initializer.dims) != 2 or initializer.name in parameters:
+        floating = initializer.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+        if len(initializer.dims) != 2 or initializer.name in parameters or not floating:
             continue
         array = torch.from_numpy(onnx.numpy_helper.to_array(initializer).copy())
         for name, matrix in matrices.items():
@@ -317,19 +324,42 @@ def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[s
             "into a Python number, a constant or a loop. Use tensor operations (a loop over time: "
             "exporters.recurrent.over_time), or declare the axis with a number"
         )
+    place = line_of_error(error)
+    if "data-dependent" in text:
+        return (
+            f"{place or 'forward'}: forward decides by values here (if, while, int(), .item(), a range or a size), and "
+            "a graph has one way for all values. Use tensor operations (torch.where, masks) or torch.cond"
+        )
     lines = text.splitlines()
-    return f"torch cannot export the module: {type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+    told = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+    return f"torch cannot export the module: {told}{f' ({place})' if place else ''}"
+
+
+def _explain_translation(error: Exception, traced: torch.export.ExportedProgram, inputs: Sequence[Input]) -> str:
+    """Why torch.onnx stopped: the operator and the user's line, with the names of the dimensions for torch's."""
+    reason = str(error.__cause__ or error).strip().splitlines()[0]
+    found = re.search(r"target=torch\.ops\.(\w+\.\w+)", reason)
+    if found is not None:
+        named = (node for node in traced.graph.nodes if found[1] in str(node.target).removeprefix("torch.ops."))
+        node = next(named, None)
+        place = "" if node is None else line_of(node)
+        return f"{place}torch's {found[1].partition('.')[2]} cannot be exported: torch.onnx has no translation for it"
+    for symbol, name in symbol_names(traced, inputs)[0].items():
+        reason = re.sub(rf"\b{symbol}\b", str(name), reason)
+    return f"torch.onnx cannot write the module: {reason}"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences the exporter, which logs and warns about itself; what matters is asserted on the graph afterwards."""
-    names = ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
+    names = ("torch.onnx", "torch.export", "torch._dynamo", "torch.fx", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     try:
         for name in names:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        # Where torch gives up it prints the graph that it has so far.
+        silent = mock.patch("torch.export._trace.print", create=True)
+        with warnings.catch_warnings(), silent:
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,7 @@ from exporters.mutant_search import find_mutants, notes_on
 from exporters.optimize import FLUSH_BELOW, flush_graph
 from exporters.parity import ParityReport, Tolerance, derive_tolerances, hold, hold_extremes
 from exporters.precision import computing_in
-from exporters.reference import measure_noise, one_thread
+from exporters.reference import Arrays, measure_noise, one_thread
 from exporters.size_guards import SizeGuard, size_guards, sizes_to_try
 from exporters.source import ModuleSource, TorchRefusalError
 from exporters.spec import Case, Input, Output, bind_sizes, signature
@@ -102,8 +102,7 @@ def export_model(
     source.check_function(_two_cases(found))
     asked = len(found.cases)
 
-    converted = _converted(source, found, opset)
-    guards = size_guards(converted.program, inputs)
+    converted, guards = _converted(source, found, opset)
     base = _usual_sizes(inputs, found.cases)
     bounds = {name: (limits.min, limits.max) for name, limits in declared.items()}
     tried = sizes_to_try(guards, base, bounds)
@@ -123,7 +122,10 @@ def export_model(
     choice = asked if found.real and asked >= MIN_GOLDEN else len(found.cases)
     recorded = choose_golden(inputs, found.cases[:choice], found.truth[:choice], golden)
     rename_axes(converted.model, inputs, outputs)
-    mutants = find_mutants(converted.program, inputs, outputs, found.cases, found.single, recorded, noise)
+    try:
+        mutants = find_mutants(converted.program, inputs, outputs, found.cases, found.single, recorded, noise)
+    except GuardError as error:
+        raise GuardError(_other_way(guards, inputs, found.cases) or str(error)) from error
     tolerances = derive_tolerances(outputs, noise, mutants)
     graph, flushed = _flushed(converted.model, found, outputs, tolerances)
     check_graph(onnx.load_from_string(graph), inputs, outputs, opset)
@@ -144,7 +146,7 @@ def export_model(
     )
     if not (usual and extreme):
         raise ParityError(
-            f"{report}\n  {_explain(converted, graph, found.cases, report, [*usual.off, *extreme.off], guards)}"
+            f"{report}\n  {_explain(converted, graph, found.cases, report, [*usual.off, *extreme.off], guards, inputs)}"
         )
     if report.vacuous and not untrained:
         raise VacuousGateError(
@@ -306,11 +308,46 @@ def _ends(limits: DimensionSpec | None) -> set[int]:
     return {low, middle - middle % limits.multiple or low, high}
 
 
-def _converted(source: ModuleSource, found: Gathered, opset: int) -> Converted:
-    """The graph, traced on a fresh copy that computes in float32."""
-    module = source.traceable(found.held[0].case)
-    with computing_in(torch.float32, source.own, operators=False):
-        return convert(module, choose_example(source.inputs, found.cases), source.inputs, source.outputs, opset)
+def _converted(source: ModuleSource, found: Gathered, opset: int) -> tuple[Converted, list[SizeGuard]]:
+    """The graph, traced on a fresh copy that computes in float32, and what torch assumed about sizes.
+
+    Where that is not true of a case, it may be due to a small example: a picture of one patch has one row of patches,
+    and torch freezes that row. A large example shows it.
+    """
+
+    def at(example: Arrays) -> tuple[Converted, list[SizeGuard]]:
+        module = source.traceable(found.held[0].case)
+        with computing_in(torch.float32, source.own, operators=False):
+            converted = convert(module, example, source.inputs, source.outputs, opset)
+        return converted, size_guards(converted.program, source.inputs)
+
+    small, large = (choose_example(source.inputs, found.cases, largest=largest) for largest in (False, True))
+
+    def against(guards: Sequence[SizeGuard]) -> int:
+        return sum(_other_way(guards, source.inputs, [case]) is not None for case in found.cases)
+
+    first = at(small)
+    if not against(first[1]):
+        return first
+    try:
+        second = at(large)
+    except GuardError:
+        return first
+    return min(first, second, key=lambda traced: against(traced[1]))
+
+
+def _other_way(guards: Sequence[SizeGuard], inputs: Sequence[Input], cases: Sequence[Case]) -> str | None:
+    """The first case at whose sizes something is not true that torch assumed, in one sentence."""
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
+    for case in cases:
+        sizes = bind_sizes(shapes, case.inputs)
+        broken = next((guard for guard in guards if set(guard.names) <= set(sizes) and not guard.holds(sizes)), None)
+        if broken is not None:
+            return (
+                f"forward takes another way at the sizes of case {case.name!r}: what was traced holds while {broken}. "
+                "A graph has one way; use tensor operations (torch.where, torch.cond), or declare the sizes of one way"
+            )
+    return None
 
 
 def _flushed(
@@ -340,25 +377,20 @@ def _explain(
     report: ParityReport,
     off: Sequence[Case],
     guards: Sequence[SizeGuard],
+    inputs: Sequence[Input],
 ) -> str:
     """One sentence on where the graph leaves torch, for the case that is furthest off."""
     worst = max(report.checks, key=lambda check: (not check.ok, check.share))
     case = next((case for case in off if case.name == worst.worst_case), off[0])
-    shapes = {value.name: tuple(_axes_of(value)) for value in converted.model.graph.input}
-    sizes = bind_sizes(shapes, case.inputs)
-    broken = [guard for guard in guards if set(guard.names) <= set(sizes) and not guard.holds(sizes)]
-    if broken:
-        return (
-            f"forward takes another way at the sizes of case {case.name!r}: what was traced holds while {broken[0]}. A "
-            "graph has one way; use tensor operations (torch.where, torch.cond), or declare the sizes of one way"
-        )
+    if told := _other_way(guards, inputs, [case]):
+        return told
     try:
         difference = first_torch_difference(converted, graph, case)
     except Exception as error:  # noqa: BLE001 - the verdict stands; only its explanation is missing
         return f"the nodes cannot be compared: {type(error).__name__}: {str(error).splitlines()[0]}"
     if difference is not None:
         return f"{difference} (case {case.name!r})"
-    parted = _parting(shapes, sweep, off)
+    parted = _parting(inputs, sweep, off)
     if parted:
         return (
             f"the answers part at {parted}: forward takes another way there than at the example's sizes. A graph has "
@@ -370,8 +402,9 @@ def _explain(
     )
 
 
-def _parting(shapes: Mapping[str, tuple[int | str, ...]], sweep: Sequence[Case], off: Sequence[Case]) -> str | None:
+def _parting(inputs: Sequence[Input], sweep: Sequence[Case], off: Sequence[Case]) -> str | None:
     """The sizes of one dimension that all wrong cases have and no right one."""
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
     wrong = {case.name for case in off}
     bound = [(bind_sizes(shapes, case.inputs), case.name in wrong) for case in sweep]
     for name in bound[0][0]:
@@ -380,11 +413,6 @@ def _parting(shapes: Mapping[str, tuple[int | str, ...]], sweep: Sequence[Case],
             good = len(bound) > sum(is_off for _, is_off in bound)
             return f"{name}={', '.join(map(str, sorted(bad)))}" if good else None
     return None
-
-
-def _axes_of(value: onnx.ValueInfoProto) -> Iterator[int | str]:
-    for axis in value.type.tensor_type.shape.dim:
-        yield axis.dim_param or axis.dim_value
 
 
 def _trace_case(sweep: Sequence[Case], recorded: Sequence[int]) -> Case:

@@ -36,11 +36,12 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A case with torch's answers, computed in float32 and in float64."""
+    """A case with torch's answers in float32 and in float64, and the operator that chose among equal values."""
 
     case: Case
     single: Arrays
     truth: Arrays
+    tied: str | None = None
 
 
 @dataclass(slots=True)
@@ -134,7 +135,8 @@ def add_extremes(source: ModuleSource, found: Gathered, base: Mapping[str, int],
             one = _held(source, case)
         except TorchRefusalError:
             continue
-        if all(np.isfinite(array).any() or not array.size for array in one.truth.values() if array.dtype.kind == "f"):
+        finite = (np.isfinite(a).any() or not a.size for a in one.truth.values() if a.dtype.kind == "f")
+        if one.tied is None and all(finite):
             found.extremes.append(one)
 
 
@@ -189,7 +191,7 @@ def _try(source: ModuleSource, case: Case, found: Gathered, guessed: bool, seed:
                 found.refused.setdefault(name, {})[sizes[name]] = str(error).partition(": ")[2]
             return
         nan = [o.name for o in source.outputs if not o.nan and o.name == (has_nan(one.truth) or has_nan(one.single))]
-        if not nan and (reason := _undecided(one)) is None:
+        if not nan and (reason := _undecided(one) or _tied(one)) is None:
             found.held.append(one)
             for name in names:
                 found.taken.setdefault(name, set()).add(sizes[name])
@@ -227,9 +229,13 @@ def _undecided(one: Held) -> str | None:
     return None
 
 
+def _tied(one: Held) -> str | None:
+    return one.tied and f"{one.tied} chooses among equal values, and torch does not say which"
+
+
 def _held(source: ModuleSource, case: Case) -> Held:
     single = source.answers(case, torch.float32)
-    return Held(case, single, source.answers(case, torch.float64))
+    return Held(case, single, source.answers(case, torch.float64), source.tied)
 
 
 def _bytes(inputs: Sequence[Input], sizes: Mapping[str, int]) -> int:

@@ -8,9 +8,7 @@ drawn number does not. What is found then by watching operators and by comparing
 from __future__ import annotations
 
 import copy as copier
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from exporters.errors import GuardError
+from exporters.places import current_line
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -27,9 +26,6 @@ ADVICE = (
     "a graph has to give the same answer each time: take a random number as an input, or switch the randomness off for "
     "inference (dropout: F.dropout(x, p, training=self.training))"
 )
-
-_EXPORTER = str(Path(__file__).parent)
-_TORCH, _PYTHON = str(Path(torch.__file__).parent), str(Path(traceback.__file__).parent)
 
 
 def check_function(
@@ -90,22 +86,11 @@ class RandomOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             name = func.overloadpacket.__name__
-            place = user_line()
+            place = current_line()
             told = f"{name} at {place}" if place else name
             if told not in self.found:
                 self.found.append(told)
         return func(*args, **(kwargs or {}))
-
-
-def user_line() -> str | None:
-    """The line of the user's code that is being run: file, number and text; None where there is only torch's."""
-    for frame in reversed(traceback.extract_stack()[:-2]):
-        file = frame.filename
-        if file.startswith(_EXPORTER):
-            return None  # what lies further out called the exporter
-        if not file.startswith((_TORCH, "<")) and (not file.startswith(_PYTHON) or "site-packages" in file):
-            return f"{Path(file).name}:{frame.lineno}: {frame.line}"
-    return None
 
 
 def same(first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]]) -> bool:

@@ -10,6 +10,7 @@ import copy
 import inspect
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from exporters.calling import Call, bind, check_call, flatten, named_answers
-from exporters.copies import fresh, plain
+from exporters.copies import fresh, plain, without_parametrizations
 from exporters.errors import GuardError
 from exporters.precision import computing_in, in_dtype, own_dtype
 from exporters.purity import check_function
 from exporters.reference import Arrays
 from exporters.spec import Case, Input, Output, bind_sizes
+from exporters.ties import Ties
 
 
 class TorchRefusalError(GuardError):
@@ -51,6 +53,8 @@ class ModuleSource:
         self.own = own_dtype(self.module)
         self._masters: dict[torch.dtype, nn.Module] = {}
         self._operators = True
+        self.tied: str | None = None
+        """The operator that chose among equal values in the last call in float64."""
         if call is not None:
             check_call(call, self.inputs)
         self._call = call
@@ -117,7 +121,7 @@ class ModuleSource:
         kept = named_answers(returned, self.outputs)
         leaves = [leaf for leaf in _pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
         in_order = len(leaves) == len(kept) and all(a is b for a, b in zip(leaves, kept.values(), strict=True))
-        copied = self.copied()
+        copied = without_parametrizations(self.copied())
         parameters = inspect.signature(copied.forward).parameters.values()
         as_declared = call == Call(tuple(names)) and all(one.kind is not one.VAR_POSITIONAL for one in parameters)
         return copied if in_order and as_declared else flatten(copied, self.inputs, self.outputs, call)
@@ -132,8 +136,11 @@ class ModuleSource:
             tensors[tensor.name] = given.to(dtype) if given.is_floating_point() else given
         args, kwargs = call.fill(tensors)
         try:
-            with torch.no_grad(), computing_in(dtype, self.own, operators=self._operators):
-                return module(*args, **kwargs)
+            with torch.no_grad(), computing_in(dtype, self.own, operators=self._operators), ExitStack() as watch:
+                ties = watch.enter_context(Ties()) if dtype == torch.float64 and self._operators else None
+                returned = module(*args, **kwargs)
+            self.tied = ties and ties.found
+            return returned
         # Whatever forward raises is told with the case that made it.
         except Exception as error:
             if self._operators and re.search("higher.?order", str(error), re.IGNORECASE):

@@ -106,11 +106,16 @@ def extreme_cases(inputs: Sequence[Input], sizes: Mapping[str, int], seed: int) 
     return tuple(cases)
 
 
-def choose_example(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, NDArray[Any]]:
+def choose_example(inputs: Sequence[Input], cases: Sequence[Case], *, largest: bool = False) -> dict[str, NDArray[Any]]:
     """The arrays that the module is traced with: every named size at least 2, all different, fixed sizes avoided.
 
     torch freezes an axis whose example size is 1, and may take two axes of one size for the same axis. If no case will
     do, sizes of several cases are put together and their values repeated.
+
+    Args:
+        inputs: As declared.
+        cases: What sizes are taken from.
+        largest: Take large sizes, not small ones: torch also freezes what it computes from a size and finds to be 1.
 
     Raises:
         GuardError: the cases do not offer such sizes.
@@ -123,6 +128,8 @@ def choose_example(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, 
     for name, found in candidates.items():
         if not found:
             raise GuardError(f"dimension {name} is never larger than 1 in the cases; torch would freeze it: add a size")
+    if largest:
+        candidates = {name: found[::-1] for name, found in candidates.items()}
     chosen = _distinct(candidates, fixed) or _distinct(candidates, set())
     if chosen is None:
         text = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in candidates.items())

@@ -33,7 +33,7 @@ def unsupported(program: torch.export.ExportedProgram) -> str | None:
         check = _checks().get(operator)
         reason = check if isinstance(check, str) or check is None else check(node)
         if reason is not None:
-            return f"{_line(node)}torch's {operator._opname} cannot be exported: {reason}"
+            return f"{line_of(node)}torch's {operator._opname} cannot be exported: {reason}"
     return None
 
 
@@ -94,7 +94,7 @@ def _calls(program: torch.export.ExportedProgram) -> Iterator[tuple[Node, torch.
                     yield node, node.target
 
 
-def _line(node: Node) -> str:
+def line_of(node: Node) -> str:
     """Where in the user's code an operator is called, as ``file.py:12: ``."""
     frames = _FRAME.findall(node.meta.get("stack_trace") or "")
     return f"{Path(frames[-1][0]).name}:{frames[-1][1]}: " if frames else ""

@@ -102,7 +102,7 @@ def judge(one: Stranger, engine: Engine, sizes: dict[str, int], seed: int) -> No
             answers[output.name],
             expected.numpy(),
             rtol=NOISE,
-            atol=NOISE * float(expected.abs().max()),
+            atol=NOISE * float(expected.double().abs().max()),
             err_msg=str(sizes),
         )
 

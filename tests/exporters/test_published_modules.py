@@ -224,9 +224,7 @@ def transposed_convolution_cropped() -> Stranger:
         return z[..., : x.shape[2], : x.shape[3]] + x
 
     module = net(forward, down=nn.Conv2d(3, 4, 2, 2), up=nn.ConvTranspose2d(4, 3, 2, 2, output_padding=1))
-    return Stranger(
-        module, [x(PICTURE)], [y(PICTURE)], sizes=({"N": 1, "H": 2, "W": 3}, {"N": 2, "H": 21, "W": 30})
-    )
+    return Stranger(module, [x(PICTURE)], [y(PICTURE)], sizes=({"N": 1, "H": 2, "W": 3}, {"N": 2, "H": 21, "W": 30}))
 
 
 @stranger
@@ -284,7 +282,9 @@ def sampled_by_a_grid() -> Stranger:
             grid = F.affine_grid(theta, list(x.shape), align_corners=False)
             return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
-    return Stranger(Net().eval(), [x(PICTURE)], [y(PICTURE)], sizes=({"N": 1, "H": 5, "W": 4}, {"N": 2, "H": 9, "W": 8}))
+    return Stranger(
+        Net().eval(), [x(PICTURE)], [y(PICTURE)], sizes=({"N": 1, "H": 5, "W": 4}, {"N": 2, "H": 9, "W": 8})
+    )
 
 
 @stranger
@@ -401,7 +401,7 @@ def attention_pooling_with_lengths() -> Stranger:
         return torch.einsum("nt,ntc->nc", weights, x)
 
     return Stranger(
-        net(forward, a=nn.Linear(8, 1)), [x(SERIES), x(("N",), "lengths", "int64", limits=(1, 1))], [y(ROWS)]
+        net(forward, a=nn.Linear(8, 1)), [x(SERIES), x(("N",), "lengths", "int64", limits=(1, 9))], [y(ROWS)]
     )
 
 
@@ -504,7 +504,8 @@ def nearest_code() -> Stranger:
     class Net(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.a, self.codes = nn.Linear(8, 4), nn.Embedding(6, 4)
+            self.a, self.codes = nn.Linear(8, 4), nn.Embedding(60, 4)
+            self.codes.weight.data *= 0.5
 
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             z = self.a(x)
@@ -523,9 +524,7 @@ def spectrogram() -> Stranger:
 
     module = net(forward, a=nn.Linear(9, 4))
     module.register_buffer("window", torch.hann_window(16))
-    return Stranger(
-        module, [x(("N", "T"))], [y(("N", "F", 4))], sizes=({"N": 1, "T": 16}, {"N": 2, "T": 100})
-    )
+    return Stranger(module, [x(("N", "T"))], [y(("N", "F", 4))], sizes=({"N": 1, "T": 16}, {"N": 2, "T": 100}))
 
 
 # --- what networks are built with ------------------------------------------------------------------------------------
@@ -565,11 +564,10 @@ def pruned() -> Stranger:
 
     layer = nn.Linear(8, 8)
     prune.l1_unstructured(layer, "weight", 0.5)
-    return Stranger(net(lambda self, x: self.a(x), a=layer), [x(ROWS)], [y(ROWS)], eager=_pruned)
-
-
-def _pruned(module: nn.Module, x: Tensor) -> Tensor:
-    return F.linear(x, module.a.weight_orig * module.a.weight_mask, module.a.bias)
+    module = net(lambda self, x: self.a(x), a=layer)
+    with torch.no_grad():
+        module(torch.zeros(1, 8))  # the pruned weight is a tensor that torch can copy from now on
+    return Stranger(module, [x(ROWS)], [y(ROWS)])
 
 
 @stranger
@@ -580,7 +578,9 @@ def quantisation_aware() -> Stranger:
         w = torch.fake_quantize_per_tensor_affine(self.a.weight, 0.01, 0, -128, 127)
         return torch.fake_quantize_per_tensor_affine(F.linear(x, w, self.a.bias), 0.05, 0, -128, 127)
 
-    return Stranger(net(forward, a=nn.Linear(8, 8)), [x(ROWS)], [y(ROWS)])
+    return Stranger(
+        net(forward, a=nn.Linear(8, 8)), [x(ROWS)], [y(ROWS)], refused=r"published_modules.py:\d+:.*quantise the bundle"
+    )
 
 
 @stranger
@@ -591,18 +591,18 @@ def dynamically_quantised() -> Stranger:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = torch.ao.quantization.quantize_dynamic(nn.Sequential(nn.Linear(8, 4)).eval(), {nn.Linear})
-    return Stranger(module, [x(ROWS)], [y(("N", 4))], refused="quantis|quantiz|torch.ops.quantized")
+    return Stranger(module, [x(ROWS)], [y(("N", 4))], refused="is quantised")
 
 
 @stranger
 def autocast_within() -> Stranger:
-    """Half precision by autocast: the answers are those of bfloat16, and the gate has to know."""
+    """Half precision where it runs, which the graph does not round to."""
 
     def forward(self: Any, x: Tensor) -> Tensor:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return self.a(x).float()
 
-    return Stranger(net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(("N", 4))], refused="autocast|bfloat16")
+    return Stranger(net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(("N", 4))], eager=lambda m, x: m.a(x))
 
 
 @stranger
@@ -631,7 +631,9 @@ def gradients_within() -> Stranger:
             x = x.detach().requires_grad_(True)
             return -torch.autograd.grad(self.a(x).tanh().sum(), x)[0]
 
-    return Stranger(net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(ROWS)], eager=lambda m, x: m(x))
+    return Stranger(
+        net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(ROWS)], refused=r"published_modules.py:\d+:.*torch's grad"
+    )
 
 
 @stranger
@@ -812,9 +814,7 @@ def complex_answer() -> Stranger:
 
 @stranger
 def real_spectrum() -> Stranger:
-    return Stranger(
-        net(lambda self, x: torch.fft.rfft(self.a(x)).abs(), a=nn.Linear(8, 8)), [x(ROWS)], [y(("N", 5))]
-    )
+    return Stranger(net(lambda self, x: torch.fft.rfft(self.a(x)).abs(), a=nn.Linear(8, 8)), [x(ROWS)], [y(("N", 5))])
 
 
 # --- what cannot be one graph ----------------------------------------------------------------------------------------
@@ -830,9 +830,7 @@ def tries_and_fails() -> Stranger:
         except RuntimeError:
             return -self.a(x)
 
-    return Stranger(
-        net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(("N", 4))], refused="another way|cannot export|part at|raises"
-    )
+    return Stranger(net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(("N", 4))], refused=r"\[-1, 4, 2, 8\].*8\*N")
 
 
 @stranger
@@ -844,7 +842,10 @@ def loops_until_it_is_small() -> Stranger:
         return z
 
     return Stranger(
-        net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(("N", 4))], refused=r"test_published_modules.py:\d+|value"
+        net(forward, a=nn.Linear(8, 4)),
+        [x(ROWS)],
+        [y(("N", 4))],
+        refused=r"published_modules.py:\d+: .*decides by values",
     )
 
 
@@ -866,7 +867,10 @@ def a_number_out_of_a_tensor() -> Stranger:
         return self.a(x)[:, :k]
 
     return Stranger(
-        net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(("N", "K"))], refused=r"test_published_modules.py:\d+|value"
+        net(forward, a=nn.Linear(8, 4)),
+        [x(ROWS)],
+        [y(("N", "K"))],
+        refused=r"published_modules.py:\d+: .*decides by values",
     )
 
 
@@ -875,17 +879,15 @@ def by_way_of_numpy() -> Stranger:
     def forward(self: Any, x: Tensor) -> Tensor:
         return self.a(torch.from_numpy(x.numpy() * 2))
 
-    return Stranger(
-        net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(("N", 4))], refused="numpy"
-    )
+    return Stranger(net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(("N", 4))], refused="numpy")
 
 
 @stranger
-def answers_of_the_clock() -> Stranger:
-    import time
+def drawn_by_python() -> Stranger:
+    import random
 
     def forward(self: Any, x: Tensor) -> Tensor:
-        return self.a(x) * time.monotonic()
+        return self.a(x) * random.random()
 
     return Stranger(net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(("N", 4))], refused="not a function of its inputs")
 
