@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 import torch
 from torch import nn
+from torch.utils import _pytree
 
 from exporters.assemble import FIRST, ExportedVariant
 from exporters.assemble import ExportedModel as ExportedModel
@@ -323,17 +325,30 @@ def _converted(source: ModuleSource, found: Gathered, opset: int) -> tuple[Conve
 
     small, large = (choose_example(source.inputs, found.cases, largest=largest) for largest in (False, True))
 
-    def against(guards: Sequence[SizeGuard]) -> int:
-        return sum(_other_way(guards, source.inputs, [case]) is not None for case in found.cases)
-
     first = at(small)
-    if not against(first[1]):
+    if _other_way(first[1], source.inputs, found.cases) is None:
         return first
     try:
         second = at(large)
     except GuardError:
         return first
-    return min(first, second, key=lambda traced: against(traced[1]))
+    return max(first, second, key=lambda traced: _agreeing(traced[0].program, source.inputs, found))
+
+
+def _agreeing(program: torch.export.ExportedProgram, inputs: Sequence[Input], found: Gathered) -> int:
+    """In how many cases a traced program answers in the shapes of the module, and about so."""
+    # The module itself would hold its inputs to what torch assumed.
+    interpreter, count = torch.fx.Interpreter(program.module(check_guards=False)), 0
+    for one in found.held:
+        returned = None
+        with torch.no_grad(), suppress(Exception):  # it may stop at another size
+            returned = interpreter.run(*(torch.from_numpy(one.case.inputs[tensor.name].copy()) for tensor in inputs))
+        answers = [leaf.numpy(force=True) for leaf in _pytree.tree_leaves(returned) if leaf is not None]
+        count += len(answers) == len(one.single) and all(
+            answer.shape == expected.shape and np.allclose(answer, expected, rtol=1e-2, atol=1e-2, equal_nan=True)
+            for answer, expected in zip(answers, one.single.values(), strict=True)
+        )
+    return count
 
 
 def _other_way(guards: Sequence[SizeGuard], inputs: Sequence[Input], cases: Sequence[Case]) -> str | None:
