@@ -31,7 +31,7 @@ from exporters.graphs import all_nodes, bodies, graphs
 from exporters.lowerings.functions import Functions
 from exporters.lowerings.sigmoids import widen_sigmoids
 from exporters.lowerings.unsupported import line_of, unsupported
-from exporters.places import line_of_error
+from exporters.places import line_in, line_of_error
 from exporters.simplify import simplify
 from exporters.size_guards import symbol_names
 from exporters.spec import Input, Output
@@ -48,6 +48,8 @@ class Converted:
     program: torch.export.ExportedProgram
     values: Mapping[str, str]
     """Name of a node in the torch program -> name of its value in the graph."""
+    places: Mapping[str, str]
+    """Name of a value in the graph -> the user's line that it comes from."""
 
 
 def convert(
@@ -93,10 +95,10 @@ def convert(
     model = program.model_proto
     fold_weights(model)
     widen_sigmoids(model)
-    values = _torch_names(model, program.exported_program)
+    values, places = _torch_names(model, program.exported_program), _places(model)
     _clean(model)
     _name_transposed(model, program.exported_program.state_dict)
-    return Converted(model, program.exported_program, values)
+    return Converted(model, program.exported_program, values, places)
 
 
 def rename_axes(model: onnx.ModelProto, inputs: Sequence[Input], outputs: Sequence[Output]) -> None:
@@ -306,6 +308,15 @@ def _torch_names(model: onnx.ModelProto, program: torch.export.ExportedProgram) 
     if len(results) == len(model.graph.output):
         values |= {name: value.name for name, value in zip(results, model.graph.output, strict=True)}
     return values
+
+
+def _places(model: onnx.ModelProto) -> dict[str, str]:
+    found = {}
+    for node in all_nodes(model):
+        stack = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.stack_trace"), "")
+        if place := line_in(stack):
+            found |= dict.fromkeys(node.output, place)
+    return found
 
 
 def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDArray[Any]]) -> str:

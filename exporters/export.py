@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,12 @@ from exporters.assemble import FIRST, ExportedVariant
 from exporters.assemble import ExportedModel as ExportedModel
 from exporters.assemble import assemble as assemble
 from exporters.calling import Call
+from exporters.cause import cause, other_way
 from exporters.convert import Converted, convert, rename_axes
 from exporters.denormals import flush_denormals
 from exporters.empty import dimension_ranges
 from exporters.errors import GuardError, ParityError, TooFewSizesError, VacuousGateError
-from exporters.explain import first_torch_difference, record_trace
+from exporters.explain import record_trace
 from exporters.gather import Gathered, add_extremes, extend, gather, ranges
 from exporters.graphs import operators
 from exporters.guards import check_cases, check_declaration, check_graph, check_module
@@ -71,6 +73,7 @@ def export_model(
     opset: int = 18,
     untrained: bool = False,
     seed: int = 0,
+    reproduce: str | os.PathLike[str] | None = None,
 ) -> ExportedModel:
     """Exports a module and proves that the graph answers as torch in float64 does.
 
@@ -88,6 +91,8 @@ def export_model(
         opset: Of the graph.
         untrained: Accept a gate that cannot tell a broken network from a sound one.
         seed: Of the generated cases.
+        reproduce: A folder to write the first node that differs to, as a graph of its own with its inputs and what
+            it should give, where the gate fails.
 
     Raises:
         GuardError: A condition does not hold, see `exporters.guards`.
@@ -127,7 +132,7 @@ def export_model(
     try:
         mutants = find_mutants(converted.program, inputs, outputs, found.cases, found.single, recorded, noise)
     except GuardError as error:
-        raise GuardError(_other_way(guards, inputs, found.cases) or str(error)) from error
+        raise GuardError(other_way(guards, inputs, found.cases) or str(error)) from error
     tolerances = derive_tolerances(outputs, noise, mutants)
     graph, flushed = _flushed(converted.model, found, outputs, tolerances)
     check_graph(onnx.load_from_string(graph), inputs, outputs, opset)
@@ -147,9 +152,10 @@ def export_model(
         untrained=untrained,
     )
     if not (usual and extreme):
-        raise ParityError(
-            f"{report}\n  {_explain(converted, graph, found.cases, report, [*usual.off, *extreme.off], guards, inputs)}"
-        )
+        off = [*usual.off, *extreme.off]
+        folder = None if reproduce is None else Path(reproduce)
+        told = cause(converted, graph, inputs, guards, found.cases, off, usual.checks, folder)
+        raise ParityError(f"{report}\n  {told}")
     if report.vacuous and not untrained:
         raise VacuousGateError(
             f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. Train the "
@@ -169,7 +175,9 @@ def export_model(
         ),
         golden=tuple(GoldenCase(found.cases[i].name, dict(found.cases[i].inputs), found.truth[i]) for i in recorded),
         parity=report.parity(),
-        trace=record_trace(graph, _trace_case(found.cases, [i for i in recorded if i < asked] or recorded)),
+        trace=record_trace(
+            graph, _trace_case(found.cases, [i for i in recorded if i < asked] or recorded), converted.places
+        ),
         report=report,
     )
 
@@ -191,6 +199,7 @@ def export(
     opset: int = 18,
     untrained: bool = False,
     seed: int = 0,
+    reproduce: str | os.PathLike[str] | None = None,
     **about: Any,
 ) -> Bundle:
     """Exports a module as a bundle of one model, which is called as the bundle is.
@@ -211,6 +220,7 @@ def export(
         opset: See `export_model`.
         untrained: See `export_model`.
         seed: See `export_model`.
+        reproduce: See `export_model`.
         **about: What else `assemble` takes: ``version``, ``license``, ``description``, ``pipeline``, ….
 
     Raises:
@@ -230,6 +240,7 @@ def export(
         opset=opset,
         untrained=untrained,
         seed=seed,
+        reproduce=reproduce,
     )
     return assemble(path, name=name, task=task, models={name: model}, **about)
 
@@ -326,7 +337,7 @@ def _converted(source: ModuleSource, found: Gathered, opset: int) -> tuple[Conve
     small, large = (choose_example(source.inputs, found.cases, largest=largest) for largest in (False, True))
 
     first = at(small)
-    if _other_way(first[1], source.inputs, found.cases) is None:
+    if other_way(first[1], source.inputs, found.cases) is None:
         return first
     try:
         second = at(large)
@@ -351,20 +362,6 @@ def _agreeing(program: torch.export.ExportedProgram, inputs: Sequence[Input], fo
     return count
 
 
-def _other_way(guards: Sequence[SizeGuard], inputs: Sequence[Input], cases: Sequence[Case]) -> str | None:
-    """The first case at whose sizes something is not true that torch assumed, in one sentence."""
-    shapes = {tensor.name: tensor.shape for tensor in inputs}
-    for case in cases:
-        sizes = bind_sizes(shapes, case.inputs)
-        broken = next((guard for guard in guards if set(guard.names) <= set(sizes) and not guard.holds(sizes)), None)
-        if broken is not None:
-            return (
-                f"forward takes another way at the sizes of case {case.name!r}: what was traced holds while {broken}. "
-                "A graph has one way; use tensor operations (torch.where, torch.cond), or declare the sizes of one way"
-            )
-    return None
-
-
 def _flushed(
     model: onnx.ModelProto, found: Gathered, outputs: Sequence[Output], tolerances: Mapping[str, Tolerance]
 ) -> tuple[bytes, int]:
@@ -383,51 +380,6 @@ def _flushed(
         return graph, count
     found.notes.append(f"{count} weights below {FLUSH_BELOW:g} are kept: without them an answer leaves its tolerance")
     return written, 0
-
-
-def _explain(
-    converted: Converted,
-    graph: bytes,
-    sweep: Sequence[Case],
-    report: ParityReport,
-    off: Sequence[Case],
-    guards: Sequence[SizeGuard],
-    inputs: Sequence[Input],
-) -> str:
-    """One sentence on where the graph leaves torch, for the case that is furthest off."""
-    worst = max(report.checks, key=lambda check: (not check.ok, check.share))
-    case = next((case for case in off if case.name == worst.worst_case), off[0])
-    if told := _other_way(guards, inputs, [case]):
-        return told
-    try:
-        difference = first_torch_difference(converted, graph, case)
-    except Exception as error:  # noqa: BLE001 - the verdict stands; only its explanation is missing
-        return f"the nodes cannot be compared: {type(error).__name__}: {str(error).splitlines()[0]}"
-    if difference is not None:
-        return f"{difference} (case {case.name!r})"
-    parted = _parting(inputs, sweep, off)
-    if parted:
-        return (
-            f"the answers part at {parted}: forward takes another way there than at the example's sizes. A graph has "
-            "one way; use tensor operations (torch.where, torch.cond), or declare the sizes of one way"
-        )
-    return (
-        f"on case {case.name!r} every node agrees with the program that torch traced: the fault arose while forward "
-        "was traced (a number computed from the example, a Python branch, behaviour that differs during export)"
-    )
-
-
-def _parting(inputs: Sequence[Input], sweep: Sequence[Case], off: Sequence[Case]) -> str | None:
-    """The sizes of one dimension that all wrong cases have and no right one."""
-    shapes = {tensor.name: tensor.shape for tensor in inputs}
-    wrong = {case.name for case in off}
-    bound = [(bind_sizes(shapes, case.inputs), case.name in wrong) for case in sweep]
-    for name in bound[0][0]:
-        bad = {sizes[name] for sizes, is_off in bound if is_off}
-        if bad and bad.isdisjoint(sizes[name] for sizes, is_off in bound if not is_off):
-            good = len(bound) > sum(is_off for _, is_off in bound)
-            return f"{name}={', '.join(map(str, sorted(bad)))}" if good else None
-    return None
 
 
 def _trace_case(sweep: Sequence[Case], recorded: Sequence[int]) -> Case:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import torch
 
 _EXPORTER, _TORCH, _PYTHON = (str(Path(str(file)).parent) for file in (__file__, torch.__file__, traceback.__file__))
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in [^\n]*\n\s*([^\n]*)')
 
 
 def current_line() -> str | None:
@@ -35,3 +39,9 @@ def _innermost(frames: Iterable[traceback.FrameSummary]) -> str | None:
             continue
         return f"{Path(file).name}:{frame.lineno}: {frame.line}"
     return None
+
+
+def line_in(stack: str) -> str | None:
+    """The innermost line of the user's code in a stack trace as torch keeps it with its nodes."""
+    frames = [traceback.FrameSummary(file, int(at), "", line=code) for file, at, code in _FRAME.findall(stack)]
+    return _innermost(frames)

@@ -44,12 +44,18 @@ def add_parser(sub: arguments.Subparsers) -> None:
     parser.add_argument(
         "--untrained", action="store_true", help="allow a network whose parity gate is vacuous because it never learned"
     )
+    parser.add_argument(
+        "--reproduce",
+        metavar="FOLDER",
+        help="where the gate fails: write the first node that differs there, with its inputs and its answer",
+    )
     brought.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     options = {"name": args.name, "opset": args.opset, "untrained": args.untrained or None, "others": args.others}
+    options["reproduce"] = args.reproduce
     given = {key: value for key, value in options.items() if value is not None} | brought.declared(args)
     bundle = export(args.source, args.output, given)
     args.out.text(description(bundle))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
-Check = Callable[[Node], str | None]
+from exporters.places import line_in
 
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+Check = Callable[[Node], str | None]
 
 NO_FORM = "ONNX has no operator for it and none that it could be written with exactly"
 
@@ -95,6 +93,6 @@ def _calls(program: torch.export.ExportedProgram) -> Iterator[tuple[Node, torch.
 
 
 def line_of(node: Node) -> str:
-    """Where in the user's code an operator is called, as ``file.py:12: ``."""
-    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    return f"{Path(frames[-1][0]).name}:{frames[-1][1]}: " if frames else ""
+    """Where in the user's code an operator is called, as ``file.py:12: code: ``."""
+    place = line_in(node.meta.get("stack_trace") or "")
+    return f"{place}: " if place else ""
