@@ -28,28 +28,20 @@ from exporters.cause import cause, other_way
 from exporters.convert import Converted, convert, rename_axes
 from exporters.denormals import flush_denormals
 from exporters.empty import dimension_ranges
-from exporters.errors import GuardError, ParityError, TooFewSizesError, VacuousGateError
+from exporters.errors import GuardError, ParityError, VacuousGateError
 from exporters.explain import record_trace
-from exporters.gather import Gathered, add_extremes, extend, gather, ranges
+from exporters.gather import Gathered, add_extremes, extend, first_cases, ranges
 from exporters.graphs import operators
-from exporters.guards import check_cases, check_declaration, check_graph, check_module
+from exporters.guards import check_declaration, check_graph, check_module
 from exporters.mutant_search import find_mutants, notes_on
 from exporters.optimize import FLUSH_BELOW, flush_graph
 from exporters.parity import ParityReport, Tolerance, derive_tolerances, hold, hold_extremes
 from exporters.precision import computing_in
 from exporters.reference import Arrays, measure_noise, one_thread
 from exporters.size_guards import SizeGuard, size_guards, sizes_to_try
-from exporters.source import ModuleSource, TorchRefusalError
-from exporters.spec import Case, Input, Output, bind_sizes, signature
-from exporters.sweep import (
-    FURTHER_GUESSES,
-    MIN_GOLDEN,
-    OTHER_SIZES,
-    choose_example,
-    choose_golden,
-    default_sizes,
-    generate_cases,
-)
+from exporters.source import ModuleSource, Source
+from exporters.spec import Case, Input, Output, signature
+from exporters.sweep import MIN_GOLDEN, choose_example, choose_golden, ends_of, usual_sizes
 from runtime.bundle import Bundle
 from runtime.golden import GoldenCase
 from runtime.manifest import DimensionSpec, StateSpec
@@ -105,15 +97,15 @@ def export_model(
     check_module(source.module)
     _check_state(state, inputs, outputs)
     declared = dict(dimensions or {})
-    found = _first_cases(source, cases, sizes, declared, seed)
+    found = first_cases(source, cases, sizes, declared, seed)
     source.check_function(_two_cases(found))
     asked = len(found.cases)
 
     converted, guards = _converted(source, found, opset)
-    base = _usual_sizes(inputs, found.cases)
+    base = usual_sizes(inputs, found.cases)
     bounds = {name: (limits.min, limits.max) for name, limits in declared.items()}
     tried = sizes_to_try(guards, base, bounds)
-    further = {name: {1, *more} | _ends(declared.get(name)) for name, more in tried.items()}
+    further = {name: {1, *more} | ends_of(declared.get(name)) for name, more in tried.items()}
     extend(source, found, further, base, seed)
     if not found.real:
         add_extremes(source, found, base, seed)
@@ -156,14 +148,44 @@ def export_model(
         folder = None if reproduce is None else Path(reproduce)
         told = cause(converted, graph, inputs, guards, found.cases, off, usual.checks, folder)
         raise ParityError(f"{report}\n  {told}")
-    if report.vacuous and not untrained:
+    return proven(graph, source, found, declared, state, recorded, asked, report, converted.places)
+
+
+def proven(
+    graph: bytes,
+    source: Source,
+    found: Gathered,
+    dimensions: Mapping[str, DimensionSpec],
+    state: Sequence[StateSpec],
+    recorded: Sequence[int],
+    asked: int,
+    report: ParityReport,
+    places: Mapping[str, str],
+) -> ExportedModel:
+    """A graph that passed its gate, with all that a bundle records of it.
+
+    Args:
+        graph: ONNX.
+        source: Where the answers come from.
+        found: The cases.
+        dimensions: The ranges of its dimensions, as far as they are known.
+        state: Carried states.
+        recorded: Which cases are recorded.
+        asked: How many of the cases came first, before those of further sizes.
+        report: What the gate found.
+        places: For values of the graph the user's line.
+
+    Raises:
+        VacuousGateError: The gate proves nothing, and the network is not declared to be untrained.
+    """
+    if report.vacuous and not report.untrained:
         raise VacuousGateError(
             f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. Train the "
             f"network, or export it as untrained\n{report}"
         )
     log.info("%s", report)
-    spec = signature(inputs, outputs, state, declared, found.cases)
-    allowed = {name: tolerance.rule.atol for name, tolerance in tolerances.items()}
+    spec = signature(source.inputs, source.outputs, state, dimensions, found.cases)
+    allowed = {name: tolerance.rule.atol for name, tolerance in report.tolerances.items()}
     smallest = min(found.cases, key=lambda case: sum(array.size for array in case.inputs.values()))
     return ExportedModel(
         variants={FIRST: ExportedVariant(graph)},
@@ -175,9 +197,7 @@ def export_model(
         ),
         golden=tuple(GoldenCase(found.cases[i].name, dict(found.cases[i].inputs), found.truth[i]) for i in recorded),
         parity=report.parity(),
-        trace=record_trace(
-            graph, _trace_case(found.cases, [i for i in recorded if i < asked] or recorded), converted.places
-        ),
+        trace=record_trace(graph, _trace_case(found.cases, [i for i in recorded if i < asked] or recorded), places),
         report=report,
     )
 
@@ -257,68 +277,12 @@ def _check_state(state: Sequence[StateSpec], inputs: Sequence[Input], outputs: S
             )
 
 
-def _first_cases(
-    source: ModuleSource,
-    cases: Sequence[Case] | None,
-    sizes: Mapping[str, Sequence[int]] | None,
-    dimensions: Mapping[str, DimensionSpec],
-    seed: int,
-) -> Gathered:
-    """The user's cases and generated ones, with torch's answers."""
-    inputs = source.inputs
-    refusal: GuardError | None = None
-    # Sizes that nobody named are a guess. A network that halves its input takes other ones.
-    for guess in (OTHER_SIZES, *FURTHER_GUESSES) if cases is None and sizes is None else (OTHER_SIZES,):
-        generated: tuple[Case, ...] = ()
-        if cases is None or sizes:
-            swept = default_sizes(inputs, sizes or {}, guess)
-            generated = generate_cases(inputs, {n: _within(s, dimensions.get(n)) for n, s in swept.items()}, seed)
-        check_cases(inputs, [*(cases or ()), *generated])
-        try:
-            found = gather(source, cases or (), generated, sizes is None, seed)
-            check_cases(inputs, found.cases)
-        except GuardError as error:
-            refusal = refusal or error
-            if not isinstance(error, TorchRefusalError | TooFewSizesError):
-                raise
-            continue
-        return found
-    raise refusal or GuardError("there are no cases")
-
-
-def _within(sizes: Sequence[int], limits: DimensionSpec | None) -> Sequence[int]:
-    """Those of the sizes that are in a declared range, else its ends."""
-    if limits is None:
-        return sizes
-    return [size for size in sizes if size in limits] or sorted(_ends(limits))
-
-
 def _two_cases(found: Gathered) -> tuple[Case, Case]:
     """Two cases of different values, the second one larger: a state or a cache grows from one to the other."""
     cases = sorted(found.cases, key=lambda case: sum(array.nbytes for array in case.inputs.values()))
     lively = [case for case in cases if any(np.ptp(a.astype(np.float64)) > 0 for a in case.inputs.values() if a.size)]
     cases = lively if len(lively) > 1 else cases
     return cases[(len(cases) - 1) // 2], cases[-1]
-
-
-def _usual_sizes(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, int]:
-    """Of each dimension a size in the middle of those that the cases have."""
-    shapes = {tensor.name: tensor.shape for tensor in inputs}
-    bound = [bind_sizes(shapes, case.inputs) for case in cases]
-    return {name: sorted(sizes[name] for sizes in bound)[len(bound) // 2] for name in (bound[0] if bound else {})}
-
-
-def _ends(limits: DimensionSpec | None) -> set[int]:
-    """The ends of a declared range, and a size between them."""
-    if limits is None:
-        return set()
-    low = max(limits.min, limits.multiple, 1)
-    low += -low % limits.multiple
-    if limits.max is None:
-        return {low, low + limits.multiple}
-    high = limits.max - limits.max % limits.multiple
-    middle = (low + high) // 2
-    return {low, middle - middle % limits.multiple or low, high}
 
 
 def _converted(source: ModuleSource, found: Gathered, opset: int) -> tuple[Converted, list[SizeGuard]]:

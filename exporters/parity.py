@@ -78,6 +78,7 @@ class ParityReport:
     mutants: tuple[Mutant, ...] = ()
     notes: tuple[str, ...] = ()
     untrained: bool = False
+    reference: str = REFERENCE
 
     def __bool__(self) -> bool:
         return not self.failures and all(self.checks) and (self.untrained or not self.vacuous)
@@ -92,13 +93,13 @@ class ParityReport:
         rules = {check.output: (self.tolerances[check.output].rule, check) for check in self.checks}
         return Parity(
             criterion=CRITERION,
-            reference=REFERENCE,
+            reference=self.reference,
             outputs={output: replace(rule, max_abs=check.max_abs) for output, (rule, check) in rules.items()},
         )
 
     def __str__(self) -> str:
         verdict = "passed" if self else "FAILED"
-        lines = [f"parity {verdict}: {self.cases} cases against {REFERENCE}, the graph {' and '.join(LEVELS)}"]
+        lines = [f"parity {verdict}: {self.cases} cases against {self.reference}, the graph {' and '.join(LEVELS)}"]
         width = max([len(check.output) for check in self.checks[:16]] + [6])
         lines.append(
             f"  {'output':{width}}  {'worst':>8}  {'allowed':>8}  {'noise':>8}  {'mutant':>8}  weakest mutant caught"

@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,25 @@ from exporters.ties import Ties
 
 class TorchRefusalError(GuardError):
     """``forward`` itself raises; the sizes or values are none that the network takes."""
+
+
+class Source(Protocol):
+    """Where reference answers come from.
+
+    Attributes:
+        inputs: As declared.
+        outputs: As declared.
+        name: What answers, for messages.
+        tied: The operator that chose among equal values in the last call in float64.
+    """
+
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    name: str
+    tied: str | None
+
+    def answers(self, case: Case, dtype: torch.dtype) -> Arrays:
+        """The answers to a case, computed in a float type."""
 
 
 class ModuleSource:
@@ -54,7 +73,7 @@ class ModuleSource:
         self._masters: dict[torch.dtype, nn.Module] = {}
         self._operators = True
         self.tied: str | None = None
-        """The operator that chose among equal values in the last call in float64."""
+        self.name = "torch"
         if call is not None:
             check_call(call, self.inputs)
         self._call = call

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from exporters.errors import GuardError
 from exporters.spec import Case, Input, bind_sizes
 from runtime.engine import BATCH_NAMES
+from runtime.manifest import DimensionSpec
 
 BATCH_SIZES = (1, 2, 7, 32)
 OTHER_SIZES = (1, 7, 33, 128)
@@ -104,6 +105,33 @@ def extreme_cases(inputs: Sequence[Input], sizes: Mapping[str, int], seed: int) 
         arrays = {name: array * scale if name in free else array for name, array in drawn.items()}
         cases.append(Case(f"scale {scale:g}", {k: np.asarray(v, drawn[k].dtype) for k, v in arrays.items()}))
     return tuple(cases)
+
+
+def within(sizes: Sequence[int], limits: DimensionSpec | None) -> Sequence[int]:
+    """Those of the sizes that are in a declared range, else its ends."""
+    if limits is None:
+        return sizes
+    return [size for size in sizes if size in limits] or sorted(ends_of(limits))
+
+
+def usual_sizes(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, int]:
+    """Of each dimension a size in the middle of those that the cases have."""
+    shapes = {tensor.name: tensor.shape for tensor in inputs}
+    bound = [bind_sizes(shapes, case.inputs) for case in cases]
+    return {name: sorted(sizes[name] for sizes in bound)[len(bound) // 2] for name in (bound[0] if bound else {})}
+
+
+def ends_of(limits: DimensionSpec | None) -> set[int]:
+    """The ends of a declared range, and a size between them."""
+    if limits is None:
+        return set()
+    low = max(limits.min, limits.multiple, 1)
+    low += -low % limits.multiple
+    if limits.max is None:
+        return {low, low + limits.multiple}
+    high = limits.max - limits.max % limits.multiple
+    middle = (low + high) // 2
+    return {low, middle - middle % limits.multiple or low, high}
 
 
 def choose_example(inputs: Sequence[Input], cases: Sequence[Case], *, largest: bool = False) -> dict[str, NDArray[Any]]:

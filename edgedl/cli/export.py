@@ -28,8 +28,8 @@ def add_parser(sub: arguments.Subparsers) -> None:
     )
     parser.add_argument(
         "source",
-        metavar="RUN|module:name",
-        help="a trained run; or a factory, a class or a module of yours, package.module:name or file.py:name",
+        metavar="RUN|module:name|model.onnx",
+        help="a trained run; a factory, a class or a module of yours, package.module:name or file.py:name; or a graph",
     )
     parser.add_argument("-o", dest="output", metavar="B", help="the bundle to write (default: the name, with .edge)")
     parser.add_argument("--name", help="the name of the bundle (default: the task's or the factory's)")
@@ -67,6 +67,8 @@ def export(source: str, output: str | None, options: Mapping[str, Any]) -> Bundl
     """Exports a run by its task, or the module of a factory with the options that it returned."""
     from runtime.errors import InputError
 
+    if Path(source).suffix == ".onnx":
+        return _export_graph(Path(source), output, options)
     if brought.NAME.fullmatch(source) is None or Path(source).exists():
         return _export_run(Path(source), output, options)
     if "others" in options:
@@ -75,6 +77,36 @@ def export(source: str, output: str | None, options: Mapping[str, Any]) -> Bundl
 
     module, merged = brought.bring(source, options)
     return export_module(module, Path(output or f"{merged['name']}.edge"), **merged)
+
+
+def _export_graph(path: Path, output: str | None, options: Mapping[str, Any]) -> Bundle:
+    from exporters import declaration
+    from exporters.assemble import assemble
+    from exporters.existing import declared_by, export_graph, read_graph
+    from runtime.errors import InputError
+
+    left = dict(options)
+    for key, option in {
+        "outputs": "--output",
+        "opset": "--opset",
+        "others": "--with",
+        "reproduce": "--reproduce",
+    }.items():
+        if key in left:
+            raise InputError(f"{option} is for networks; {path} is a graph already")
+    name = left.pop("name", path.stem)
+    known, outputs = declared_by(read_graph(path))
+    known = tuple({tensor.name: tensor for tensor in (*known, *left.get("inputs", ()))}.values())
+    if "state" in left:
+        left["state"] = [declaration.parse_state(text, known) for text in left["state"]]
+    if "cases" in left:
+        read = [declaration.read_sample(sample, known, outputs) for sample in left["cases"]]
+        left["cases"] = [case for case, _ in read]
+        left["answers"] = {case.name: answers for case, answers in read if answers}
+    model, reference = export_graph(path, **left)
+    about = {"source": path.name, "reference": reference}
+    target = Path(output or f"{name}.edge")
+    return assemble(target, name=name, task="generic", models={name: model}, provenance=about)
 
 
 def _export_run(run_path: Path, output: str | None, options: Mapping[str, Any]) -> Bundle:
