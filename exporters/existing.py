@@ -28,7 +28,7 @@ from exporters.export import proven
 from exporters.gather import add_extremes, extend, first_cases, ranges
 from exporters.graphs import all_nodes, operators
 from exporters.mutants import Mutant, rounded
-from exporters.parity import ParityReport, derive_tolerances, hold, hold_extremes
+from exporters.parity import NOISE_MARGIN, ParityReport, derive_tolerances, hold, hold_extremes
 from exporters.reference import Arrays, measure_noise
 from exporters.source import TorchRefusalError
 from exporters.spec import Case, Decision, Dimension, Input, Output
@@ -76,7 +76,7 @@ def read_graph(path: str | os.PathLike[str]) -> onnx.ModelProto:
             f"{path.name} has operators of another runtime's own: {', '.join(strange[:4])}; only standard operators "
             "run everywhere. Export it again without the optimisations of that runtime"
         )
-    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=1)
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=OLDEST)
     newest = onnx.defs.onnx_opset_version()
     if not OLDEST <= opset <= newest:
         raise GuardError(
@@ -277,7 +277,7 @@ def export_graph(
     }
     choice = asked if found.real and asked >= MIN_GOLDEN else len(found.cases)
     recorded = choose_golden(taken, found.cases[:choice], found.truth[:choice], golden)
-    mutants = tuple(_mutants(model, outputs, [found.cases[at] for at in recorded[:4]]))
+    mutants = tuple(_mutants(model, noise, [found.cases[at] for at in recorded[:4]]))
     tolerances = derive_tolerances(outputs, noise, mutants)
     graph = model.SerializeToString(deterministic=True)
     usual = hold(graph, outputs, found.cases, found.truth, tolerances)
@@ -303,26 +303,36 @@ def export_graph(
     return proven(graph, source, found, declared, state, recorded, asked, report, {}), reference
 
 
-def _mutants(model: onnx.ModelProto, outputs: Sequence[Output], cases: Sequence[Case]) -> Iterator[Mutant]:
-    """What ONNX Runtime answers otherwise where one weight is rounded."""
-    names = [output.name for output in outputs if np.dtype(output.dtype).kind == "f" and output.decision != "exact"]
+def _mutants(model: onnx.ModelProto, noise: Mapping[str, float], cases: Sequence[Case]) -> Iterator[Mutant]:
+    """What ONNX Runtime answers otherwise where one weight is rounded, as finely as the answers show it."""
+    names = list(noise)
+    if not names:
+        return
     session = open_graph(model.SerializeToString(), LEVELS[0])
     right = [run_case(session, case, names) for case in cases]
-    weights = [w for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT and len(w.dims) > 1]
-    for weight in weights[:MUTANTS] if names else ():
+    weights = [w for w in model.graph.initializer if w.data_type == onnx.TensorProto.FLOAT and _is_matrix(w)]
+    for weight in weights[:MUTANTS]:
         before = onnx.TensorProto()
         before.CopyFrom(weight)
-        mutation = rounded(torch.from_numpy(numpy_helper.to_array(weight).copy()))
-        if mutation is None:
-            continue
-        weight.CopyFrom(numpy_helper.from_array(mutation[1].numpy(), weight.name))
-        session = open_graph(model.SerializeToString(), LEVELS[0])
-        effects = dict.fromkeys(names, 0.0)
-        for case, expected in zip(cases, right, strict=True):
-            found = run_case(session, case, names)
-            effects = {name: max(effects[name], distance(found[name], expected[name])) for name in names}
+        original = torch.from_numpy(numpy_helper.to_array(weight).copy())
+        found: Mutant | None = None
+        while mutation := rounded(original, found and found.format):
+            weight.CopyFrom(numpy_helper.from_array(mutation[1].numpy(), weight.name))
+            session = open_graph(model.SerializeToString(), LEVELS[0])
+            effects = dict.fromkeys(names, 0.0)
+            for case, expected in zip(cases, right, strict=True):
+                answers = run_case(session, case, names)
+                effects = {name: max(effects[name], distance(answers[name], expected[name])) for name in names}
+            found = Mutant(weight.name, mutation[0], effects)
+            if any(effects[name] > NOISE_MARGIN * noise[name] for name in names):
+                break
         weight.CopyFrom(before)
-        yield Mutant(weight.name, mutation[0], effects)
+        if found is not None:
+            yield found
+
+
+def _is_matrix(weight: onnx.TensorProto) -> bool:
+    return sum(size > 1 for size in weight.dims) > 1  # (1, H) is a bias
 
 
 def _first_line(error: BaseException) -> str:

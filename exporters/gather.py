@@ -22,6 +22,7 @@ from exporters.source import Source, TorchRefusalError, has_nan
 from exporters.spec import Case, Input, bind_sizes
 from exporters.sweep import (
     FURTHER_GUESSES,
+    MIN_GOLDEN,
     OTHER_SIZES,
     case_at,
     default_sizes,
@@ -115,7 +116,7 @@ def first_cases(
     # Sizes that nobody named are a guess. A network that halves its input takes other ones.
     for guess in (OTHER_SIZES, *FURTHER_GUESSES) if cases is None and sizes is None else (OTHER_SIZES,):
         generated: tuple[Case, ...] = ()
-        if cases is None or sizes:
+        if cases is None or sizes or len(cases) < MIN_GOLDEN:
             swept = default_sizes(inputs, sizes or {}, guess)
             generated = generate_cases(inputs, {n: within(s, dimensions.get(n)) for n, s in swept.items()}, seed)
         check_cases(inputs, [*(cases or ()), *generated])

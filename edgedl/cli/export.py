@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle
 
 
+_FOR_NETWORKS = {"outputs": "--output", "opset": "--opset", "others": "--with", "reproduce": "--reproduce"}
+
+
 def add_parser(sub: arguments.Subparsers) -> None:
     """Declares the verb."""
     parser = arguments.verb(
@@ -86,12 +89,7 @@ def _export_graph(path: Path, output: str | None, options: Mapping[str, Any]) ->
     from runtime.errors import InputError
 
     left = dict(options)
-    for key, option in {
-        "outputs": "--output",
-        "opset": "--opset",
-        "others": "--with",
-        "reproduce": "--reproduce",
-    }.items():
+    for key, option in _FOR_NETWORKS.items():
         if key in left:
             raise InputError(f"{option} is for networks; {path} is a graph already")
     name = left.pop("name", path.stem)
