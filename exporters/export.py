@@ -197,6 +197,7 @@ def proven(
         ),
         golden=tuple(GoldenCase(found.cases[i].name, dict(found.cases[i].inputs), found.truth[i]) for i in recorded),
         parity=report.parity(),
+        examples="real" if found.real else "generated",
         trace=record_trace(graph, _trace_case(found.cases, [i for i in recorded if i < asked] or recorded), places),
         report=report,
     )
