@@ -30,6 +30,7 @@ from exporters.graphs import all_nodes, operators
 from exporters.mutants import Mutant, rounded
 from exporters.parity import NOISE_MARGIN, ParityReport, derive_tolerances, hold, hold_extremes
 from exporters.reference import Arrays, measure_noise
+from exporters.runtimes import check_runtimes
 from exporters.source import TorchRefusalError
 from exporters.spec import Case, Decision, Dimension, Input, Output
 from exporters.sweep import MIN_GOLDEN, choose_golden, ends_of, usual_sizes
@@ -231,6 +232,7 @@ def export_graph(
     dimensions: Mapping[str, DimensionSpec] | None = None,
     untrained: bool = False,
     seed: int = 0,
+    runtimes: Sequence[str] = (),
 ) -> tuple[ExportedModel, str]:
     """Proves that ONNX Runtime answers as a graph says.
 
@@ -245,6 +247,7 @@ def export_graph(
         dimensions: See there.
         untrained: See there.
         seed: See there.
+        runtimes: See there.
 
     Returns:
         The model and what it was held against.
@@ -254,6 +257,7 @@ def export_graph(
         ExportError: the graph is not proven; the message says why.
     """
     model = read_graph(path)
+    check_runtimes(model, runtimes)
     known, outputs = declared_by(model)
     better = {tensor.name: tensor for tensor in inputs}
     if strangers := sorted(set(better) - {tensor.name for tensor in known}):

@@ -38,6 +38,7 @@ from exporters.optimize import FLUSH_BELOW, flush_graph
 from exporters.parity import ParityReport, Tolerance, derive_tolerances, hold, hold_extremes
 from exporters.precision import computing_in
 from exporters.reference import Arrays, measure_noise, one_thread
+from exporters.runtimes import check_runtimes, parse_runtime
 from exporters.size_guards import SizeGuard, size_guards, sizes_to_try
 from exporters.source import ModuleSource, Source
 from exporters.spec import Case, Input, Output, signature
@@ -66,6 +67,7 @@ def export_model(
     untrained: bool = False,
     seed: int = 0,
     reproduce: str | os.PathLike[str] | None = None,
+    runtimes: Sequence[str] = (),
 ) -> ExportedModel:
     """Exports a module and proves that the graph answers as torch in float64 does.
 
@@ -85,6 +87,7 @@ def export_model(
         seed: Of the generated cases.
         reproduce: A folder to write the first node that differs to, as a graph of its own with its inputs and what
             it should give, where the gate fails.
+        runtimes: Releases that must load the graph, e.g. ``onnxruntime==1.17``.
 
     Raises:
         GuardError: A condition does not hold, see `exporters.guards`.
@@ -93,6 +96,8 @@ def export_model(
     """
     inputs, outputs = tuple(inputs), tuple(outputs)
     check_declaration(inputs, outputs)
+    for release in runtimes:
+        parse_runtime(release)
     source = ModuleSource(module, inputs, outputs, arguments)
     check_module(source.module)
     _check_state(state, inputs, outputs)
@@ -121,6 +126,7 @@ def export_model(
     choice = asked if found.real and asked >= MIN_GOLDEN else len(found.cases)
     recorded = choose_golden(inputs, found.cases[:choice], found.truth[:choice], golden)
     rename_axes(converted.model, inputs, outputs)
+    check_runtimes(converted.model, runtimes)
     try:
         mutants = find_mutants(converted.program, inputs, outputs, found.cases, found.single, recorded, noise)
     except GuardError as error:
@@ -221,6 +227,7 @@ def export(
     untrained: bool = False,
     seed: int = 0,
     reproduce: str | os.PathLike[str] | None = None,
+    runtimes: Sequence[str] = (),
     **about: Any,
 ) -> Bundle:
     """Exports a module as a bundle of one model, which is called as the bundle is.
@@ -242,6 +249,7 @@ def export(
         untrained: See `export_model`.
         seed: See `export_model`.
         reproduce: See `export_model`.
+        runtimes: See `export_model`.
         **about: What else `assemble` takes: ``version``, ``license``, ``description``, ``pipeline``, ….
 
     Raises:
@@ -262,6 +270,7 @@ def export(
         untrained=untrained,
         seed=seed,
         reproduce=reproduce,
+        runtimes=runtimes,
     )
     return assemble(path, name=name, task=task, models={name: model}, **about)
 

@@ -52,13 +52,20 @@ def add_parser(sub: arguments.Subparsers) -> None:
         metavar="FOLDER",
         help="where the gate fails: write the first node that differs there, with its inputs and its answer",
     )
+    parser.add_argument(
+        "--for",
+        dest="runtimes",
+        metavar="RELEASE",
+        action="append",
+        help="a release that must load the graph, e.g. onnxruntime==1.17; may be repeated",
+    )
     brought.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     options = {"name": args.name, "opset": args.opset, "untrained": args.untrained or None, "others": args.others}
-    options["reproduce"] = args.reproduce
+    options |= {"reproduce": args.reproduce, "runtimes": args.runtimes}
     given = {key: value for key, value in options.items() if value is not None} | brought.declared(args)
     bundle = export(args.source, args.output, given)
     args.out.text(description(bundle))
