@@ -177,6 +177,9 @@ def _trace(
         raise
     # Whatever forward does can go wrong while it is traced, with any exception.
     except Exception as error:
+        if "len(" in (line_of_error(error) or ""):
+            with suppress(Exception), recurrent.lowered(), Functions(), _symbolic_len(), loops.told_at_once():
+                return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
         explained, reasons = _explain_trace(error, inputs, example), []
         for axis in _frozen(error, inputs, example):
             try:
@@ -188,6 +191,18 @@ def _trace(
                 reasons.append(f"rolled up, it cannot be traced either: {_explain_trace(again, inputs, example)}")
         why = f". A loop of one's own is rolled up where it can be; here: {'; '.join(reasons)}" if reasons else ""
         raise GuardError(explained + why) from error
+
+
+@contextmanager
+def _symbolic_len() -> Iterator[None]:
+    """Lets ``len(x)`` of a tensor be the size of its first axis, which Python turns into a number otherwise."""
+    right = len
+
+    def length(value: Any) -> Any:
+        return value.shape[0] if isinstance(value, torch.Tensor) and value.shape else right(value)
+
+    with mock.patch("builtins.len", length):
+        yield
 
 
 def _frozen(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:

@@ -527,6 +527,20 @@ def spectrogram() -> Stranger:
     return Stranger(module, [x(("N", "T"))], [y(("N", "F", 4))], sizes=({"N": 1, "T": 16}, {"N": 2, "T": 100}))
 
 
+@stranger
+def last_step_by_length() -> Stranger:
+    """``torch.arange(len(x))`` beside an index of the last step."""
+
+    def forward(self: Any, x: Tensor, lengths: Tensor) -> Tensor:
+        y, _ = self.rnn(x)
+        return self.a(y[torch.arange(len(y), device=y.device), lengths - 1])
+
+    return Stranger(
+        net(forward, rnn=nn.GRU(8, 5, batch_first=True), a=nn.Linear(5, 2)),
+        [x(SERIES), x(("N",), "lengths", "int64", limits=(1, 1))], [y(("N", 2))],
+    )  # fmt: skip
+
+
 # --- what networks are built with ------------------------------------------------------------------------------------
 
 
