@@ -326,7 +326,7 @@ def _torch_names(model: onnx.ModelProto, program: torch.export.ExportedProgram) 
 
 
 def _places(model: onnx.ModelProto) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for node in all_nodes(model):
         stack = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.stack_trace"), "")
         if place := line_in(stack):
@@ -355,6 +355,11 @@ def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[s
         return (
             f"{place or 'forward'}: forward decides by values here (if, while, int(), .item(), a range or a size), and "
             "a graph has one way for all values. Use tensor operations (torch.where, masks) or torch.cond"
+        )
+    if "unhashable type" in text and "SymInt" in text:
+        return (
+            f"{place or 'forward'}: forward looks something up by a size (lru_cache, a dict), which has no number "
+            "while the network is traced. Compute it from tensors, or keep a table that is long enough and slice it"
         )
     lines = text.splitlines()
     told = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
@@ -385,7 +390,9 @@ def _quiet() -> Iterator[None]:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         # Where torch gives up it prints the graph that it has so far.
         silent = mock.patch("torch.export._trace.print", create=True)
-        with warnings.catch_warnings(), silent:
+        # A distribution checks its values with Python conditions.
+        unchecked = mock.patch("torch.distributions.Distribution._validate_args", new=False)
+        with warnings.catch_warnings(), silent, unchecked:
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -38,6 +38,11 @@ def plain(module: nn.Module) -> nn.Module:
             raise GuardError(
                 f"{name or 'the module'} is quantised ({type(part).__name__}): its weights are packed for torch's own "
                 "kernels. Export the float network and quantise the bundle (edgedl quantize)"
+            )
+        if any(isinstance(parameter, nn.UninitializedParameter) for parameter in part.parameters(recurse=False)):
+            raise GuardError(
+                f"{name or 'the module'} is a lazy layer ({type(part).__name__}) that has not seen an input yet; call "
+                "the module once before it is exported"
             )
         if isinstance(part, torch.jit.ScriptModule):
             raise GuardError(
@@ -73,7 +78,8 @@ def without_parametrizations(module: nn.Module) -> nn.Module:
     """
     for part in list(module.modules()):
         if parametrize.is_parametrized(part):
-            computed = {name: getattr(part, name).detach() for name in part._modules["parametrizations"] or ()}
+            parametrised = cast(nn.ModuleDict, part.parametrizations)
+            computed = {name: getattr(part, name).detach() for name in parametrised}
             part.__class__ = parametrize.type_before_parametrizations(part)
             del part._modules["parametrizations"]
             for name, value in computed.items():

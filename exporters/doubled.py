@@ -24,7 +24,7 @@ def doubled(model: onnx.ModelProto) -> onnx.ModelProto:
     copied.CopyFrom(model)
     types = {tensor.data_type for graph in graphs(copied.graph) for tensor in graph.initializer} & set(NARROW)
     own = next((kind for kind in NARROW if kind in types), TensorProto.FLOAT)
-    widened = {own} | ({TensorProto.FLOAT} if own != TensorProto.FLOAT else set())
+    widened: set[int] = {own} | ({TensorProto.FLOAT} if own != TensorProto.FLOAT else set())
     for graph in graphs(copied.graph):
         for tensor in graph.initializer:
             _widen(tensor, widened)

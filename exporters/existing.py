@@ -174,7 +174,8 @@ class GraphSource:
         given: Mapping[str, Arrays],
     ) -> None:
         self.inputs, self.outputs, self.given = tuple(inputs), tuple(outputs), given
-        self.name, self.tied = "onnx's evaluator", None
+        self.name = "onnx's evaluator"
+        self.tied: str | None = None
         self._graphs = {torch.float32: model, torch.float64: doubled(model)}
         self._evaluators: dict[torch.dtype, ReferenceEvaluator] = {}
         self.asked = False
@@ -320,7 +321,7 @@ def _mutants(model: onnx.ModelProto, noise: Mapping[str, float], cases: Sequence
         before.CopyFrom(weight)
         original = torch.from_numpy(numpy_helper.to_array(weight).copy())
         found: Mutant | None = None
-        while mutation := rounded(original, found and found.format):
+        while mutation := rounded(original, found.format if found else None):
             weight.CopyFrom(numpy_helper.from_array(mutation[1].numpy(), weight.name))
             session = open_graph(model.SerializeToString(), LEVELS[0])
             effects = dict.fromkeys(names, 0.0)
@@ -336,7 +337,7 @@ def _mutants(model: onnx.ModelProto, noise: Mapping[str, float], cases: Sequence
 
 
 def _is_matrix(weight: onnx.TensorProto) -> bool:
-    return sum(size > 1 for size in weight.dims) > 1  # (1, H) is a bias
+    return bool(sum(size > 1 for size in weight.dims) > 1)  # (1, H) is a bias
 
 
 def _first_line(error: BaseException) -> str:

@@ -124,11 +124,11 @@ def write_alone(
     node, given = alone(model, value, values)
     name = value.partition(", step ")[0]
     if expected is None:
-        expected = ReferenceEvaluator(node).run([name], given)[0]
+        (expected,) = list(ReferenceEvaluator(node).run([name], given))
     folder.mkdir(parents=True, exist_ok=True)
     onnx.save(node, folder / "node.onnx")
     np.savez(folder / "inputs.npz", **given)  # type: ignore[arg-type]  # names of arrays
-    np.savez(folder / "expected.npz", **{name: expected})
+    np.savez(folder / "expected.npz", **{name: expected})  # type: ignore[arg-type]  # names of arrays
 
 
 def record_trace(graph: bytes, case: Case, places: Mapping[str, str]) -> bytes:

@@ -111,7 +111,7 @@ def in_dtype(module: nn.Module, dtype: torch.dtype, own: torch.dtype) -> nn.Modu
             return tensor.to(complex_of(dtype))
         return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
-    module._apply(cast)
+    module._apply(cast)  # type: ignore[no-untyped-call]  # torch's own
     for part in module.modules():
         for name, value in list(vars(part).items()):
             if isinstance(value, torch.Tensor) and value.dtype in (own, torch.float32, torch.complex64):

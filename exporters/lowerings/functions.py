@@ -64,16 +64,30 @@ def affine_grid(theta: Tensor, size: Sequence[Any], align_corners: bool | None =
     if len(size) != 4:
         return NotImplemented
     y, x = (_places(theta, axis, bool(align_corners)) for axis in size[2:])
-    places = torch.stack(torch.broadcast_tensors(x[None, :], y[:, None], theta.new_ones(())), -1)  # (H, W, 3)
+    x, y = x.expand(size[2], size[3]), y[:, None].expand(size[2], size[3])
+    places = torch.stack([x, y, torch.ones_like(x)], -1)  # (H, W, 3)
     return torch.einsum("hwk,nik->nhwi", places, theta)
 
 
-def _places(theta: Tensor, size: Any, align_corners: bool) -> Tensor:
+def _places(theta: Tensor, size: Any, align_corners: bool) -> Any:
     """The middles of pixels, or their corners, from -1 to 1."""
     at = torch.arange(size, dtype=theta.dtype)
     if align_corners:
-        return at * 2 / torch.sym_max(size - 1, 1) - torch.sym_min(size - 1, 1)
+        return at * 2 / _at_least(size - 1, 1) - (1 - _at_least(2 - size, 0))
     return (at * 2 + 1) / size - 1
+
+
+def _at_least(size: Any, least: int) -> Any:
+    return torch.sym_max(size, least)  # type: ignore[no-untyped-call]  # torch's own
+
+
+def linspace(start: Any, end: Any, steps: Any = 100, **more: Any) -> Any:
+    """From one end to the other in a number of steps that is a size; each half counts from its own end, as in torch."""
+    if not isinstance(steps, torch.SymInt) or isinstance(start, Tensor) or isinstance(end, Tensor):
+        return NotImplemented
+    at = torch.arange(steps, dtype=more.get("dtype") or torch.get_default_dtype())
+    step = (end - start) / _at_least(steps - 1, 1)
+    return torch.where(at < steps // 2, start + step * at, end - step * (steps - 1 - at))
 
 
 def embedding_bag(
@@ -117,6 +131,7 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
     F.avg_pool2d: average_pool,
     F.max_pool2d: max_pool,
     F.affine_grid: affine_grid,
+    torch.linspace: linspace,
     F.embedding_bag: embedding_bag,
 }
 
@@ -125,4 +140,5 @@ _REFUSED: dict[Any, str] = {
     torch.Tensor.backward: DERIVATIVE,
     torch.fake_quantize_per_tensor_affine: ROUNDING,
     torch.fake_quantize_per_channel_affine: ROUNDING,
+    torch.istft: "ONNX has no inverse of a short-time Fourier transform; answer the spectrum",
 }

@@ -831,6 +831,35 @@ def real_spectrum() -> Stranger:
     return Stranger(net(lambda self, x: torch.fft.rfft(self.a(x)).abs(), a=nn.Linear(8, 8)), [x(ROWS)], [y(("N", 5))])
 
 
+@stranger
+def grid_by_linspace() -> Stranger:
+    """A grid of the picture's own size, moved by the network."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        v, u = torch.meshgrid(torch.linspace(-1, 1, x.shape[2]), torch.linspace(-1, 1, steps=x.shape[3]), indexing="ij")
+        grid = torch.stack((u, v), -1) + self.a(x).permute(0, 2, 3, 1).tanh() / 10
+        return F.grid_sample(x, grid, align_corners=True)
+
+    return Stranger(
+        net(forward, a=nn.Conv2d(3, 2, 3, padding=1)), [x(PICTURE)], [y(PICTURE)],
+        sizes=({"N": 1, "H": 1, "W": 5}, {"N": 2, "H": 20, "W": 33}),
+    )  # fmt: skip
+
+
+@stranger
+def likelihood_of_a_distribution() -> Stranger:
+    def forward(self: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        normal = torch.distributions.Normal(self.a(x), F.softplus(self.b(x)))
+        return normal.log_prob(torch.zeros(4)), torch.distributions.Categorical(logits=self.a(x)).entropy()
+
+    return Stranger(net(forward, a=nn.Linear(8, 4), b=nn.Linear(8, 4)), [x(ROWS)], [y(("N", 4)), y(("N",), "entropy")])
+
+
+@stranger
+def lazy_layer() -> Stranger:
+    return Stranger(nn.Sequential(nn.LazyLinear(4)).eval(), [x(ROWS)], [y(("N", 4))], refused="0 is a lazy layer")
+
+
 # --- what cannot be one graph ----------------------------------------------------------------------------------------
 
 
@@ -930,6 +959,31 @@ def first_input_sets_the_scale() -> Stranger:
             return self.a(x) / self.scale
 
     return Stranger(Net().eval(), [x(ROWS)], [y(("N", 4))], refused="keeps a state.*scale")
+
+
+@stranger
+def table_by_lru_cache() -> Stranger:
+    import functools
+
+    @functools.cache
+    def table(length: int) -> Tensor:
+        return torch.arange(length, dtype=torch.float32)[:, None] / length
+
+    return Stranger(
+        net(lambda self, x: self.a(x) + table(x.shape[1]), a=nn.Linear(8, 8)), [x(SERIES)], [y(SERIES)],
+        refused="looks something up by a size",
+    )  # fmt: skip
+
+
+@stranger
+def inverse_transform() -> Stranger:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        z = torch.stft(x, 16, 8, window=self.window, return_complex=True)
+        return torch.istft(z * 2, 16, 8, window=self.window)
+
+    module = net(forward)
+    module.register_buffer("window", torch.hann_window(16))
+    return Stranger(module, [x(("N", "T"))], [y(("N", "U"))], refused="torch's istft cannot be exported")
 
 
 @stranger
