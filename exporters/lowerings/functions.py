@@ -29,7 +29,8 @@ class Functions(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _REFUSED:
-            raise _refusal(func.__name__, _REFUSED[func])
+            place = current_line() or "forward"
+            raise GuardError(f"{place}: torch's {func.__name__} cannot be exported: {_REFUSED[func]}")
         other = _OTHERS.get(func)
         with self:
             found = NotImplemented if other is None else other(*args, **(kwargs or {}))
@@ -85,7 +86,8 @@ def linspace(start: Any, end: Any, steps: Any = 100, **more: Any) -> Any:
     """From one end to the other in a number of steps that is a size; each half counts from its own end, as in torch."""
     if not isinstance(steps, torch.SymInt) or isinstance(start, Tensor) or isinstance(end, Tensor):
         return NotImplemented
-    at = torch.arange(steps, dtype=more.get("dtype") or torch.get_default_dtype())
+    length: Any = steps  # torch's stubs know numbers only
+    at = torch.arange(length, dtype=more.get("dtype") or torch.get_default_dtype())
     step = (end - start) / _at_least(steps - 1, 1)
     return torch.where(at < steps // 2, start + step * at, end - step * (steps - 1 - at))
 
@@ -102,12 +104,10 @@ def embedding_bag(
     per_sample_weights: Tensor | None = None,
     include_last_offset: bool = False,
     padding_idx: int | None = None,
-) -> Tensor:
+) -> Any:
     """Bags of equal length, (N, T) -> (N, D): their rows' sum, mean or maximum."""
     if input.dim() != 2 or offsets is not None or max_norm is not None:
-        raise _refusal(
-            "embedding_bag", "ONNX has no bags with offsets or max_norm; give it bags of equal length, (N, T)"
-        )
+        return NotImplemented
     rows = F.embedding(input, weight)
     if mode == "max":
         if padding_idx is not None:
@@ -121,10 +121,6 @@ def embedding_bag(
     there = (input != padding_idx).to(rows.dtype).unsqueeze(-1)
     total = (rows * there).sum(1)
     return total / there.sum(1).clamp(min=1) if mode == "mean" else total
-
-
-def _refusal(name: str, reason: str) -> GuardError:
-    return GuardError(f"{current_line() or 'forward'}: torch's {name} cannot be exported: {reason}")
 
 
 _OTHERS: dict[Any, Callable[..., Any]] = {

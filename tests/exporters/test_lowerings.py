@@ -17,6 +17,7 @@ from tests.exporters.operator_groups import Answer, Group, answers, excess
 pytestmark = [
     pytest.mark.filterwarnings(r"ignore:(var|std)(_mean)?\(\). degrees of freedom is <= 0"),
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
+    pytest.mark.filterwarnings("ignore:Since version 1.3.0, affine_grid"),
     pytest.mark.filterwarnings("ignore:Default grid_sample and affine_grid behavior"),
 ]
 
