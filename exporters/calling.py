@@ -127,8 +127,8 @@ def named_answers(returned: object, outputs: Sequence[Output]) -> dict[str, Tens
             missing = [name for name in names if name not in given]
             if missing or len(given) != len(names):
                 raise GuardError(
-                    f"forward returns {', '.join(given)} by name; declared are the outputs {', '.join(names)}. Outputs "
-                    "of a dict, a named tuple or a dataclass are called as its keys are"
+                    f"forward returns {', '.join(given)} by name; declared are the outputs {', '.join(names)}. "
+                    "Outputs of a dict are called as its keys are, those of a dataclass or a named tuple as its fields"
                 )
     leaves = [leaf for leaf in _pytree.tree_leaves(returned) if leaf is not None]
     if len(leaves) != len(names) or not all(isinstance(leaf, Tensor) for leaf in leaves):

@@ -89,7 +89,7 @@ def linspace(start: Any, end: Any, steps: Any = 100, **more: Any) -> Any:
     length: Any = steps  # torch's stubs know numbers only
     at = torch.arange(length, dtype=more.get("dtype") or torch.get_default_dtype())
     step = (end - start) / _at_least(steps - 1, 1)
-    return torch.where(at < steps // 2, start + step * at, end - step * (steps - 1 - at))
+    return torch.where(at < length // 2, start + step * at, end - step * (length - 1 - at))
 
 
 def embedding_bag(
