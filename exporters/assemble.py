@@ -61,6 +61,7 @@ class ExportedModel:
         parity: The tolerances and what they were measured from.
         trace: One number pair per value of the first variant's graph, see `exporters.explain`.
         report: What the gate found, for people.
+        examples: Whether ``real`` inputs or ``generated`` ones were held against the reference.
     """
 
     variants: Mapping[str, ExportedVariant]
@@ -72,6 +73,7 @@ class ExportedModel:
     parity: Parity
     trace: bytes
     report: ParityReport
+    examples: str | None = None
 
     @property
     def graph(self) -> bytes:
@@ -141,6 +143,7 @@ def assemble(
             outputs=model.outputs,
             state=model.state,
             dimensions=model.dimensions,
+            examples=model.examples,
             golden=GoldenRef(golden, digests[golden], len(model.golden)),
             parity=model.parity,
             trace=FileRef(f"{key}.trace.npz", digests[f"{key}.trace.npz"]),
@@ -196,6 +199,7 @@ def reuse(bundle: Bundle, name: str) -> ExportedModel:
         outputs=spec.outputs,
         state=spec.state,
         dimensions=spec.dimensions,
+        examples=spec.examples,
         golden=bundle.golden(name),
         parity=spec.parity,
         trace=bundle.read(spec.trace.file),

@@ -6,6 +6,7 @@ as keywords, or put together (``forward(x, (h, c))``). Its answers may be a tens
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ def bind(module: nn.Module, inputs: Sequence[Input], works: Callable[[Call], str
     """Finds out how ``forward`` takes the inputs.
 
     Names that are parameters of ``forward`` bind by name, in any order; others bind by position. Where there are more
-    inputs than parameters, those that follow one another are put together as tuples, if one way of doing so works.
+    inputs than parameters, those that follow one another are put together as tuples, or all as a dict, if one way of
+    doing so works.
 
     Args:
         module: The module.
@@ -71,6 +73,8 @@ def bind(module: nn.Module, inputs: Sequence[Input], works: Callable[[Call], str
             "they stand in another order: they could be meant by name or by position. Give all inputs the names of "
             "forward's parameters, or none"
         )
+    if any(one.kind is one.VAR_KEYWORD for one in parameters) and len(names) > len(places):
+        return Call((), {name: name for name in names})
     if flexible or len(required) <= len(names) <= len(places):
         return positional
     reasons = []
@@ -114,6 +118,7 @@ def named_answers(returned: object, outputs: Sequence[Output]) -> dict[str, Tens
         GuardError: there are more or fewer answers than outputs, or other things than tensors.
     """
     names = [output.name for output in outputs]
+    returned = _fields(returned, names)
     if isinstance(returned, Mapping) and all(isinstance(key, str) for key in returned):
         given = {str(key): value for key, value in returned.items() if value is not None}
         if set(given) == set(names) and all(isinstance(value, Tensor) for value in given.values()):
@@ -122,14 +127,23 @@ def named_answers(returned: object, outputs: Sequence[Output]) -> dict[str, Tens
             missing = [name for name in names if name not in given]
             if missing or len(given) != len(names):
                 raise GuardError(
-                    f"forward returns a dict with the keys {', '.join(given)}; declared are the outputs "
-                    f"{', '.join(names)}. Outputs of a dict are called as its keys are"
+                    f"forward returns {', '.join(given)} by name; declared are the outputs {', '.join(names)}. "
+                    "Outputs of a dict are called as its keys are, those of a dataclass or a named tuple as its fields"
                 )
     leaves = [leaf for leaf in _pytree.tree_leaves(returned) if leaf is not None]
     if len(leaves) != len(names) or not all(isinstance(leaf, Tensor) for leaf in leaves):
         kinds = ", ".join(type(leaf).__name__ for leaf in leaves)
         raise GuardError(f"forward returns {len(leaves)} values ({kinds}), declared are {len(names)} outputs")
     return dict(zip(names, leaves, strict=True))
+
+
+def _fields(returned: object, names: Sequence[str]) -> object:
+    """A dataclass by its fields; so a named tuple, if its fields are the names of the outputs."""
+    if dataclasses.is_dataclass(returned) and not isinstance(returned, type | Mapping):
+        return {field.name: getattr(returned, field.name) for field in dataclasses.fields(returned)}
+    if isinstance(returned, tuple) and set(getattr(returned, "_fields", ())) & set(names):
+        return returned._asdict()  # type: ignore[attr-defined]  # a named tuple
+    return returned
 
 
 def flatten(module: nn.Module, signature: Signature, call: Call) -> nn.Module:
@@ -183,6 +197,8 @@ def _grouped(names: Sequence[str], places: Sequence[inspect.Parameter]) -> Itera
     if len(names) > 8:
         return
     required = sum(one.default is one.empty for one in places)
+    if required == 1:
+        yield Call(({name: name for name in names},))
     for parts in range(max(1, required), min(len(places), len(names) - 1) + 1):
         yield from (Call(args) for args in split(list(names), parts))
 
@@ -202,4 +218,6 @@ def _filled(structure: Any, tensors: Mapping[str, Tensor]) -> Any:
 def _text(structure: Structure) -> str:
     if isinstance(structure, tuple | list):
         return f"({', '.join(map(_text, structure))})"
+    if isinstance(structure, dict):
+        return f"{{{', '.join(structure)}}}"
     return str(structure)

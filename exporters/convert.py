@@ -10,28 +10,30 @@ from __future__ import annotations
 import ast
 import logging
 import re
-import types
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnxscript.rewriter import _matcher
 from torch import nn
 
 from exporters import decoding, image, loops, lowerings, recurrent, recurrent_operators
 from exporters.errors import GuardError
 from exporters.folding import fold_weights
 from exporters.graphs import all_nodes, bodies, graphs
+from exporters.lowerings.functions import Functions
 from exporters.lowerings.sigmoids import widen_sigmoids
-from exporters.lowerings.unsupported import unsupported
+from exporters.lowerings.unsupported import line_of, unsupported
+from exporters.places import line_in, line_of_error
 from exporters.simplify import simplify
+from exporters.size_guards import symbol_names
 from exporters.spec import Input, Output, Signature
 
 _FROZEN = re.compile(r"(?:specialized|inferred).*?constant \((\d+)\)", re.DOTALL)
@@ -46,6 +48,8 @@ class Converted:
     program: torch.export.ExportedProgram
     values: Mapping[str, str]
     """Name of a node in the torch program -> name of its value in the graph."""
+    places: Mapping[str, str]
+    """Name of a value in the graph -> the user's line that it comes from."""
 
 
 def convert(
@@ -65,7 +69,7 @@ def convert(
         {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
         for tensor in inputs
     )
-    with _quiet(), _exact_constants():
+    with _quiet():
         traced = _trace(module, arguments, dynamic, example, inputs)
         if reason := unsupported(traced):
             raise GuardError(reason)
@@ -87,15 +91,14 @@ def convert(
         except GuardError:
             raise
         except Exception as error:
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
-            raise GuardError(f"torch.onnx has no translation for part of the module: {reason}") from error
+            raise GuardError(_explain_translation(error, traced, inputs)) from error
     model = program.model_proto
     fold_weights(model)
     widen_sigmoids(model)
-    values = _torch_names(model, program.exported_program)
+    values, places = _torch_names(model, program.exported_program), _places(model)
     _clean(model)
     _name_transposed(model, program.exported_program.state_dict)
-    return Converted(model, program.exported_program, values)
+    return Converted(model, program.exported_program, values, places)
 
 
 def rename_axes(model: onnx.ModelProto, signature: Signature) -> None:
@@ -159,22 +162,28 @@ def _trace(
 ) -> torch.export.ExportedProgram:
     """The module as torch traces it; where a loop of its own freezes an axis, with that loop rolled up."""
     try:
-        with recurrent.lowered(), loops.told_at_once():
+        with recurrent.lowered(), Functions(), loops.told_at_once():
             traced = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
         if loops.is_written_out(traced):
             with (
                 suppress(loops.NotRolledError),
                 loops.rolled(module, example, inputs, None),
                 recurrent.lowered(),
+                Functions(),
             ):
                 return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
         return traced
+    except GuardError:
+        raise
     # Whatever forward does can go wrong while it is traced, with any exception.
     except Exception as error:
+        if "len(" in (line_of_error(error) or ""):
+            with suppress(Exception), recurrent.lowered(), Functions(), _symbolic_len(), loops.told_at_once():
+                return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
         explained, reasons = _explain_trace(error, inputs, example), []
         for axis in _frozen(error, inputs, example):
             try:
-                with loops.rolled(module, example, inputs, axis), recurrent.lowered():
+                with loops.rolled(module, example, inputs, axis), recurrent.lowered(), Functions():
                     return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
             except loops.NotRolledError as refusal:
                 reasons.append(str(refusal))
@@ -182,6 +191,18 @@ def _trace(
                 reasons.append(f"rolled up, it cannot be traced either: {_explain_trace(again, inputs, example)}")
         why = f". A loop of one's own is rolled up where it can be; here: {'; '.join(reasons)}" if reasons else ""
         raise GuardError(explained + why) from error
+
+
+@contextmanager
+def _symbolic_len() -> Iterator[None]:
+    """Lets ``len(x)`` of a tensor be the size of its first axis, which Python turns into a number otherwise."""
+    right = len
+
+    def length(value: Any) -> Any:
+        return value.shape[0] if isinstance(value, torch.Tensor) and value.shape else right(value)
+
+    with mock.patch("builtins.len", length):
+        yield
 
 
 def _frozen(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
@@ -281,7 +302,8 @@ def _name_transposed(model: onnx.ModelProto, parameters: Mapping[str, Any]) -> N
     matrices = {name: tensor.T for name, tensor in tensors.items() if tensor.ndim == 2}
     renamed: dict[str, str] = {}
     for initializer in model.graph.initializer:
-        if len(initializer.dims) != 2 or initializer.name in parameters:
+        floating = initializer.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE)
+        if len(initializer.dims) != 2 or initializer.name in parameters or not floating:
             continue
         array = torch.from_numpy(onnx.numpy_helper.to_array(initializer).copy())
         for name, matrix in matrices.items():
@@ -303,6 +325,15 @@ def _torch_names(model: onnx.ModelProto, program: torch.export.ExportedProgram) 
     return values
 
 
+def _places(model: onnx.ModelProto) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in all_nodes(model):
+        stack = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.stack_trace"), "")
+        if place := line_in(stack):
+            found |= dict.fromkeys(node.output, place)
+    return found
+
+
 def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDArray[Any]]) -> str:
     text = str(error).strip()
     frozen = _FROZEN.search(text)
@@ -319,35 +350,49 @@ def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[s
             "into a Python number, a constant or a loop. Use tensor operations (a loop over time: "
             "exporters.recurrent.over_time), or declare the axis with a number"
         )
+    place = line_of_error(error)
+    if "data-dependent" in text:
+        return (
+            f"{place or 'forward'}: forward decides by values here (if, while, int(), .item(), a range or a size), and "
+            "a graph has one way for all values. Use tensor operations (torch.where, masks) or torch.cond"
+        )
+    if "unhashable type" in text and "SymInt" in text:
+        return (
+            f"{place or 'forward'}: forward looks something up by a size (lru_cache, a dict), which has no number "
+            "while the network is traced. Compute it from tensors, or keep a table that is long enough and slice it"
+        )
     lines = text.splitlines()
-    return f"torch cannot export the module: {type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+    told = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+    return f"torch cannot export the module: {told}{f' ({place})' if place else ''}"
 
 
-@contextmanager
-def _exact_constants() -> Iterator[None]:
-    """Lets onnxscript's rules match a constant exactly only.
-
-    Its optimiser drops ``x + 1e-30`` and ``x * 1.000001``, because it takes what is within 1e-8, or 1e-5 of the size,
-    for 0 and 1. The first is the floor of many a logarithm.
-    """
-    matcher: Any = _matcher
-    before = matcher.math
-    matcher.math = types.SimpleNamespace(isclose=lambda a, b, **_: bool(a == b))
-    try:
-        yield
-    finally:
-        matcher.math = before
+def _explain_translation(error: Exception, traced: torch.export.ExportedProgram, inputs: Sequence[Input]) -> str:
+    """Why torch.onnx stopped: the operator and the user's line, with the names of the dimensions for torch's."""
+    reason = str(error.__cause__ or error).strip().splitlines()[0]
+    found = re.search(r"target=torch\.ops\.(\w+\.\w+)", reason)
+    if found is not None:
+        named = (node for node in traced.graph.nodes if found[1] in str(node.target).removeprefix("torch.ops."))
+        node = next(named, None)
+        place = "" if node is None else line_of(node)
+        return f"{place}torch's {found[1].partition('.')[2]} cannot be exported: torch.onnx has no translation for it"
+    for symbol, name in symbol_names(traced, inputs)[0].items():
+        reason = re.sub(rf"\b{symbol}\b", str(name), reason)
+    return f"torch.onnx cannot write the module: {reason}"
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silences the exporter, which logs and warns about itself; what matters is asserted on the graph afterwards."""
-    names = ("torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
+    names = ("torch.onnx", "torch.export", "torch._dynamo", "torch.fx", "onnxscript", "onnx_ir")
     levels = {name: logging.getLogger(name).level for name in names}
     try:
         for name in names:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        # Where torch gives up it prints the graph that it has so far.
+        silent = mock.patch("torch.export._trace.print", create=True)
+        # A distribution checks its values with Python conditions.
+        unchecked = mock.patch("torch.distributions.Distribution._validate_args", new=False)
+        with warnings.catch_warnings(), silent, unchecked:
             warnings.simplefilter("ignore")
             yield
     finally:

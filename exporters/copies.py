@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.utils import parametrize
 
 from exporters.errors import GuardError
 
@@ -33,6 +34,16 @@ def plain(module: nn.Module) -> nn.Module:
     if isinstance(module, _WRAPPERS):
         return plain(module.module)
     for name, part in module.named_modules():
+        if type(part).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
+            raise GuardError(
+                f"{name or 'the module'} is quantised ({type(part).__name__}): its weights are packed for torch's own "
+                "kernels. Export the float network and quantise the bundle (edgedl quantize)"
+            )
+        if any(isinstance(parameter, nn.UninitializedParameter) for parameter in part.parameters(recurse=False)):
+            raise GuardError(
+                f"{name or 'the module'} is a lazy layer ({type(part).__name__}) that has not seen an input yet; call "
+                "the module once before it is exported"
+            )
         if isinstance(part, torch.jit.ScriptModule):
             raise GuardError(
                 f"the submodule {name} is a TorchScript module (torch.jit.script or torch.jit.trace), which keeps no "
@@ -57,6 +68,23 @@ def fresh(module: nn.Module) -> nn.Module:
             f"the module cannot be copied ({type(error).__name__}: {error}). A parity gate compares fresh copies of "
             "it: keep open files, locks, sessions and generators out of its attributes"
         ) from error
+
+
+def without_parametrizations(module: nn.Module) -> nn.Module:
+    """Puts the weights that parametrisations compute (weight_norm, orthogonal) in their place, in a copy of its own.
+
+    They depend on weights alone, and ONNX has no form for some of them. torch's own function takes them out of the
+    class, which all copies share.
+    """
+    for part in list(module.modules()):
+        if parametrize.is_parametrized(part):
+            parametrised = cast(nn.ModuleDict, part.parametrizations)
+            computed = {name: getattr(part, name).detach() for name in parametrised}
+            part.__class__ = parametrize.type_before_parametrizations(part)
+            del part._modules["parametrizations"]
+            for name, value in computed.items():
+                part.register_parameter(name, nn.Parameter(value, requires_grad=False))
+    return module
 
 
 def _computed(module: nn.Module) -> Iterator[torch.Tensor]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -97,8 +97,13 @@ def parse_sizes(texts: Iterable[str]) -> dict[str, list[int]]:
     return sizes
 
 
-def read_sample(path: str, inputs: Sequence[Input]) -> Case:
-    """A real case from a ``.npz`` file with an array for each input.
+def read_sample(path: str, inputs: Sequence[Input], outputs: Sequence[Output] = ()) -> tuple[Case, dict[str, Any]]:
+    """A real case from a ``.npz`` file with an array for each input, and the answers that stand beside them.
+
+    Args:
+        path: The file.
+        inputs: As declared.
+        outputs: What answers may be there, for all of them or for none.
 
     Raises:
         InputError: the file cannot be read, or holds other arrays.
@@ -110,10 +115,12 @@ def read_sample(path: str, inputs: Sequence[Input]) -> Case:
         raise InputError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
-    names = [tensor.name for tensor in inputs]
-    if sorted(arrays) != sorted(names):
-        raise InputError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; expected {', '.join(names)}")
-    return Case(f"sample {path.replace('/', ' ')}", {t.name: np.asarray(arrays[t.name]) for t in inputs})
+    names, answers = [tensor.name for tensor in inputs], [tensor.name for tensor in outputs]
+    if sorted(arrays) not in (sorted(names), sorted([*names, *answers])):
+        expected = ", ".join(names) + (f", and {', '.join(answers)} or none of these" if answers else "")
+        raise InputError(f"{path} holds the arrays {', '.join(arrays) or 'none'}; expected {expected}")
+    case = Case(f"sample {path.replace('/', ' ')}", {name: np.asarray(arrays[name]) for name in names})
+    return case, {name: np.asarray(arrays[name]) for name in answers if name in arrays}
 
 
 def _tensor(text: str, form: str) -> tuple[str, str, tuple[Dimension, ...], dict[str, DimensionSpec], str]:

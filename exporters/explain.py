@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 from exporters.convert import Converted
 from exporters.execute import open_graph, run_case
-from exporters.graphs import bodies, operators
+from exporters.expose import alone, by_step, each_value, expose
+from exporters.graphs import operators
 from exporters.reference import Arrays
 from exporters.spec import Case
 from runtime.bundle import Bundle
@@ -38,12 +41,6 @@ PROJECTIONS = 4
 """One may miss a difference by chance (it is a sum with random signs); four together do not."""
 
 
-STEPS = 4
-"""How many steps of a loop are compared: a fault in its body shows in the first, or once the state goes round."""
-
-_EVERY_STEP = ", every step"
-
-
 @dataclass(frozen=True, slots=True)
 class Difference:
     """A node whose output is not what it should be.
@@ -55,6 +52,7 @@ class Difference:
         relative: Size of the difference over the size of the value; infinite for another shape or NaN.
         position: The how manieth node it is, from 1.
         nodes: How many nodes there are.
+        place: The user's line that it comes from; empty where none is known.
     """
 
     node: str
@@ -63,17 +61,28 @@ class Difference:
     relative: float
     position: int
     nodes: int
+    place: str = ""
 
     def __str__(self) -> str:
         off = "has another shape or is not a number" if math.isinf(self.relative) else f"is off by {self.relative:.1e}"
         return (
             f"first node that differs: {self.node} ({self.operator}, {self.position} of {self.nodes}): its output "
-            f"{self.value} {off}" + ("" if math.isinf(self.relative) else " of its own size")
+            f"{self.value} {off}"
+            + ("" if math.isinf(self.relative) else " of its own size")
+            + (f"; it comes from {self.place}" if self.place else "")
         )
 
 
-def first_torch_difference(converted: Converted, graph: bytes, case: Case) -> Difference | None:
+def first_torch_difference(
+    converted: Converted, graph: bytes, case: Case, reproduce: Path | None = None
+) -> Difference | None:
     """Compares the graph with the torch program it was made from, both in float32, on one case.
+
+    Args:
+        converted: The graph with its program.
+        graph: The graph as it was tried.
+        case: The case.
+        reproduce: A folder to write the node to, see `write_alone`.
 
     Returns:
         The first node that differs; None if all agree, in which case the fault arose while torch traced forward.
@@ -83,33 +92,78 @@ def first_torch_difference(converted: Converted, graph: bytes, case: Case) -> Di
     exposed, names = expose(model)
     session = open_graph(exposed, "as written")
     found = run_case(session, case, names)
-    for position, node, value in _values(model):
+    for position, node, value in each_value(model):
         if value in expected and value in found:
             magnitudes = np.abs(expected[value].astype(np.float64))
             size = float(magnitudes[np.isfinite(magnitudes)].max(initial=0)) or 1.0
             relative = distance(found[value], expected[value]) / size
             if relative > DIFFERS:
-                return Difference(node.name, node.op_type, value, relative, position, operators(model).total())
+                if reproduce is not None:
+                    write_alone(reproduce, model, value, {**case.inputs, **found}, expected[value])
+                place, total = converted.places.get(value, ""), operators(model).total()
+                return Difference(node.name, node.op_type, value, relative, position, total, place)
     return None
 
 
-def record_trace(graph: bytes, case: Case) -> bytes:
-    """The trace of a graph on one case, as npz: ``case``, ``values`` (V names), ``fingerprints`` (V, 5)."""
+def write_alone(
+    folder: Path,
+    model: onnx.ModelProto,
+    value: str,
+    values: Mapping[str, NDArray[Any]],
+    expected: NDArray[Any] | None = None,
+) -> None:
+    """Writes the node that gives a value, with its inputs: ``node.onnx``, ``inputs.npz``, ``expected.npz``.
+
+    Args:
+        folder: Is made if it is not there.
+        model: The graph that the node is in.
+        value: See `alone`.
+        values: See `alone`.
+        expected: What the node should have given; by default what onnx's own evaluator gives.
+    """
+    node, given = alone(model, value, values)
+    name = value.partition(", step ")[0]
+    if expected is None:
+        (expected,) = list(ReferenceEvaluator(node).run([name], given))
+    folder.mkdir(parents=True, exist_ok=True)
+    onnx.save(node, folder / "node.onnx")
+    np.savez(folder / "inputs.npz", **given)  # type: ignore[arg-type]  # names of arrays
+    np.savez(folder / "expected.npz", **{name: expected})  # type: ignore[arg-type]  # names of arrays
+
+
+def record_trace(graph: bytes, case: Case, places: Mapping[str, str]) -> bytes:
+    """The trace of a graph on one case, as npz: ``case``, and ``values``, ``fingerprints`` (V, 5), ``places``.
+
+    Args:
+        graph: The graph.
+        case: The case.
+        places: For each value the user's line that it comes from, where that is known.
+    """
     model = onnx.load_from_string(graph)
     exposed, names = expose(model)
-    found = _by_step(run_case(open_graph(exposed, "as written"), case, names))
+    found = by_step(run_case(open_graph(exposed, "as written"), case, names))
     stream = io.BytesIO()
     np.savez_compressed(
         stream,
         case=np.array(case.name),
         values=np.array(list(found)),
         fingerprints=np.stack([fingerprint(array) for array in found.values()]),
+        places=np.array([places.get(name.partition(", step ")[0], "") for name in found]),
     )
     return stream.getvalue()
 
 
-def explain(bundle: Bundle, model: str, variant: str = "fp32", device: str = "cpu") -> Difference | None:
+def explain(
+    bundle: Bundle, model: str, variant: str = "fp32", device: str = "cpu", reproduce: Path | None = None
+) -> Difference | None:
     """Runs a model's graph on a device with all its values exposed and compares them with the recorded trace.
+
+    Args:
+        bundle: The bundle.
+        model: Name of the model.
+        variant: Of the model.
+        device: Where it runs.
+        reproduce: A folder to write the node that differs to, see `write_alone`.
 
     Returns:
         The first node that differs; None if every value agrees.
@@ -121,57 +175,20 @@ def explain(bundle: Bundle, model: str, variant: str = "fp32", device: str = "cp
     if reference is None:
         raise BundleError(f"{bundle.path}: model {model!r} has no trace; export it again to be able to explain it")
     with np.load(io.BytesIO(bundle.read(reference.file)), allow_pickle=False) as archive:
-        trace = {name: archive[name] for name in ("case", "values", "fingerprints")}
+        trace = {name: archive[name] for name in archive.files}
     case = _golden_case(bundle.golden(model), str(trace["case"]))
     graph = onnx.load_from_string(bundle.graph(model, variant))
     recorded = dict(zip(map(str, trace["values"]), trace["fingerprints"], strict=True))
-    exposed, names = expose(graph)
+    exposed, names = expose(graph, inputs=reproduce is not None)
     with Engine(exposed, device=device, name=model) as engine:
-        found = _by_step(engine.run(case.inputs, outputs=names))
-    return _compare(graph, recorded, found)
-
-
-def expose(model: onnx.ModelProto) -> tuple[bytes, list[str]]:
-    """A copy of a graph in which the output of every node is an output of the graph, and the outputs' names.
-
-    A value in the body of a loop becomes an output that stacks its steps.
-    """
-    copied = onnx.ModelProto()
-    copied.CopyFrom(model)
-    already = {value.name for value in copied.graph.output}
-    for node in copied.graph.node:
-        if node.op_type == "Loop":
-            _expose_body(node)
-    names = [value for node in copied.graph.node for value in node.output if value]
-    for name in names:
-        if name not in already:
-            copied.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
-    return copied.SerializeToString(), names
-
-
-def _expose_body(loop: onnx.NodeProto) -> None:
-    """Adds the outputs of all nodes in a loop's body to what the loop stacks, step by step."""
-    (body,) = bodies(loop)
-    for value in [value for node in body.node for value in node.output if value]:
-        again = f"{value}, again"  # the value itself may be carried, and no name may stand twice among the outputs
-        body.node.append(onnx.helper.make_node("Identity", [value], [again]))
-        body.output.append(onnx.ValueInfoProto(name=again))
-        loop.output.append(value + _EVERY_STEP)
-
-
-def _by_step(found: Mapping[str, NDArray[Any]]) -> Arrays:
-    """Stacked steps apart: of ``x, every step`` the arrays ``x, step 1``, ``x, step 2`` and so on."""
-    arrays: Arrays = {}
-    for name, array in found.items():
-        if name.endswith(_EVERY_STEP):
-            arrays |= {_in_step(name.removesuffix(_EVERY_STEP), at): step for at, step in enumerate(array[:STEPS])}
-        else:
-            arrays[name] = array
-    return arrays
-
-
-def _in_step(value: str, step: int) -> str:
-    return f"{value}, step {step + 1}"
+        found = by_step(engine.run(case.inputs, outputs=names))
+    difference = _compare(graph, recorded, found)
+    if difference is None:
+        return None
+    if reproduce is not None:
+        write_alone(reproduce, graph, difference.value, {**case.inputs, **found})
+    places = dict(zip(map(str, trace["values"]), map(str, trace.get("places", ())), strict=False))
+    return replace(difference, place=places.get(difference.value, ""))
 
 
 def fingerprint(array: NDArray[Any]) -> NDArray[np.float64]:
@@ -187,7 +204,7 @@ def fingerprint(array: NDArray[Any]) -> NDArray[np.float64]:
 def _compare(
     model: onnx.ModelProto, recorded: Mapping[str, NDArray[np.float64]], found: Mapping[str, NDArray[Any]]
 ) -> Difference | None:
-    for position, node, value in _values(model):
+    for position, node, value in each_value(model):
         if value not in recorded or value not in found:
             continue  # another variant has nodes of its own, and a loop that goes wrong another number of steps
         expected = recorded[value]
@@ -197,18 +214,6 @@ def _compare(
             relative = difference if math.isfinite(difference) else math.inf
             return Difference(node.name, node.op_type, value, relative, position, operators(model).total())
     return None
-
-
-def _values(model: onnx.ModelProto) -> Iterator[tuple[int, onnx.NodeProto, str]]:
-    """Position, node and name of every value in the order of computation, which ONNX prescribes for nodes."""
-    position = 0
-    for node in model.graph.node:
-        inner = [part for body in bodies(node) for part in body.node] if node.op_type == "Loop" else []
-        for step in range(STEPS if inner else 0):
-            for at, part in enumerate(inner, start=position + 1):
-                yield from ((at, part, _in_step(value, step)) for value in part.output if value)
-        position += len(inner) + 1
-        yield from ((position, node, value) for value in node.output if value)
 
 
 def _golden_case(cases: Sequence[GoldenCase], name: str) -> GoldenCase:

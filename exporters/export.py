@@ -8,44 +8,41 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from torch import nn
+from torch.utils import _pytree
 
 from exporters.assemble import FIRST, ExportedVariant
 from exporters.assemble import ExportedModel as ExportedModel
 from exporters.assemble import assemble as assemble
 from exporters.calling import Call
+from exporters.cause import cause, other_way
 from exporters.convert import Converted, convert, rename_axes
 from exporters.denormals import flush_denormals
 from exporters.empty import dimension_ranges
-from exporters.errors import GuardError, ParityError, TooFewSizesError, VacuousGateError
-from exporters.explain import first_torch_difference, record_trace
-from exporters.gather import Gathered, add_extremes, extend, gather, ranges
+from exporters.errors import GuardError, ParityError, VacuousGateError
+from exporters.explain import record_trace
+from exporters.gather import Gathered, add_extremes, extend, first_cases, ranges
 from exporters.graphs import operators
-from exporters.guards import check_cases, check_declaration, check_graph, check_module
+from exporters.guards import check_declaration, check_graph, check_module
 from exporters.mutant_search import find_mutants, notes_on
 from exporters.optimize import FLUSH_BELOW, flush_graph
 from exporters.parity import ParityReport, Tolerance, derive_tolerances, hold, hold_extremes
 from exporters.precision import computing_in
-from exporters.reference import measure_noise, one_thread
+from exporters.reference import Arrays, measure_noise, one_thread
+from exporters.runtimes import check_runtimes, parse_runtime
 from exporters.size_guards import SizeGuard, size_guards, sizes_to_try
-from exporters.source import ModuleSource, TorchRefusalError
-from exporters.spec import Case, Input, Output, Signature, bind_sizes
-from exporters.sweep import (
-    FURTHER_GUESSES,
-    MIN_GOLDEN,
-    OTHER_SIZES,
-    choose_example,
-    choose_golden,
-    default_sizes,
-    generate_cases,
-)
+from exporters.source import ModuleSource, Source
+from exporters.spec import Case, Input, Output, Signature
+from exporters.sweep import MIN_GOLDEN, choose_example, choose_golden, ends_of, usual_sizes
 from runtime.bundle import Bundle
 from runtime.golden import GoldenCase
 from runtime.manifest import DimensionSpec, StateSpec
@@ -69,6 +66,8 @@ def export_model(
     opset: int = 18,
     untrained: bool = False,
     seed: int = 0,
+    reproduce: str | os.PathLike[str] | None = None,
+    runtimes: Sequence[str] = (),
 ) -> ExportedModel:
     """Exports a module and proves that the graph answers as torch in float64 does.
 
@@ -86,6 +85,9 @@ def export_model(
         opset: Of the graph.
         untrained: Accept a gate that cannot tell a broken network from a sound one.
         seed: Of the generated cases.
+        reproduce: A folder to write the first node that differs to, as a graph of its own with its inputs and what
+            it should give, where the gate fails.
+        runtimes: Releases that must load the graph, e.g. ``onnxruntime==1.17``.
 
     Raises:
         GuardError: A condition does not hold, see `exporters.guards`.
@@ -94,19 +96,20 @@ def export_model(
     """
     signature = Signature(tuple(inputs), tuple(outputs), tuple(state))
     check_declaration(signature)
+    for release in runtimes:
+        parse_runtime(release)
     source = ModuleSource(module, signature, arguments)
     check_module(source.module)
     declared = dict(dimensions or {})
-    found = _first_cases(source, cases, sizes, declared, seed)
+    found = first_cases(source, cases, sizes, declared, seed)
     source.check_function(_two_cases(found))
     asked = len(found.cases)
 
-    converted = _converted(source, found, opset)
-    guards = size_guards(converted.program, signature.inputs)
-    base = _usual_sizes(signature, found.cases)
+    converted, guards = _converted(source, found, opset)
+    base = usual_sizes(signature, found.cases)
     bounds = {name: (limits.min, limits.max) for name, limits in declared.items()}
     tried = sizes_to_try(guards, base, bounds)
-    further = {name: {1, *more} | _ends(declared.get(name)) for name, more in tried.items()}
+    further = {name: {1, *more} | ends_of(declared.get(name)) for name, more in tried.items()}
     extend(source, found, further, base, seed)
     if not found.real:
         add_extremes(source, found, base, seed)
@@ -122,17 +125,21 @@ def export_model(
     choice = asked if found.real and asked >= MIN_GOLDEN else len(found.cases)
     recorded = choose_golden(signature.inputs, found.cases[:choice], found.truth[:choice], golden)
     rename_axes(converted.model, signature)
-    mutants = find_mutants(converted.program, signature, found.cases, found.single, recorded, noise)
+    check_runtimes(converted.model, runtimes)
+    try:
+        mutants = find_mutants(converted.program, signature, found.cases, found.single, recorded, noise)
+    except GuardError as error:
+        raise GuardError(other_way(guards, signature.inputs, found.cases) or str(error)) from error
     tolerances = derive_tolerances(signature.outputs, noise, mutants)
     graph, flushed = _flushed(converted.model, found, signature.outputs, tolerances)
     check_graph(onnx.load_from_string(graph), signature, opset)
-    checks, failures = hold(graph, signature.outputs, found.cases, found.truth, tolerances)
-    failures = (*failures, *hold_extremes(graph, signature.outputs, found.extremes, noise))
+    usual = hold(graph, signature.outputs, found.cases, found.truth, tolerances)
+    extreme = hold_extremes(graph, signature.outputs, found.extremes, noise)
     report = ParityReport(
-        checks=checks,
+        checks=usual.checks,
         tolerances=tolerances,
         cases=len(found.held) + len(found.extremes),
-        failures=failures,
+        failures=(*usual.failures, *extreme.failures),
         operators=operators(converted.model),
         opset=opset,
         ir_version=converted.model.ir_version,
@@ -141,16 +148,47 @@ def export_model(
         notes=(*found.notes, *notes_on(mutants, tolerances)),
         untrained=untrained,
     )
-    if failures or not all(checks):
-        raise ParityError(f"{report}\n  {_explain(converted, graph, found.cases, report, guards)}")
-    if report.vacuous and not untrained:
+    if not (usual and extreme):
+        off = [*usual.off, *extreme.off]
+        folder = None if reproduce is None else Path(reproduce)
+        told = cause(converted, graph, signature.inputs, guards, found.cases, off, usual.checks, folder)
+        raise ParityError(f"{report}\n  {told}")
+    return proven(graph, source, found, declared, recorded, asked, report, converted.places)
+
+
+def proven(
+    graph: bytes,
+    source: Source,
+    found: Gathered,
+    dimensions: Mapping[str, DimensionSpec],
+    recorded: Sequence[int],
+    asked: int,
+    report: ParityReport,
+    places: Mapping[str, str],
+) -> ExportedModel:
+    """A graph that passed its gate, with all that a bundle records of it.
+
+    Args:
+        graph: ONNX.
+        source: Where the answers come from.
+        found: The cases.
+        dimensions: The ranges of its dimensions, as far as they are known.
+        recorded: Which cases are recorded.
+        asked: How many of the cases came first, before those of further sizes.
+        report: What the gate found.
+        places: For values of the graph the user's line.
+
+    Raises:
+        VacuousGateError: The gate proves nothing, and the network is not declared to be untrained.
+    """
+    if report.vacuous and not report.untrained:
         raise VacuousGateError(
             f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. Train the "
             f"network, or export it as untrained\n{report}"
         )
     log.info("%s", report)
-    spec = signature.spec(declared, found.cases)
-    allowed = {name: tolerance.rule.atol for name, tolerance in tolerances.items()}
+    spec = source.signature.spec(dimensions, found.cases)
+    allowed = {name: tolerance.rule.atol for name, tolerance in report.tolerances.items()}
     smallest = min(found.cases, key=lambda case: sum(array.size for array in case.inputs.values()))
     return ExportedModel(
         variants={FIRST: ExportedVariant(graph)},
@@ -162,7 +200,8 @@ def export_model(
         ),
         golden=tuple(GoldenCase(found.cases[i].name, dict(found.cases[i].inputs), found.truth[i]) for i in recorded),
         parity=report.parity(),
-        trace=record_trace(graph, _trace_case(found.cases, [i for i in recorded if i < asked] or recorded)),
+        examples="real" if found.real else "generated",
+        trace=record_trace(graph, _trace_case(found.cases, [i for i in recorded if i < asked] or recorded), places),
         report=report,
     )
 
@@ -184,6 +223,8 @@ def export(
     opset: int = 18,
     untrained: bool = False,
     seed: int = 0,
+    reproduce: str | os.PathLike[str] | None = None,
+    runtimes: Sequence[str] = (),
     **about: Any,
 ) -> Bundle:
     """Exports a module as a bundle of one model, which is called as the bundle is.
@@ -204,6 +245,8 @@ def export(
         opset: See `export_model`.
         untrained: See `export_model`.
         seed: See `export_model`.
+        reproduce: See `export_model`.
+        runtimes: See `export_model`.
         **about: What else `assemble` takes: ``version``, ``license``, ``description``, ``pipeline``, ….
 
     Raises:
@@ -223,44 +266,10 @@ def export(
         opset=opset,
         untrained=untrained,
         seed=seed,
+        reproduce=reproduce,
+        runtimes=runtimes,
     )
     return assemble(path, name=name, task=task, models={name: model}, **about)
-
-
-def _first_cases(
-    source: ModuleSource,
-    cases: Sequence[Case] | None,
-    sizes: Mapping[str, Sequence[int]] | None,
-    dimensions: Mapping[str, DimensionSpec],
-    seed: int,
-) -> Gathered:
-    """The user's cases and generated ones, with torch's answers."""
-    inputs = source.signature.inputs
-    refusal: GuardError | None = None
-    # Sizes that nobody named are a guess. A network that halves its input takes other ones.
-    for guess in (OTHER_SIZES, *FURTHER_GUESSES) if cases is None and sizes is None else (OTHER_SIZES,):
-        generated: tuple[Case, ...] = ()
-        if cases is None or sizes:
-            swept = default_sizes(inputs, sizes or {}, guess)
-            generated = generate_cases(inputs, {n: _within(s, dimensions.get(n)) for n, s in swept.items()}, seed)
-        check_cases(inputs, [*(cases or ()), *generated])
-        try:
-            found = gather(source, cases or (), generated, sizes is None, seed)
-            check_cases(inputs, found.cases)
-        except GuardError as error:
-            refusal = refusal or error
-            if not isinstance(error, TorchRefusalError | TooFewSizesError):
-                raise
-            continue
-        return found
-    raise refusal or GuardError("there are no cases")
-
-
-def _within(sizes: Sequence[int], limits: DimensionSpec | None) -> Sequence[int]:
-    """Those of the sizes that are in a declared range, else its ends."""
-    if limits is None:
-        return sizes
-    return [size for size in sizes if size in limits] or sorted(_ends(limits))
 
 
 def _two_cases(found: Gathered) -> tuple[Case, Case]:
@@ -271,30 +280,46 @@ def _two_cases(found: Gathered) -> tuple[Case, Case]:
     return cases[(len(cases) - 1) // 2], cases[-1]
 
 
-def _usual_sizes(signature: Signature, cases: Sequence[Case]) -> dict[str, int]:
-    """Of each dimension a size in the middle of those that the cases have."""
-    bound = [signature.sizes(case) for case in cases]
-    return {name: sorted(sizes[name] for sizes in bound)[len(bound) // 2] for name in (bound[0] if bound else {})}
+def _converted(source: ModuleSource, found: Gathered, opset: int) -> tuple[Converted, list[SizeGuard]]:
+    """The graph, traced on a fresh copy that computes in float32, and what torch assumed about sizes.
+
+    Where that is not true of a case, it may be due to a small example: a picture of one patch has one row of patches,
+    and torch freezes that row. A large example shows it.
+    """
+    inputs = source.signature.inputs
+
+    def at(example: Arrays) -> tuple[Converted, list[SizeGuard]]:
+        module = source.traceable(found.held[0].case)
+        with computing_in(torch.float32, source.own, operators=False):
+            converted = convert(module, example, source.signature, opset)
+        return converted, size_guards(converted.program, inputs)
+
+    small, large = (choose_example(inputs, found.cases, largest=largest) for largest in (False, True))
+
+    first = at(small)
+    if other_way(first[1], inputs, found.cases) is None:
+        return first
+    try:
+        second = at(large)
+    except GuardError:
+        return first
+    return max(first, second, key=lambda traced: _agreeing(traced[0].program, inputs, found))
 
 
-def _ends(limits: DimensionSpec | None) -> set[int]:
-    """The ends of a declared range, and a size between them."""
-    if limits is None:
-        return set()
-    low = max(limits.min, limits.multiple, 1)
-    low += -low % limits.multiple
-    if limits.max is None:
-        return {low, low + limits.multiple}
-    high = limits.max - limits.max % limits.multiple
-    middle = (low + high) // 2
-    return {low, middle - middle % limits.multiple or low, high}
-
-
-def _converted(source: ModuleSource, found: Gathered, opset: int) -> Converted:
-    """The graph, traced on a fresh copy that computes in float32."""
-    module = source.traceable(found.held[0].case)
-    with computing_in(torch.float32, source.own, operators=False):
-        return convert(module, choose_example(source.signature.inputs, found.cases), source.signature, opset)
+def _agreeing(program: torch.export.ExportedProgram, inputs: Sequence[Input], found: Gathered) -> int:
+    """In how many cases a traced program answers in the shapes of the module, and about so."""
+    # The module itself would hold its inputs to what torch assumed.
+    interpreter, count = torch.fx.Interpreter(program.module(check_guards=False)), 0
+    for one in found.held:
+        returned = None
+        with torch.no_grad(), suppress(Exception):  # it may stop at another size
+            returned = interpreter.run(*(torch.from_numpy(one.case.inputs[tensor.name].copy()) for tensor in inputs))
+        answers = [leaf.numpy(force=True) for leaf in _pytree.tree_leaves(returned) if leaf is not None]
+        count += len(answers) == len(one.single) and all(
+            answer.shape == expected.shape and np.allclose(answer, expected, rtol=1e-2, atol=1e-2, equal_nan=True)
+            for answer, expected in zip(answers, one.single.values(), strict=True)
+        )
+    return count
 
 
 def _flushed(
@@ -311,42 +336,10 @@ def _flushed(
     if not count:
         return written, 0
     graph: bytes = lighter.SerializeToString(deterministic=True)
-    checks, failures = hold(graph, outputs, found.cases, found.truth, tolerances)
-    if all(checks) and not failures:
+    if hold(graph, outputs, found.cases, found.truth, tolerances):
         return graph, count
     found.notes.append(f"{count} weights below {FLUSH_BELOW:g} are kept: without them an answer leaves its tolerance")
     return written, 0
-
-
-def _explain(
-    converted: Converted, graph: bytes, sweep: Sequence[Case], report: ParityReport, guards: Sequence[SizeGuard]
-) -> str:
-    """One sentence on where the graph leaves torch, for the case that is furthest off."""
-    worst = max(report.checks, key=lambda check: (not check.ok, check.share))
-    case = next((case for case in sweep if case.name == worst.worst_case), sweep[0])
-    shapes = {value.name: tuple(_axes_of(value)) for value in converted.model.graph.input}
-    sizes = bind_sizes(shapes, case.inputs)
-    broken = [guard for guard in guards if set(guard.names) <= set(sizes) and not guard.holds(sizes)]
-    if broken:
-        return (
-            f"forward takes another way at the sizes of case {case.name!r}: what was traced holds while {broken[0]}. A "
-            "graph has one way; use tensor operations (torch.where, torch.cond), or declare the sizes of one way"
-        )
-    try:
-        difference = first_torch_difference(converted, graph, case)
-    except Exception as error:  # noqa: BLE001 - the verdict stands; only its explanation is missing
-        return f"the nodes cannot be compared: {type(error).__name__}: {str(error).splitlines()[0]}"
-    if difference is not None:
-        return f"{difference} (case {case.name!r})"
-    return (
-        f"on case {case.name!r} every node agrees with the program that torch traced: the fault arose while forward "
-        "was traced (a number computed from the example, a Python branch, behaviour that differs during export)"
-    )
-
-
-def _axes_of(value: onnx.ValueInfoProto) -> Iterator[int | str]:
-    for axis in value.type.tensor_type.shape.dim:
-        yield axis.dim_param or axis.dim_value
 
 
 def _trace_case(sweep: Sequence[Case], recorded: Sequence[int]) -> Case:

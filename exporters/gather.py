@@ -14,12 +14,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from exporters.errors import GuardError
+from exporters.errors import GuardError, TooFewSizesError
+from exporters.guards import check_cases
 from exporters.reference import Arrays
 from exporters.size_guards import SizeGuard
-from exporters.source import ModuleSource, TorchRefusalError, has_nan
+from exporters.source import Source, TorchRefusalError, has_nan
 from exporters.spec import Case, Input
-from exporters.sweep import case_at, extreme_cases
+from exporters.sweep import (
+    FURTHER_GUESSES,
+    MIN_GOLDEN,
+    OTHER_SIZES,
+    case_at,
+    default_sizes,
+    extreme_cases,
+    generate_cases,
+    within,
+)
 from runtime.manifest import DimensionSpec
 
 SECONDS = 30.0
@@ -36,11 +46,12 @@ ATTEMPTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A case with torch's answers, computed in float32 and in float64."""
+    """A case with torch's answers in float32 and in float64, and the operator that chose among equal values."""
 
     case: Case
     single: Arrays
     truth: Arrays
+    tied: str | None = None
 
 
 @dataclass(slots=True)
@@ -81,9 +92,47 @@ class Gathered:
         return [one.truth for one in self.held]
 
 
-def gather(
-    source: ModuleSource, given: Sequence[Case], generated: Sequence[Case], guessed: bool, seed: int
+def first_cases(
+    source: Source,
+    cases: Sequence[Case] | None,
+    sizes: Mapping[str, Sequence[int]] | None,
+    dimensions: Mapping[str, DimensionSpec],
+    seed: int,
 ) -> Gathered:
+    """The user's cases and generated ones, with the answers of the source.
+
+    Args:
+        source: Where the answers come from.
+        cases: The user's.
+        sizes: To sweep each dimension over; None guesses.
+        dimensions: The ranges that were declared.
+        seed: Of generated values.
+
+    Raises:
+        GuardError: see `gather` and `exporters.guards.check_cases`.
+    """
+    inputs = source.signature.inputs
+    refusal: GuardError | None = None
+    # Sizes that nobody named are a guess. A network that halves its input takes other ones.
+    for guess in (OTHER_SIZES, *FURTHER_GUESSES) if cases is None and sizes is None else (OTHER_SIZES,):
+        generated: tuple[Case, ...] = ()
+        if cases is None or sizes or len(cases) < MIN_GOLDEN:
+            swept = default_sizes(inputs, sizes or {}, guess)
+            generated = generate_cases(inputs, {n: within(s, dimensions.get(n)) for n, s in swept.items()}, seed)
+        check_cases(inputs, [*(cases or ()), *generated])
+        try:
+            found = gather(source, cases or (), generated, sizes is None, seed)
+            check_cases(inputs, found.cases)
+        except GuardError as error:
+            refusal = refusal or error
+            if not isinstance(error, TorchRefusalError | TooFewSizesError):
+                raise
+            continue
+        return found
+    raise refusal or GuardError("there are no cases")
+
+
+def gather(source: Source, given: Sequence[Case], generated: Sequence[Case], guessed: bool, seed: int) -> Gathered:
     """Asks torch for its answers to the cases that were given and to generated ones.
 
     Args:
@@ -108,12 +157,13 @@ def gather(
         _try(source, case, found, guessed, seed)
     if not found.held:
         reasons = [words for sizes in found.refused.values() for words in sizes.values()]
-        raise TorchRefusalError(f"torch answers none of the cases: {(reasons or found.notes or ['there are none'])[0]}")
+        reason = (reasons or found.notes or ["there are none"])[0]
+        raise TorchRefusalError(f"{source.name} answers none of the cases: {reason}")
     return found
 
 
 def extend(
-    source: ModuleSource, found: Gathered, sizes: Mapping[str, Iterable[int]], base: Mapping[str, int], seed: int
+    source: Source, found: Gathered, sizes: Mapping[str, Iterable[int]], base: Mapping[str, int], seed: int
 ) -> None:
     """Adds a case for each further size of a dimension, the others being as in ``base``, as far as the budget goes."""
     began = time.monotonic()
@@ -127,14 +177,15 @@ def extend(
             _try(source, case_at(source.signature.inputs, bound, seed), found, True, seed, along=name)
 
 
-def add_extremes(source: ModuleSource, found: Gathered, base: Mapping[str, int], seed: int) -> None:
+def add_extremes(source: Source, found: Gathered, base: Mapping[str, int], seed: int) -> None:
     """Adds cases of large and tiny values, where inputs have no limits of their own."""
     for case in extreme_cases(source.signature.inputs, base, seed):
         try:
             one = _held(source, case)
         except TorchRefusalError:
             continue
-        if all(np.isfinite(array).any() or not array.size for array in one.truth.values() if array.dtype.kind == "f"):
+        finite = (np.isfinite(a).any() or not a.size for a in one.truth.values() if a.dtype.kind == "f")
+        if one.tied is None and all(finite):
             found.extremes.append(one)
 
 
@@ -174,7 +225,7 @@ def ranges(
     return narrowed
 
 
-def _try(source: ModuleSource, case: Case, found: Gathered, guessed: bool, seed: int, along: str | None = None) -> None:
+def _try(source: Source, case: Case, found: Gathered, guessed: bool, seed: int, along: str | None = None) -> None:
     sizes = source.signature.sizes(case)
     other = [name for name, size in sizes.items() if size != found.usual.get(name, size)]
     names = [along] if along else other if len(other) == 1 else []
@@ -184,24 +235,24 @@ def _try(source: ModuleSource, case: Case, found: Gathered, guessed: bool, seed:
         except TorchRefusalError as error:
             if not guessed:
                 raise
-            found.notes.append(f"left out, torch refuses it: {case.name}")
+            found.notes.append(f"left out, {source.name} refuses it: {case.name}")
             for name in names:
                 found.refused.setdefault(name, {})[sizes[name]] = str(error).partition(": ")[2]
             return
         first = has_nan(one.truth) or has_nan(one.single)
         nan = [output.name for output in source.signature.outputs if not output.nan and output.name == first]
-        if not nan and (reason := _undecided(one)) is None:
+        if not nan and (reason := _undecided(one) or _tied(one)) is None:
             found.held.append(one)
             for name in names:
                 found.taken.setdefault(name, set()).add(sizes[name])
             return
-        reason = f"torch answers NaN in {nan[0]}" if nan else reason
+        reason = f"{source.name} answers NaN in {nan[0]}" if nan else reason
         if attempt + 1 < ATTEMPTS:
             case = case_at(source.signature.inputs, sizes, seed + attempt + 1, name=case.name, mild=attempt + 1)
     found.notes.append(f"left out, {reason}: {case.name}")
 
 
-def _checked(source: ModuleSource, case: Case) -> Held:
+def _checked(source: Source, case: Case) -> Held:
     """A case of the user's.
 
     Raises:
@@ -211,8 +262,8 @@ def _checked(source: ModuleSource, case: Case) -> Held:
     for output in source.signature.outputs:
         if not output.nan and output.name == (has_nan(one.truth) or has_nan(one.single)):
             raise GuardError(
-                f"case {case.name!r}: torch itself answers NaN in {output.name}; declare Output(..., nan=True) if that "
-                "is meant, or leave the case out"
+                f"case {case.name!r}: {source.name} itself answers NaN in {output.name}; declare Output(..., nan=True) "
+                "if that is meant, or leave the case out"
             )
     reason = _undecided(one)
     if reason is not None:
@@ -228,9 +279,13 @@ def _undecided(one: Held) -> str | None:
     return None
 
 
-def _held(source: ModuleSource, case: Case) -> Held:
+def _tied(one: Held) -> str | None:
+    return one.tied and f"{one.tied} chooses among equal values, and torch does not say which"
+
+
+def _held(source: Source, case: Case) -> Held:
     single = source.answers(case, torch.float32)
-    return Held(case, single, source.answers(case, torch.float64))
+    return Held(case, single, source.answers(case, torch.float64), source.tied)
 
 
 def _bytes(inputs: Sequence[Input], sizes: Mapping[str, int]) -> int:

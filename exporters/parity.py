@@ -78,6 +78,7 @@ class ParityReport:
     mutants: tuple[Mutant, ...] = ()
     notes: tuple[str, ...] = ()
     untrained: bool = False
+    reference: str = REFERENCE
 
     def __bool__(self) -> bool:
         return not self.failures and all(self.checks) and (self.untrained or not self.vacuous)
@@ -92,13 +93,13 @@ class ParityReport:
         rules = {check.output: (self.tolerances[check.output].rule, check) for check in self.checks}
         return Parity(
             criterion=CRITERION,
-            reference=REFERENCE,
+            reference=self.reference,
             outputs={output: replace(rule, max_abs=check.max_abs) for output, (rule, check) in rules.items()},
         )
 
     def __str__(self) -> str:
         verdict = "passed" if self else "FAILED"
-        lines = [f"parity {verdict}: {self.cases} cases against {REFERENCE}, the graph {' and '.join(LEVELS)}"]
+        lines = [f"parity {verdict}: {self.cases} cases against {self.reference}, the graph {' and '.join(LEVELS)}"]
         width = max([len(check.output) for check in self.checks[:16]] + [6])
         lines.append(
             f"  {'output':{width}}  {'worst':>8}  {'allowed':>8}  {'noise':>8}  {'mutant':>8}  weakest mutant caught"
@@ -122,6 +123,24 @@ class ParityReport:
             lines.append(f"  denormal weights set to zero: {self.flushed}; every answer stays within its tolerance")
         lines += [f"  note: {note}" for note in self.notes[:8]]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a comparison of a graph with the truth found.
+
+    Attributes:
+        checks: One per output.
+        failures: One sentence for each case that could not be run or is off at an extreme.
+        off: The cases of which some answer is wrong.
+    """
+
+    checks: tuple[OutputCheck, ...]
+    failures: tuple[str, ...]
+    off: tuple[Case, ...]
+
+    def __bool__(self) -> bool:
+        return not self.off
 
 
 def derive_tolerances(
@@ -195,11 +214,8 @@ def hold(
     cases: Sequence[Case],
     truth: Sequence[Arrays],
     tolerances: Mapping[str, Tolerance],
-) -> tuple[tuple[OutputCheck, ...], tuple[str, ...]]:
+) -> Verdict:
     """Runs the graph over the sweep, as written and optimised, and compares with the float64 truth.
-
-    Returns:
-        A check per output, and one sentence for each case that could not be run.
 
     Raises:
         GuardError: ONNX Runtime does not load the graph.
@@ -207,6 +223,7 @@ def hold(
     names = [output.name for output in outputs]
     found: dict[str, list[OutputCheck]] = {name: [] for name in names}
     failures: list[str] = []
+    off: list[Case] = []
     for level in LEVELS:
         session = open_graph(graph, level)
         for case, expected in zip(cases, truth, strict=True):
@@ -214,30 +231,33 @@ def hold(
                 answers = run_case(session, case, names)
             except ParityError as error:
                 failures.append(f"{error} ({level})")
+                off.append(case)
                 continue
             for name in names:
                 check = compare(name, answers[name], expected[name], tolerances[name].rule, case=case.name)
                 found[name].append(replace(check, variant=level))
+                off += [] if check else [case]
     # A case that could not be run is told in `failures`; an output of no case at all has nothing to show for itself.
     checks = tuple(
         merge(found[name]) if found[name] else failure(OutputCheck(name), "no case could be run") for name in names
     )
-    return tuple(replace(check, cases=len(cases)) for check in checks), tuple(failures)
+    return Verdict(tuple(replace(check, cases=len(cases)) for check in checks), tuple(failures), _once(off))
 
 
 def hold_extremes(
     graph: bytes, outputs: Sequence[Output], extremes: Sequence[Held], noise: Mapping[str, float]
-) -> tuple[str, ...]:
+) -> Verdict:
     """Holds the graph at large and tiny values to what torch in float32 keeps of float64 there.
 
     An element is right within 30 times the noise of its own case, or where it is what torch answers in float32. What
     float32 cannot hold, and what float64 cannot tell, is left out.
 
     Returns:
-        One sentence for each output and case that is off.
+        No checks, and one sentence for each output and case that is off.
     """
     names = [output.name for output in outputs]
     failures: list[str] = []
+    off: list[Case] = []
     for level in LEVELS if extremes else ():
         session = open_graph(graph, level)
         for one in extremes:
@@ -245,12 +265,18 @@ def hold_extremes(
                 answers = run_case(session, one.case, names)
             except ParityError as error:
                 failures.append(f"{error} ({level})")
+                off.append(one.case)
                 continue
             for name in noise:
                 worst = _off(answers[name], one.single[name], one.truth[name])
                 if worst is not None:
                     failures.append(f"case {one.case.name!r}: {name} is {worst} ({level})")
-    return tuple(failures)
+                    off.append(one.case)
+    return Verdict((), tuple(failures), _once(off))
+
+
+def _once(cases: Sequence[Case]) -> tuple[Case, ...]:
+    return tuple({case.name: case for case in cases}.values())
 
 
 def _off(answer: NDArray[Any], single: NDArray[Any], exact: NDArray[Any]) -> str | None:

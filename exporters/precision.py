@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import nn
@@ -75,29 +76,52 @@ def computing_in(dtype: torch.dtype, own: torch.dtype, *, operators: bool = True
     width = FLOATS.index
     wider = {wanted for wanted in FLOATS if width(dtype) <= width(wanted) <= width(own)}
     exchanged = {wanted: dtype for wanted in wider | {own} if wanted != dtype}
+    if exchanged and complex_of(own) != complex_of(dtype):
+        exchanged[complex_of(own)] = complex_of(dtype)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        if not exchanged:
-            yield
-        elif operators:
-            with _Operators(exchanged), _Functions(exchanged):
+        with mock.patch.object(torch.amp.autocast_mode.autocast, "__enter__", _without_autocast):
+            if not exchanged:
                 yield
-        else:
-            with _Functions(exchanged):
-                yield
+            elif operators:
+                with _Operators(exchanged), _Functions(exchanged):
+                    yield
+            else:
+                with _Functions(exchanged):
+                    yield
     finally:
         torch.set_default_dtype(before)
 
 
+_enter_autocast = torch.amp.autocast_mode.autocast.__enter__
+
+
+def _without_autocast(self: Any) -> Any:
+    """A region of autocast computes in the network's own type: what it rounds is no part of the network."""
+    self._enabled = False
+    return _enter_autocast(self)  # type: ignore[no-untyped-call]  # torch's own
+
+
 def in_dtype(module: nn.Module, dtype: torch.dtype, own: torch.dtype) -> nn.Module:
     """Casts the parameters, the buffers and the plain tensor attributes of a network's own float type, in place."""
-    module.to(dtype)
+
+    def cast(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_complex():  # to a real type, it would lose its imaginary part
+            return tensor.to(complex_of(dtype))
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+    module._apply(cast)  # type: ignore[no-untyped-call]  # torch's own
     for part in module.modules():
         for name, value in list(vars(part).items()):
-            if isinstance(value, torch.Tensor) and value.dtype in (own, torch.float32):
-                setattr(part, name, value.to(dtype))
+            if isinstance(value, torch.Tensor) and value.dtype in (own, torch.float32, torch.complex64):
+                setattr(part, name, cast(value))
     return module
+
+
+def complex_of(dtype: torch.dtype) -> torch.dtype:
+    """The complex type whose parts are of a float type, or the narrowest that every operator has."""
+    return torch.complex128 if dtype == torch.float64 else torch.complex64
 
 
 def _exchange(value: Any, exchanged: Mapping[torch.dtype, torch.dtype]) -> Any:

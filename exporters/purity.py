@@ -1,16 +1,14 @@
 """A module is a function of its inputs, or it is refused: no randomness, and no state that reaches an answer.
 
-The judge are the answers themselves. After calls on A, B and A again, the answers to A equal, bit for bit, those of a
-copy that saw A alone. A cache passes; a counter, a running mean or a drawn number does not. What is found then by
-watching operators and by comparing attributes names the culprit only.
+The judge are the answers themselves. After calls on A, B and A again, the answers to A and to B equal, bit for bit,
+those of copies that saw A or B alone. A cache passes; a counter, a running mean, a scale that the first input sets or a
+drawn number does not. What is found then by watching operators and by comparing attributes names the culprit only.
 """
 
 from __future__ import annotations
 
 import copy as copier
-import traceback
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from exporters.errors import GuardError
+from exporters.places import current_line
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -28,15 +27,18 @@ ADVICE = (
     "inference (dropout: F.dropout(x, p, training=self.training))"
 )
 
-_NOT_THE_USERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-
 
 def check_function(
-    copy: Callable[[], nn.Module], run: Callable[[nn.Module, Any], Arrays], first: Any, second: Any
+    module: nn.Module,
+    copy: Callable[[], nn.Module],
+    run: Callable[[nn.Module, Any], Arrays],
+    first: Any,
+    second: Any,
 ) -> None:
     """Holds a module to being a function of its inputs.
 
     Args:
+        module: The user's own.
         copy: Makes a fresh copy of it.
         run: Calls a copy on a case.
         first: A case.
@@ -45,14 +47,20 @@ def check_function(
     Raises:
         GuardError: an answer depends on chance or on earlier calls; the message names what and where.
     """
-    used = copy()
+    own, used = dict(_attributes(module)), copy()
     before = dict(_attributes(used))
     with RandomOperators() as watched:
         answers = run(used, first)
-        run(used, second)
+        after = run(used, second)
         again = run(used, first)
-        alone = run(copy(), first)
-    if same(answers, again) and same(answers, alone):
+        alone, apart = run(copy(), first), run(copy(), second)
+    touched = [name for name, value in _attributes(copy()) if _changed(own.get(name), value)]
+    if touched:
+        raise GuardError(
+            f"a copy of the module is not as the module is: calls have changed {', '.join(touched[:4])} in all copies. "
+            "Let __deepcopy__ copy it, or keep it in no object that copies share"
+        )
+    if same(answers, again) and same(answers, alone) and same(after, apart):
         return
     if watched.found:
         raise GuardError(f"forward is random: {'; '.join(watched.found[:3])} — {ADVICE}")
@@ -78,20 +86,11 @@ class RandomOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # to
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if torch.Tag.nondeterministic_seeded in func.tags:
             name = func.overloadpacket.__name__
-            place = user_line()
+            place = current_line()
             told = f"{name} at {place}" if place else name
             if told not in self.found:
                 self.found.append(told)
         return func(*args, **(kwargs or {}))
-
-
-def user_line() -> str | None:
-    """The line of the user's code that is being run: file, number and text; None where there is only torch's."""
-    frames = traceback.extract_stack()
-    for frame in reversed(frames):
-        if not frame.filename.startswith(_NOT_THE_USERS):
-            return f"{Path(frame.filename).name}:{frame.lineno}: {frame.line}"
-    return None
 
 
 def same(first: Mapping[str, NDArray[Any]], second: Mapping[str, NDArray[Any]]) -> bool:
@@ -111,6 +110,13 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
             except Exception:  # noqa: BLE001 - what cannot be copied is compared by itself
                 frozen = value
             yield f"{path}.{name}".lstrip("."), frozen
+
+
+def _changed(before: Any, after: Any) -> bool:
+    """Whether a tensor, a number or a text is another one; other objects need not compare, and types are cast."""
+    if isinstance(before, torch.Tensor) and isinstance(after, torch.Tensor) and before.dtype != after.dtype:
+        return before.shape != after.shape
+    return isinstance(after, torch.Tensor | int | float | str) and not _equal(before, after)
 
 
 def _equal(before: Any, after: Any) -> bool:

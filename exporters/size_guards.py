@@ -57,6 +57,21 @@ def size_guards(program: torch.export.ExportedProgram, inputs: Sequence[Input]) 
         program: Traced with the inputs as its arguments, in order.
         inputs: As declared.
     """
+    names, environment = symbol_names(program, inputs)
+    found: dict[str, SizeGuard] = {}
+    for guard in environment.guards if environment is not None else ():
+        expression = guard.expr.xreplace(names)
+        free = sorted(symbol.name for symbol in expression.free_symbols)
+        if not free or any(symbol.name not in {n.name for n in names.values()} for symbol in expression.free_symbols):
+            continue
+        place = str(guard.sloc).strip("() ")
+        text = str(expression)
+        found.setdefault(text, SizeGuard(text, place.rpartition("/")[2], tuple(free), expression))
+    return [guard for guard in found.values() if guard.expression not in (True, False)]
+
+
+def symbol_names(program: torch.export.ExportedProgram, inputs: Sequence[Input]) -> tuple[dict[Any, Any], Any]:
+    """Torch's symbols of sizes with the names of the dimensions, and the environment that holds its guards."""
     wanted = set(program.graph_signature.user_inputs)
     values = [node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder" and node.name in wanted]
     names: dict[Any, Any] = {}
@@ -69,16 +84,7 @@ def size_guards(program: torch.export.ExportedProgram, inputs: Sequence[Input]) 
             if isinstance(declared, str) and isinstance(size, torch.SymInt):
                 environment = size.node.shape_env
                 names.setdefault(size.node.expr, sympy.Symbol(declared))
-    found: dict[str, SizeGuard] = {}
-    for guard in environment.guards if environment is not None else ():
-        expression = guard.expr.xreplace(names)
-        free = sorted(symbol.name for symbol in expression.free_symbols)
-        if not free or any(symbol.name not in {n.name for n in names.values()} for symbol in expression.free_symbols):
-            continue
-        place = str(guard.sloc).strip("() ")
-        text = str(expression)
-        found.setdefault(text, SizeGuard(text, place.rpartition("/")[2], tuple(free), expression))
-    return [guard for guard in found.values() if guard.expression not in (True, False)]
+    return names, environment
 
 
 def sizes_to_try(

@@ -7,9 +7,11 @@ numbers of whatever came first. Parameters are shared between the copies, everyt
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import ExitStack
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,16 +19,34 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from exporters.calling import Call, bind, check_call, flatten, named_answers
-from exporters.copies import fresh, plain
+from exporters.copies import fresh, plain, without_parametrizations
 from exporters.errors import GuardError
 from exporters.precision import computing_in, in_dtype, own_dtype
 from exporters.purity import check_function
 from exporters.reference import Arrays
 from exporters.spec import Case, Signature, bind_sizes
+from exporters.ties import Ties
 
 
 class TorchRefusalError(GuardError):
     """``forward`` itself raises; the sizes or values are none that the network takes."""
+
+
+class Source(Protocol):
+    """Where reference answers come from.
+
+    Attributes:
+        signature: As declared.
+        name: What answers, for messages.
+        tied: The operator that chose among equal values in the last call in float64.
+    """
+
+    signature: Signature
+    name: str
+    tied: str | None
+
+    def answers(self, case: Case, dtype: torch.dtype) -> Arrays:
+        """The answers to a case, computed in a float type."""
 
 
 class ModuleSource:
@@ -47,6 +67,8 @@ class ModuleSource:
         self.own = own_dtype(self.module)
         self._masters: dict[torch.dtype, nn.Module] = {}
         self._operators = True
+        self.tied: str | None = None
+        self.name = "torch"
         if call is not None:
             check_call(call, signature.inputs)
         self._call = call
@@ -94,7 +116,8 @@ class ModuleSource:
         first, second = cases[0], cases[-1]
         call = self.settle(first)
         check_function(
-            lambda: in_dtype(fresh(self.module), torch.float32, self.own),
+            self.module,
+            self.copied,
             lambda module, case: self._run(module, call, case, torch.float32),
             first,
             second,
@@ -112,8 +135,10 @@ class ModuleSource:
         kept = named_answers(returned, self.signature.outputs)
         leaves = [leaf for leaf in _pytree.tree_leaves(returned) if isinstance(leaf, Tensor)]
         in_order = len(leaves) == len(kept) and all(a is b for a, b in zip(leaves, kept.values(), strict=True))
-        copied = self.copied()
-        return copied if in_order and call == Call(tuple(names)) else flatten(copied, self.signature, call)
+        copied = without_parametrizations(self.copied())
+        parameters = inspect.signature(copied.forward).parameters.values()
+        as_declared = call == Call(tuple(names)) and all(one.kind is not one.VAR_POSITIONAL for one in parameters)
+        return copied if in_order and as_declared else flatten(copied, self.signature, call)
 
     def _run(self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype) -> Arrays:
         return self._named(self._called(module, call, case, dtype), case)
@@ -125,8 +150,11 @@ class ModuleSource:
             tensors[tensor.name] = given.to(dtype) if given.is_floating_point() else given
         args, kwargs = call.fill(tensors)
         try:
-            with torch.no_grad(), computing_in(dtype, self.own, operators=self._operators):
-                return module(*args, **kwargs)
+            with torch.no_grad(), computing_in(dtype, self.own, operators=self._operators), ExitStack() as watch:
+                ties = watch.enter_context(Ties()) if dtype == torch.float64 and self._operators else None
+                returned = module(*args, **kwargs)
+            self.tied = ties and ties.found
+            return returned
         # Whatever forward raises is told with the case that made it.
         except Exception as error:
             if self._operators and re.search("higher.?order", str(error), re.IGNORECASE):

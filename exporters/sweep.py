@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exporters.errors import GuardError
-from exporters.spec import Case, Input, bind_sizes
+from exporters.spec import Case, Input, Signature, bind_sizes
 from runtime.engine import BATCH_NAMES
+from runtime.manifest import DimensionSpec
 
 BATCH_SIZES = (1, 2, 7, 32)
 OTHER_SIZES = (1, 7, 33, 128)
@@ -106,11 +107,42 @@ def extreme_cases(inputs: Sequence[Input], sizes: Mapping[str, int], seed: int) 
     return tuple(cases)
 
 
-def choose_example(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, NDArray[Any]]:
+def within(sizes: Sequence[int], limits: DimensionSpec | None) -> Sequence[int]:
+    """Those of the sizes that are in a declared range, else its ends."""
+    if limits is None:
+        return sizes
+    return [size for size in sizes if size in limits] or sorted(ends_of(limits))
+
+
+def usual_sizes(signature: Signature, cases: Sequence[Case]) -> dict[str, int]:
+    """Of each dimension a size in the middle of those that the cases have."""
+    bound = [signature.sizes(case) for case in cases]
+    return {name: sorted(sizes[name] for sizes in bound)[len(bound) // 2] for name in (bound[0] if bound else {})}
+
+
+def ends_of(limits: DimensionSpec | None) -> set[int]:
+    """The ends of a declared range, and a size between them."""
+    if limits is None:
+        return set()
+    low = max(limits.min, limits.multiple, 1)
+    low += -low % limits.multiple
+    if limits.max is None:
+        return {low, low + limits.multiple}
+    high = limits.max - limits.max % limits.multiple
+    middle = (low + high) // 2
+    return {low, middle - middle % limits.multiple or low, high}
+
+
+def choose_example(inputs: Sequence[Input], cases: Sequence[Case], *, largest: bool = False) -> dict[str, NDArray[Any]]:
     """The arrays that the module is traced with: every named size at least 2, all different, fixed sizes avoided.
 
     torch freezes an axis whose example size is 1, and may take two axes of one size for the same axis. If no case will
     do, sizes of several cases are put together, and the values of one are repeated that has no larger size.
+
+    Args:
+        inputs: As declared.
+        cases: What sizes are taken from.
+        largest: Take large sizes, not small ones: torch also freezes what it computes from a size and finds to be 1.
 
     Raises:
         GuardError: the cases do not offer such sizes.
@@ -123,6 +155,8 @@ def choose_example(inputs: Sequence[Input], cases: Sequence[Case]) -> dict[str, 
     for name, found in candidates.items():
         if not found:
             raise GuardError(f"dimension {name} is never larger than 1 in the cases; torch would freeze it: add a size")
+    if largest:
+        candidates = {name: found[::-1] for name, found in candidates.items()}
     chosen = _distinct(candidates, fixed) or _distinct(candidates, set())
     if chosen is None:
         text = "; ".join(f"{name}: {', '.join(map(str, found))}" for name, found in candidates.items())

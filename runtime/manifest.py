@@ -43,6 +43,7 @@ SCHEMA_VERSION = 1
 CRITERION = "|a-b| <= atol + rtol*|b|"
 
 DECISIONS = frozenset(("argmax", "round", "exact"))
+EXAMPLES = frozenset(("real", "generated"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +110,8 @@ class ModelSpec:
     """One model of a bundle: its graph in one or more variants, its signature and its recorded answers.
 
     ``dimensions`` has the sizes that named dimensions may have. Of a name without an entry the engine takes every size
-    but 0, and 0 as well where it is the batch, see `runtime.checks`.
+    but 0, and 0 as well where it is the batch, see `runtime.checks`. ``examples`` says whether ``real`` inputs or
+    ``generated`` ones were held against the reference; None where a bundle is older than this.
     """
 
     variants: Mapping[str, Variant]
@@ -120,6 +122,7 @@ class ModelSpec:
     golden: GoldenRef | None = None
     parity: Parity | None = None
     trace: FileRef | None = None
+    examples: str | None = None
 
     def parity_of(self, variant: str) -> Parity | None:
         """What counts as the same answer of a variant: its own tolerances, else the model's."""
@@ -291,6 +294,7 @@ def _model(value: Any, where: str) -> ModelSpec:
         outputs=part.take("outputs", tuple_of(parse_tensor)),
         state=part.take("state", tuple_of(parse_state), default=()),
         dimensions=part.take("dimensions", mapping_of(parse_dimension), default={}),
+        examples=part.take("examples", choice(EXAMPLES), default=None),
         golden=part.take("golden", _golden, default=None),
         parity=part.take("parity", _parity, default=None),
         trace=part.take("trace", _file_ref, default=None),
@@ -353,6 +357,7 @@ def _model_json(model: ModelSpec) -> dict[str, Any]:
         inputs=[tensor_json(spec) for spec in model.inputs],
         outputs=[tensor_json(spec) for spec in model.outputs],
         dimensions=dimensions_json(model.dimensions) or None,
+        examples=model.examples,
         state=[state_json(spec) for spec in model.state],
         golden=golden and {"file": golden.file, "sha256": golden.sha256, "cases": golden.cases},
         parity=parity and _parity_json(parity),

@@ -98,7 +98,7 @@ def bring(source: str, options: Mapping[str, Any]) -> tuple[nn.Module, dict[str,
     if "state" in options:
         merged["state"] = [declaration.parse_state(text, merged["inputs"]) for text in options["state"]]
     if "cases" in options:
-        merged["cases"] = [declaration.read_sample(path, merged["inputs"]) for path in options["cases"]]
+        merged["cases"] = [declaration.read_sample(path, merged["inputs"])[0] for path in options["cases"]]
     return module, merged
 
 

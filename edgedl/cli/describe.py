@@ -57,6 +57,8 @@ def _model(name: str, model: ModelSpec) -> str:
         header = ("allowed for", "atol", "rtol", "seen at export", "float32 noise", "weakest mutant", "decision")
         lines.append(table(header, rows, "  "))
         lines.append(f"  {model.parity.criterion}, against {model.parity.reference}")
+    if model.examples:
+        lines.append(f"  held on {model.examples} inputs")
     return "\n".join(lines)
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedl.cli import arguments
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
+    from runtime.compare import OutputCheck
 
 
 def add_parser(sub: arguments.Subparsers) -> None:
@@ -28,6 +30,9 @@ def add_parser(sub: arguments.Subparsers) -> None:
     parser.add_argument(
         "--explain", action="store_true", help="where the answers differ, name the first node that does"
     )
+    parser.add_argument(
+        "--reproduce", metavar="FOLDER", help="with --explain: write that node there, with its inputs and its answer"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,17 +50,26 @@ def run(args: argparse.Namespace) -> int:
         graphs = dict.fromkeys((check.model, check.variant) for check in report.checks if not check.ok)
         if not graphs:
             args.out.text("nothing to explain: every output is as recorded")
-        document["explanations"] = [_explain(args, bundle, *graph) for graph in graphs]
+        worst = {(check.model, check.variant): check for check in reversed(report.checks) if not check.ok}
+        document["explanations"] = [_explain(args, bundle, *graph, worst[graph]) for graph in graphs]
     args.out.document(document)
     return 0 if report else 1
 
 
-def _explain(args: argparse.Namespace, bundle: Bundle, model: str, variant: str) -> dict[str, Any]:
-    from exporters.explain import explain
+def _explain(args: argparse.Namespace, bundle: Bundle, model: str, variant: str, worst: OutputCheck) -> dict[str, Any]:
     from runtime.errors import BundleError
 
     try:
-        difference = explain(bundle, model, variant, args.device)
+        from exporters.explain import explain
+
+        folder = Path(args.reproduce, *(() if model == bundle.manifest.name else (model,))) if args.reproduce else None
+        difference = explain(bundle, model, variant, args.device, folder)
+    except ImportError as error:
+        difference = None
+        found = (
+            f"{worst.output} is furthest off on case {worst.worst_case!r}; which node is at fault is told where the "
+            f"extra train is installed ({error.name or error} is missing)"
+        )
     except BundleError as error:  # no trace: the verdict stands all the same
         difference, found = None, str(error)
     else:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 
-Check = Callable[[Node], str | None]
+from exporters.places import line_in
 
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+Check = Callable[[Node], str | None]
 
 NO_FORM = "ONNX has no operator for it and none that it could be written with exactly"
 
@@ -33,7 +31,7 @@ def unsupported(program: torch.export.ExportedProgram) -> str | None:
         check = _checks().get(operator)
         reason = check if isinstance(check, str) or check is None else check(node)
         if reason is not None:
-            return f"{_line(node)}torch's {operator._opname} cannot be exported: {reason}"
+            return f"{line_of(node)}torch's {operator._opname} cannot be exported: {reason}"
     return None
 
 
@@ -94,7 +92,7 @@ def _calls(program: torch.export.ExportedProgram) -> Iterator[tuple[Node, torch.
                     yield node, node.target
 
 
-def _line(node: Node) -> str:
-    """Where in the user's code an operator is called, as ``file.py:12: ``."""
-    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
-    return f"{Path(frames[-1][0]).name}:{frames[-1][1]}: " if frames else ""
+def line_of(node: Node) -> str:
+    """Where in the user's code an operator is called, as ``file.py:12: code: ``."""
+    place = line_in(node.meta.get("stack_trace") or "")
+    return f"{place}: " if place else ""

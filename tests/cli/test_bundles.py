@@ -93,6 +93,14 @@ def test_the_verdict_stands_where_there_is_no_trace_to_explain_it(edgedl, wrong_
     assert (explanation["model"], explanation["difference"]) == ("scale", None)
 
 
+def test_without_the_extra_the_output_and_the_case_are_named(edgedl, wrong_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "exporters.explain", None)
+    result = edgedl("verify", wrong_bundle, "--explain")
+    assert result.status == 1
+    assert "y is furthest off on case '" in result.out
+    assert "the extra train" in result.out
+
+
 @pytest.fixture
 def arrays(tmp_path: Path) -> Path:
     folder = tmp_path / "arrays"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import namedtuple
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -99,3 +102,14 @@ def test_the_flat_module_answers_as_the_module_does() -> None:
     flat = flatten(Net(), Signature(inputs("x", "h", "c"), outputs("first", "second")), Call(("x", ("h", "c"))))
     first, second = flat(torch.tensor([5.0]), torch.tensor([2.0]), torch.tensor([7.0]))
     assert (first.item(), second.item()) == (3.0, 21.0)
+
+
+def test_fields_of_named_tuples_and_dataclasses_bind_as_keys_do() -> None:
+    pair = namedtuple("pair", ("a", "b"))
+    record = dataclasses.make_dataclass("record", ("a", "b"))
+    a, b = torch.zeros(1), torch.ones(1)
+    for made in (pair(a, b), record(a, b)):
+        assert list(named_answers(made, outputs("b", "a")).values()) == [b, a]
+        assert list(named_answers(made, outputs("x", "y")).values()) == [a, b]
+        with pytest.raises(GuardError, match="as its fields"):
+            named_answers(made, outputs("a", "c"))

@@ -13,8 +13,9 @@ import torch
 from onnx import numpy_helper
 
 from exporters.assemble import ExportedVariant
-from exporters.explain import Difference, explain, expose, fingerprint
+from exporters.explain import Difference, explain, fingerprint
 from exporters.export import ExportedModel, assemble, export_model
+from exporters.expose import expose
 from exporters.spec import Input, Output
 from runtime.bundle import Bundle
 from runtime.errors import BundleError

@@ -146,14 +146,16 @@ def test_the_gate_fails_for_another_graph(classifier: SmallClassifier, exported:
     truth = [{"probabilities": np.full((len(c.inputs["image"]), 5), 0.2),
               "level": np.full(len(c.inputs["image"]), 2.2)} for c in cases]  # fmt: skip
     tolerances = exported.report.tolerances
-    checks, failures = hold(exported.graph, OUTPUTS, cases, truth, tolerances)
-    assert not failures
+    held = hold(exported.graph, OUTPUTS, cases, truth, tolerances)
+    checks = held.checks
+    assert not held.failures
+    assert list(held.off) == cases
     assert not any(checks)
     report = ParityReport(checks=checks, tolerances=tolerances, cases=len(cases))
     assert not report
     assert "<- case '" in str(report)
     short = [{name: array[:0] for name, array in answers.items()} for answers in truth]
-    checks, _ = hold(exported.graph, OUTPUTS, cases[:1], short[:1], tolerances)
+    checks = hold(exported.graph, OUTPUTS, cases[:1], short[:1], tolerances).checks
     assert checks[0].note == "shape [1, 5], the reference has [0, 5]"
 
 
@@ -161,7 +163,7 @@ def test_a_graph_that_stops_at_another_size_fails(exported: ExportedModel) -> No
     bad = Case("four bands", {"image": np.zeros((1, 9, 9, 4), np.uint8)})
     tolerances = exported.report.tolerances
     truth = [{"probabilities": np.zeros((1, 5)), "level": np.zeros(1)}]
-    _, failures = hold(exported.graph, OUTPUTS, [bad], truth, tolerances)
+    failures = hold(exported.graph, OUTPUTS, [bad], truth, tolerances).failures
     assert failures[0].startswith("case 'four bands': ONNX Runtime stops:")
 
 

@@ -50,6 +50,12 @@ class Net(nn.Module):
         self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
         return x - self.mean
 
+    def first(self, x):
+        """What data-dependent initialisation does: the first input decides for all that follow."""
+        if "scale" not in self.cache:
+            self.cache["scale"] = x.abs().max()
+        return x / self.cache["scale"]
+
     def in_place(self, x):
         self.mean.mul_(0.9).add_(x.mean(0), alpha=0.1)
         return x - self.mean
@@ -89,7 +95,7 @@ def run(module: nn.Module, case: Tensor) -> dict:
 
 
 def check(module: nn.Module) -> None:
-    check_function(lambda: fresh(module), run, torch.ones(2, 4), torch.full((5, 4), 0.3))
+    check_function(module, lambda: fresh(module), run, torch.ones(2, 4), torch.full((5, 4), 0.3))
 
 
 @pytest.mark.parametrize("kind", ["plain", "cached", "counted", "attention", "nan"])
@@ -103,6 +109,7 @@ def test_functions_and_caches_pass(kind: str) -> None:
         ("counter", "keeps a state that reaches its answers: calls changes"),
         ("running", "keeps a state that reaches its answers: mean changes"),
         ("in_place", "keeps a state that reaches its answers: mean changes"),
+        ("first", "keeps a state that reaches its answers: cache changes"),
         ("listed", "keeps a state that reaches its answers: cache changes"),
         ("dropout", r"forward is random: .*at test_purity.py:\d+: return F.dropout\(x, 0.5\)"),
         ("noise", r"forward is random: .*at test_purity.py:\d+: return x \+ torch.rand_like\(x\)"),
@@ -115,6 +122,16 @@ def test_functions_and_caches_pass(kind: str) -> None:
 def test_chance_and_state_are_refused_by_name(kind: str, message: str) -> None:
     with pytest.raises(GuardError, match=message):
         check(Net(kind))
+
+
+def test_copies_that_share_what_calls_change_are_refused() -> None:
+    class Shared(Net):
+        def __deepcopy__(self, memo: dict) -> Shared:
+            return self
+
+    module = Shared("counted")
+    with pytest.raises(GuardError, match="calls have changed calls in all copies"):
+        check(module)
 
 
 def test_a_copy_knows_nothing_of_another() -> None:

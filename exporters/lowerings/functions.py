@@ -1,0 +1,140 @@
+"""Functions of torch that are written otherwise while a module is traced, and those that are refused by name.
+
+torch turns some arguments of these functions into Python numbers before an operator is traced, so that an axis freezes
+although its size needs no number: a pool as large as the picture, a grid of the picture's size, bags of equal length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from exporters.errors import GuardError
+from exporters.places import current_line
+
+DERIVATIVE = "a derivative within forward has no form in ONNX; write it as tensor operations"
+ROUNDING = (
+    "fake quantisation rounds each number to a level, which float32 and float64 choose differently; export the network "
+    "without it and quantise the bundle (edgedl quantize)"
+)
+
+
+class Functions(TorchFunctionMode):
+    """While it lasts, the functions of this module stand in for torch's."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _REFUSED:
+            place = current_line() or "forward"
+            raise GuardError(f"{place}: torch's {func.__name__} cannot be exported: {_REFUSED[func]}")
+        other = _OTHERS.get(func)
+        with self:
+            found = NotImplemented if other is None else other(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {})) if found is NotImplemented else found
+
+
+def average_pool(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *rest: Any, **more: Any) -> Any:
+    """A pool as large as the picture is its mean."""
+    return x.mean((-2, -1), keepdim=True) if _is_whole(x, kernel_size, padding, rest, more) else NotImplemented
+
+
+def max_pool(x: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *rest: Any, **more: Any) -> Any:
+    """A pool as large as the picture is its maximum."""
+    return x.amax((-2, -1), keepdim=True) if _is_whole(x, kernel_size, padding, rest, more) else NotImplemented
+
+
+def _is_whole(x: Tensor, kernel: Any, padding: Any, rest: Sequence[Any], more: dict[str, Any]) -> bool:
+    sizes = tuple(kernel) if isinstance(kernel, tuple | list | torch.Size) else (kernel, kernel)
+    padded = padding if isinstance(padding, tuple | list) else (padding,)
+    usual = not any(rest) and not any(more.values()) and not any(padded)
+    symbolic = any(isinstance(size, torch.SymInt) for size in sizes)
+    return (
+        usual
+        and symbolic
+        and len(sizes) == 2
+        and all(a is b or a == b for a, b in zip(sizes, x.shape[-2:], strict=True))
+    )
+
+
+def affine_grid(theta: Tensor, size: Sequence[Any], align_corners: bool | None = None) -> Any:
+    """The places that an affine map gives the pixels of a picture: (N, H, W, 2)."""
+    if len(size) != 4:
+        return NotImplemented
+    y, x = (_places(theta, axis, bool(align_corners)) for axis in size[2:])
+    x, y = x.expand(size[2], size[3]), y[:, None].expand(size[2], size[3])
+    places = torch.stack([x, y, torch.ones_like(x)], -1)  # (H, W, 3)
+    return torch.einsum("hwk,nik->nhwi", places, theta)
+
+
+def _places(theta: Tensor, size: Any, align_corners: bool) -> Any:
+    """The middles of pixels, or their corners, from -1 to 1."""
+    at = torch.arange(size, dtype=theta.dtype)
+    if align_corners:
+        return at * 2 / _at_least(size - 1, 1) - (1 - _at_least(2 - size, 0))
+    return (at * 2 + 1) / size - 1
+
+
+def _at_least(size: Any, least: int) -> Any:
+    return torch.sym_max(size, least)  # type: ignore[no-untyped-call]  # torch's own
+
+
+def linspace(start: Any, end: Any, steps: Any = 100, **more: Any) -> Any:
+    """From one end to the other in a number of steps that is a size; each half counts from its own end, as in torch."""
+    if not isinstance(steps, torch.SymInt) or isinstance(start, Tensor) or isinstance(end, Tensor):
+        return NotImplemented
+    length: Any = steps  # torch's stubs know numbers only
+    at = torch.arange(length, dtype=more.get("dtype") or torch.get_default_dtype())
+    step = (end - start) / _at_least(steps - 1, 1)
+    return torch.where(at < length // 2, start + step * at, end - step * (length - 1 - at))
+
+
+def embedding_bag(
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Any:
+    """Bags of equal length, (N, T) -> (N, D): their rows' sum, mean or maximum."""
+    if input.dim() != 2 or offsets is not None or max_norm is not None:
+        return NotImplemented
+    rows = F.embedding(input, weight)
+    if mode == "max":
+        if padding_idx is not None:
+            rows = rows.masked_fill((input == padding_idx).unsqueeze(-1), float("-inf"))
+        most = rows.amax(1)
+        return torch.where(most == float("-inf"), torch.zeros_like(most), most)
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(-1)
+    if padding_idx is None:
+        return rows.mean(1) if mode == "mean" else rows.sum(1)
+    there = (input != padding_idx).to(rows.dtype).unsqueeze(-1)
+    total = (rows * there).sum(1)
+    return total / there.sum(1).clamp(min=1) if mode == "mean" else total
+
+
+_OTHERS: dict[Any, Callable[..., Any]] = {
+    F.avg_pool2d: average_pool,
+    F.max_pool2d: max_pool,
+    F.affine_grid: affine_grid,
+    torch.linspace: linspace,
+    F.embedding_bag: embedding_bag,
+}
+
+_REFUSED: dict[Any, str] = {
+    torch.autograd.grad: DERIVATIVE,
+    torch.Tensor.backward: DERIVATIVE,
+    torch.fake_quantize_per_tensor_affine: ROUNDING,
+    torch.fake_quantize_per_channel_affine: ROUNDING,
+    torch.istft: "ONNX has no inverse of a short-time Fourier transform; answer the spectrum",
+}
