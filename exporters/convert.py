@@ -335,7 +335,7 @@ def _places(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDArray[Any]]) -> str:
-    text = str(error).strip()
+    text, place = str(error).strip(), line_of_error(error)
     frozen = _FROZEN.search(text)
     if frozen:
         size = int(frozen[1])
@@ -346,11 +346,10 @@ def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[s
             if isinstance(name, str) and example[tensor.name].shape[axis] == size
         ]
         return (
-            f"forward freezes {' and '.join(axes) or 'an axis'} to {size}, the size of the example: it turns the size "
-            "into a Python number, a constant or a loop. Use tensor operations (a loop over time: "
-            "exporters.recurrent.over_time), or declare the axis with a number"
+            f"forward freezes {' and '.join(axes) or 'an axis'} to {size}, the size of the example"
+            f"{f' ({place})' if place else ''}: it turns the size into a Python number, a constant or a loop. Use "
+            "tensor operations (a loop over time: exporters.recurrent.over_time), or declare the axis with a number"
         )
-    place = line_of_error(error)
     if "data-dependent" in text:
         return (
             f"{place or 'forward'}: forward decides by values here (if, while, int(), .item(), a range or a size), and "

@@ -28,10 +28,11 @@ from exporters.loops.frozen import told_at_once as told_at_once
 from exporters.loops.normal_form import in_one_form
 from exporters.loops.program import NotRolledError as NotRolledError
 from exporters.loops.program import Program, needed, without_repetition
-from exporters.loops.record import Run, line_of, recording
+from exporters.loops.record import Run, recording
 from exporters.loops.rolling import rolled_up
 from exporters.loops.series import with_series
 from exporters.loops.unify import unified
+from exporters.places import line_of_error
 from exporters.spec import Input
 from exporters.sweep import dimension_names
 
@@ -137,7 +138,8 @@ def _compare(
         replay.compare(module, program, example, inputs, axis)
     except NotRolledError as error:
         places = ", ".join(dict.fromkeys(run.where for run in _runs(trace) if run.count > 1))
-        raise NotRolledError(f"the loop at {places}: {error}") from error
+        at = f"the loop at {places}" if places else f"no formula for what becomes of {axis}"
+        raise NotRolledError(f"{at}: {error}") from error
 
 
 def _sizes(
@@ -184,7 +186,9 @@ def _traced(
         lines = str(error).strip().splitlines()
         sizes = ", ".join(f"{name} = {length}" for name, length in lengths.items())
         said = lines[0] if lines else type(error).__name__
-        raise NotRolledError(f"{line_of(error)}: torch cannot trace it with {sizes} either: {said}") from error
+        raise NotRolledError(
+            f"{line_of_error(error) or 'forward'}: torch cannot trace it with {sizes} either: {said}"
+        ) from error
 
 
 def _joined(traces: Sequence[Program], lengths: Sequence[Sequence[int]], edges: int) -> Program:

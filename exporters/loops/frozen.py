@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
 from torch.fx.experimental.sym_node import SymNode
 
-from exporters.loops.record import is_counted
+from exporters.places import current_line
 
 
 class FrozenError(Exception):
@@ -31,9 +30,7 @@ def told_at_once() -> Iterator[None]:
         known = getattr(node.shape_env, "replacements", {})
         frozen = [int(known[symbol]) for symbol in symbols if getattr(known.get(symbol), "is_number", False)]
         if frozen:
-            frames = [frame for frame in traceback.extract_stack() if is_counted(frame.filename)]
-            where = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "forward"
-            raise FrozenError(f"{where}: the axis is specialized to the constant ({frozen[0]})")
+            raise FrozenError(f"{current_line() or 'forward'}: the axis is specialized to the constant ({frozen[0]})")
         return number
 
     with mock.patch.object(SymNode, "guard_int", guarded):

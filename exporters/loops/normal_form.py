@@ -128,6 +128,8 @@ class _Form:
             return args[1]
         if target is aten.full_like.default and args[0].fake.dtype == fake.dtype:
             return self._add(target, args, {}, fake)
+        if target is aten.linspace.default:  # by torch's own name, under which a number of steps that is a size is seen
+            return self._add(torch.linspace, args, {"dtype": fake.dtype}, fake)
         if target is aten.one_hot.default and len(args) > 1 and args[1] > 0:
             return self._add(operators.one_hot, args, {}, fake)
         if target is aten.select.int:

@@ -15,7 +15,6 @@ import operator
 import os
 import pathlib
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +26,6 @@ import torch
 
 _TORCH = f"{pathlib.Path(torch.__file__).parent}{os.sep}"
 _COUNTED = f"{_TORCH}nn{os.sep}"
-_HERE = f"{pathlib.Path(__file__).parent}{os.sep}"
 
 Point = tuple[tuple[CodeType | None, int], ...]
 """Where a node was created: the running frames, outermost first."""
@@ -222,16 +220,6 @@ def _is_size(target: Any) -> bool:
 
 
 @functools.cache
-def line_of(error: BaseException | None) -> str:
-    """The innermost line outside of torch at which an exception came by, as ``mine.py:13``."""
-    while error is not None:
-        for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-            if not frame.f_code.co_filename.startswith((_TORCH, _HERE)):
-                return f"{_short(frame.f_code)}:{line}"
-        error = error.__cause__ or error.__context__
-    return "in torch"
-
-
 def is_counted(filename: str) -> bool:
     """Whether a file is the user's, or a layer of torch's: loops are looked for in these."""
     return not filename.startswith(_TORCH) or filename.startswith(_COUNTED)

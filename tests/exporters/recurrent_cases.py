@@ -1042,6 +1042,98 @@ def counted_and_compared(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
 # What has to be refused
 
 
+# More of the literature's
+
+
+@case(quick=True)
+def euler_steps(net: Layers, x: Tensor) -> Tensor:
+    """A differential equation in as many steps as there are inputs; the times come from ``linspace``."""
+    times = torch.linspace(0, 1, x.size(1), dtype=x.dtype)
+    state, states = x[:, 0], [x[:, 0]]
+    for before, now in zip(times[:-1], times[1:], strict=True):  # noqa: RUF007 - as people write it
+        state = state + (now - before) * torch.tanh(net.back(net.into(state)) - before)
+        states.append(state)
+    return torch.stack(states, 1)
+
+
+@case(quick=True)
+def when_it_was_largest(net: Layers, x: Tensor) -> Tensor:
+    largest, when = torch.full_like(x[:, 0], -math.inf), torch.zeros(x.shape[0], INPUTS, dtype=torch.long)
+    for t in range(x.shape[1]):
+        is_larger = x[:, t] > largest
+        largest = torch.where(is_larger, x[:, t], largest)
+        when = torch.where(is_larger, torch.full_like(when, t), when)
+    return when
+
+
+@case("x", "memory")
+def warped(net: Layers, x: Tensor, memory: Tensor) -> Tensor:
+    """Dynamic time warping with steps down and across the diagonal."""
+    distances = torch.cdist(x, memory)
+    row = distances[:, 0].cumsum(1)
+    for t in range(1, x.size(1)):
+        first = row[:, :1] + distances[:, t, :1]
+        row = torch.cat([first, torch.minimum(row[:, 1:], row[:, :-1]) + distances[:, t, 1:]], 1)
+    return row[:, -1]
+
+
+@case(quick=True)
+def looks_ahead(net: Layers, x: Tensor) -> Tensor:
+    h = net.zeros(x)
+    for t in range(x.size(1)):
+        h = net.gru(x[:, t] - x[:, min(t + 2, x.size(1) - 1)], h)
+    return h
+
+
+@case()
+def stabilised_gates(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Exponential gates with their maximum carried along (Beck et al. 2024)."""
+    h = c = n = net.zeros(x)
+    m, outputs = x.new_full((x.shape[0], HIDDEN), -10.0), []
+    for t in range(x.shape[1]):
+        i, f, z, o = net.gates(torch.cat([x[:, t], h], 1)).chunk(4, 1)
+        before, m = m, torch.maximum(f + m, i)
+        c = torch.exp(f + before - m) * c + torch.exp(i - m) * torch.tanh(z)
+        n = torch.exp(f + before - m) * n + torch.exp(i - m)
+        h = torch.sigmoid(o) * c / n.clamp(min=1e-6)
+        outputs.append(h)
+    return torch.stack(outputs, dim=1), h
+
+
+@case()
+def phases(net: Layers, x: Tensor) -> Tensor:
+    """Neil et al. 2016: a state opens for a part of its period only."""
+    h, c = net.zeros(x), net.zeros(x)
+    for t in range(x.size(1)):
+        phase = ((t - net.weight) % 5.0) / 5.0
+        is_open = torch.where(phase < 0.1, 20 * phase, torch.where(phase < 0.2, 4 - 20 * phase, 0.001 * phase))
+        hidden, cell = net.lstm(x[:, t], (h, c))
+        h, c = is_open * hidden + (1 - is_open) * h, is_open * cell + (1 - is_open) * c
+    return h
+
+
+@case()
+def partition_of_a_field(net: Layers, x: Tensor) -> Tensor:
+    scores = x[:, :, :3]
+    alpha = net.observed + scores[:, 0]
+    for t in range(1, scores.size(1)):
+        alpha = torch.logsumexp(alpha.unsqueeze(2) + net.transition + scores[:, t].unsqueeze(1), dim=1)
+    return torch.logsumexp(alpha, dim=1)
+
+
+@case()
+def missing_values_decay(net: Layers, x: Tensor) -> Tensor:
+    """Che et al. 2018, with what is negative taken as missing."""
+    is_there = (x > 0).to(x.dtype)
+    mean = (x * is_there).sum(1) / is_there.sum(1).clamp(min=1)
+    h, last = net.zeros(x), torch.zeros_like(x[:, 0])
+    for t in range(x.size(1)):
+        there, decay = is_there[:, t], torch.exp(-F.relu(net.rate))
+        last = there * x[:, t] + (1 - there) * last
+        h = net.gru(there * x[:, t] + (1 - there) * (decay * last + (1 - decay) * mean), h)
+    return h
+
+
 @case(refused=r"stack .*gives .*must not grow")
 def attention_over_the_past(net: Layers, x: Tensor) -> Tensor:
     states = [net.zeros(x)]
