@@ -1179,5 +1179,5 @@ def number_of_no_formula(net: Layers, x: Tensor) -> Tensor:
 def otherwise_when_long(net: Layers, x: Tensor) -> Tensor:
     h = net.zeros(x)
     for t in range(x.size(1)):
-        h = net.gru(x[:, t], h if x.size(1) < 9 else 0.5 * h)
+        h = net.gru(x[:, t], h if x.size(1) < 12 else 0.5 * h)
     return h

@@ -71,7 +71,8 @@ def test_what_is_no_output_state_or_size() -> None:
 def test_samples(tmp_path: Path) -> None:
     inputs = [Input("x", "float32", ("N",))]
     np.savez(tmp_path / "a.npz", x=np.ones(3, np.float32))
-    assert read_sample(str(tmp_path / "a.npz"), inputs).inputs["x"].tolist() == [1.0, 1.0, 1.0]
+    case, answers = read_sample(str(tmp_path / "a.npz"), inputs)
+    assert (case.inputs["x"].tolist(), answers) == ([1.0, 1.0, 1.0], {})
     np.savez(tmp_path / "b.npz", y=np.ones(3))
     (tmp_path / "c.npz").write_bytes(b"PK")
     for name, message in (("b", "holds the arrays y; expected x"), ("c", "damaged"), ("d", "No such file")):
