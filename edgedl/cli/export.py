@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedl.cli import arguments, brought
 from edgedl.cli.describe import description
+from runtime.memory import large_blocks_kept
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
@@ -70,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     options = {"name": args.name, "opset": args.opset, "untrained": args.untrained or None, "others": args.others}
     options |= {"reproduce": args.reproduce, "runtimes": args.runtimes}
     given = {key: value for key, value in options.items() if value is not None} | brought.declared(args)
-    with _little_garbage():
+    with _little_garbage(), large_blocks_kept():
         bundle = export(args.source, args.output, given)
     args.out.text(description(bundle))
     args.out.document({"ok": True, "bundle": str(bundle.path), "manifest": bundle.manifest.to_json()})
