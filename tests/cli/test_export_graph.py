@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.pipelines import load
+from service.app import create_app
 
 GRAPHS = Path(__file__).parent.parent / "exporters" / "graphs"
 
@@ -21,6 +22,10 @@ def test_a_file_becomes_a_bundle_that_is_verified_and_served(edgedl, tmp_path: P
     with load(tmp_path / "b.edge") as pipeline:
         answers = pipeline.predict({"X": np.zeros((2, 4), np.float32)})["outputs"]
     assert np.shape(answers["probabilities"]) == (2, 3)
+    client = create_app([tmp_path / "b.edge"]).test_client()
+    posted = client.post("/v1/sklearn_scaled_logistic_with_maps", json={"inputs": {"X": np.zeros((2, 4)).tolist()}})
+    assert posted.status_code == 200
+    np.testing.assert_array_equal(posted.json["results"][0]["outputs"]["probabilities"], answers["probabilities"])
     refused = edgedl("export", source, "-o", tmp_path / "c.edge", "--opset", "18")
     assert refused.status == 2
     assert "--opset is for networks" in refused.err
