@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgedl.cli import arguments, brought
 from edgedl.cli.describe import description
-from runtime.memory import large_blocks_kept
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
@@ -68,6 +67,8 @@ def add_parser(sub: arguments.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
+    from runtime.memory import large_blocks_kept
+
     options = {"name": args.name, "opset": args.opset, "untrained": args.untrained or None, "others": args.others}
     options |= {"reproduce": args.reproduce, "runtimes": args.runtimes}
     given = {key: value for key, value in options.items() if value is not None} | brought.declared(args)
