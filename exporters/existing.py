@@ -269,11 +269,7 @@ def export_graph(
         add_extremes(source, found, base, seed)
         found.notes.append("no real input was held: all cases are generated; give --sample for that")
     declared = ranges(found, declared, (), base)
-    noise = {
-        name: value
-        for name, value in measure_noise(outputs, found.cases, found.truth, found.single).items()
-        if next(output for output in outputs if output.name == name).decision != "exact"
-    }
+    noise = measure_noise(outputs, found.cases, found.truth, found.single)
     choice = asked if found.real and asked >= MIN_GOLDEN else len(found.cases)
     recorded = choose_golden(taken, found.cases[:choice], found.truth[:choice], golden)
     mutants = tuple(_mutants(model, noise, [found.cases[at] for at in recorded[:4]]))

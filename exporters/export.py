@@ -116,11 +116,7 @@ def export_model(
         found.notes.append("no real input was held: all cases are generated; give cases= (--sample) for that")
     declared = ranges(found, declared, guards, base)
 
-    noise = {
-        name: value
-        for name, value in measure_noise(signature.outputs, found.cases, found.truth, found.single).items()
-        if next(output for output in signature.outputs if output.name == name).decision != "exact"
-    }
+    noise = measure_noise(signature.outputs, found.cases, found.truth, found.single)
     # Whoever gives cases puts the telling ones there; generated ones fill up what is missing.
     choice = asked if found.real and asked >= MIN_GOLDEN else len(found.cases)
     recorded = choose_golden(signature.inputs, found.cases[:choice], found.truth[:choice], golden)

@@ -35,7 +35,7 @@ def one_thread() -> Iterator[None]:
 def measure_noise(
     outputs: Sequence[Output], cases: Sequence[Case], truth: Sequence[Arrays], single: Sequence[Arrays]
 ) -> dict[str, float]:
-    """The float32 noise of each float output: the largest difference between torch float32 and torch float64.
+    """The float32 noise of each output with a tolerance: the largest difference between torch float32 and float64.
 
     It is never taken as smaller than one unit in the last place of the output's largest magnitude: float32 cannot
     promise more, and another processor rounds elsewhere.
@@ -58,7 +58,7 @@ def measure_noise(
                 worst = max(worst, distance(a, b))
                 finite = np.abs(b[np.isfinite(b)])
                 magnitude = max(magnitude, float(finite.max(initial=0)))
-        if np.dtype(output.dtype).kind == "f":
+        if float_outputs([output]):
             noise[output.name] = max(worst, float(np.spacing(np.float32(magnitude))))
     return noise
 
