@@ -15,6 +15,7 @@ from runtime.pipelines import load
 from runtime.pipelines.base import Pipeline
 from service import headers, operations, problems, v1
 from service.metrics import Metrics
+from service.repository import Repository
 from service.served import Served, Settings
 from service.streams import StreamLimits
 
@@ -60,22 +61,16 @@ def create_app(
     Raises:
         BundleError: A bundle is damaged.
         DeviceError: The device cannot be had.
-        InputError: No bundle, or two of one name.
+        InputError: No bundle, or two of one name and version.
         MissingExtraError: OpenCV is not installed.
     """
     if find_spec("cv2") is None:
         raise MissingExtraError("opencv-python-headless", "serve")  # better now than at the first photo
     settings = Settings(max_bytes, max_pixels, max_images, video_seconds, body_seconds, tuple(cors_origins))
-    served: dict[str, Served] = {}
+    served = Repository()
     for bundle in bundles:
         name, source = bundle if isinstance(bundle, tuple) else (None, bundle)
-        one = Served(_pipeline(source, device, threads, variant), streams or StreamLimits(), name)
-        if one.name in served:
-            raise InputError(
-                f"two bundles are called {one.name!r}; each needs a name of its own to have a route: serve one of them "
-                f"as NAME={one.name}.edge"
-            )
-        served[one.name] = one
+        served.add(Served(_pipeline(source, device, threads, variant), streams or StreamLimits(), name))
     if not served:
         raise InputError("there is no bundle to serve; give at least one")
 

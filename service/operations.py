@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from flask import Blueprint, Response
 
 from service.metrics import Metrics
 from service.openapi import document
-from service.served import Served, Settings
+from service.repository import Repository
+from service.served import Settings
 from service.v1 import json_response
 
 _RETRY = {"Retry-After": "2"}
 
 
-def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics) -> Blueprint:
+def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Blueprint:
     """The routes ``/livez``, ``/readyz``, ``/health``, ``/metrics`` and ``/openapi.json``."""
     routes = Blueprint("operations", __name__)
     started = time.monotonic()

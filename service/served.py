@@ -66,6 +66,7 @@ class Served:
     def __init__(self, pipeline: Pipeline, limits: StreamLimits = NO_OTHERS, name: str | None = None) -> None:
         self.pipeline = pipeline
         self.name = pipeline.bundle.manifest.name if name is None else _checked(name)
+        self.version = pipeline.bundle.manifest.version
         self.failure: str | None = "not tried yet"
         self.warm_up_ms: float | None = None
         self.streams = Streams(pipeline.lines, limits) if pipeline.has_steps else None
@@ -155,6 +156,20 @@ class Served:
         """
         self.require()
         return self.guarded(lambda: self.pipeline.predict(source, **options))
+
+    def run(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The answer of one of the bundle's graphs.
+
+        Args:
+            model: One of the pipeline's engines.
+            inputs: Arrays by name.
+
+        Raises:
+            InputError: They do not suit the graph.
+            Problem: 503, the engine is broken.
+        """
+        self.require()
+        return self.guarded(lambda: self.pipeline.engines[model].run(inputs))
 
     def require(self) -> None:
         """Refuses where the pipeline is known to be broken.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from service.inputs import read_body, read_files, read_options, unsupported
 from service.memory import give_back
 from service.metrics import Metrics
 from service.problems import Problem, from_edgedl
+from service.repository import Repository
 from service.served import Served, Settings
 from service.streams import Streams
 from service.text import Texts
@@ -55,24 +56,14 @@ def released(response: Response, *, arrays: bool, start: float) -> Response:
     return response
 
 
-def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics) -> Blueprint:
+def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Blueprint:
     """The routes ``GET /v1``, ``POST /v1/NAME`` and those of ``/v1/NAME/streams``."""
     routes = Blueprint("v1", __name__)
     deadlines = Deadlines()
     texts = Texts()
 
-    def bundle(name: str) -> Served:
-        if name not in served:
-            raise Problem(
-                404,
-                f"There is no bundle {name!r}; this service has {', '.join(map(repr, served))}.",
-                found=name,
-                expected=", ".join(served),
-            )
-        return served[name]
-
     def streams(name: str) -> Streams:
-        found = bundle(name).streams
+        found = served.find(name).streams
         if found is None:
             raise Problem(404, f"The bundle {name!r} carries no state from step to step; POST /v1/{name} asks it.")
         return found
@@ -89,7 +80,7 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
 
     @routes.post("/v1/<name>")
     def predict(name: str) -> Response:
-        one = bundle(name)
+        one = served.find(name)
         pipeline = one.pipeline
         if isinstance(pipeline, TextPipeline):
             return texts.answer(one, pipeline, request, settings, deadlines)
@@ -127,7 +118,7 @@ def blueprint(served: Mapping[str, Served], settings: Settings, metrics: Metrics
 
     @routes.post("/v1/<name>/drawings")
     def drawing(name: str) -> Response:
-        one = bundle(name)
+        one = served.find(name)
         if not one.pipeline.can_draw:
             raise Problem(404, f"The bundle {name!r} draws nothing; POST /v1/{name} asks it.")
         if request.mimetype != JSON:
