@@ -8,7 +8,7 @@ state promises that n calls of one step answer as one call of n steps, so the an
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,12 @@ Sizes = Mapping[str, int]
 
 PIECE = 1 << 18
 """Elements of one call's inputs, outputs and states together; a larger call is cut where it can be."""
+
+STACKED = 1 << 20
+"""Elements, counted in the same way, of calls that are stacked."""
+
+MOST_ROWS = 32
+"""Rows of calls that are stacked."""
 
 _GATES = 8
 """Elements that a recurrent layer takes a step for each element of its state: four gates, before and after."""
@@ -51,6 +57,60 @@ def run_in_pieces(engine: Engine, inputs: Arrays) -> dict[str, NDArray[Any]]:
 def count_outputs(spec: ModelSpec, sizes: Sizes) -> int:
     """Elements of all outputs together; a size that no input has counts as 1."""
     return sum(_count(tensor.shape, sizes) for tensor in spec.outputs)
+
+
+def run_together(engine: Engine, items: Sequence[Arrays]) -> list[dict[str, NDArray[Any]]]:
+    """Answers several calls in their order: small ones stacked, a large one in pieces.
+
+    Args:
+        engine: of the model. Its rows must not depend on each other.
+        items: each as `run_in_pieces` takes it.
+
+    Raises:
+        InputError: one of them does not fit. None is answered then.
+    """
+    sizes = [engine.check(inputs, partial=True)[1] for inputs in items]
+    complete = [_with_states(engine.spec, inputs, known) for inputs, known in zip(items, sizes, strict=True)]
+    small = [
+        index
+        for index, inputs in enumerate(complete)
+        if len(inputs) == len(engine.spec.inputs) and _cost(engine.spec, sizes[index]) <= PIECE
+    ]
+    limit = _row_limit(engine.spec)
+    stacked = dict(zip(small, engine.batch([complete[index] for index in small], limit=limit), strict=True))
+    return [stacked[i] if i in stacked else run_in_pieces(engine, inputs) for i, inputs in enumerate(items)]
+
+
+def _row_limit(spec: ModelSpec) -> Callable[[Arrays], int]:
+    """How many rows like those of a call may run together."""
+    axes, name = batch_axes(spec), batch_name(spec)
+
+    def limit(inputs: Arrays) -> int:
+        if axes is None or name is None:
+            return 1
+        sizes: dict[str, int] = {
+            symbol: size
+            for tensor in spec.inputs
+            for symbol, size in zip(tensor.shape, inputs[tensor.name].shape, strict=True)
+            if isinstance(symbol, str)
+        }
+        return max(1, min(MOST_ROWS, STACKED * sizes[name] // max(1, _cost(spec, sizes))))
+
+    return limit
+
+
+def _with_states(spec: ModelSpec, inputs: Arrays, sizes: Sizes) -> Arrays:
+    """The inputs, and zeros for states that are missing and whose sizes are known."""
+    missing = [
+        state
+        for state in spec.state
+        if state.input not in inputs and all(not isinstance(size, str) or size in sizes for size in state.shape)
+    ]
+    zeros = {
+        state.input: np.zeros([sizes[size] if isinstance(size, str) else size for size in state.shape], state.dtype)
+        for state in missing
+    }
+    return {**inputs, **zeros} if zeros else inputs
 
 
 def _rows(engine: Engine, inputs: Arrays, sizes: Sizes) -> dict[str, NDArray[Any]]:
@@ -85,9 +145,14 @@ def _at_once(spec: ModelSpec, sizes: Sizes, name: str | None) -> int | None:
     """How long a piece along a dimension is; None where the call is not to be cut along it."""
     if name is None or 1 not in size_range(spec, name):
         return None
-    states = _GATES * sum(_count(state.shape, sizes) for state in spec.state) * sizes.get(step_name(spec) or "", 1)
-    cost = sum(_count(tensor.shape, sizes) for tensor in spec.inputs) + count_outputs(spec, sizes) + states
+    cost = _cost(spec, sizes)
     return max(1, PIECE * sizes[name] // cost) if cost > PIECE and sizes[name] > 1 else None
+
+
+def _cost(spec: ModelSpec, sizes: Sizes) -> int:
+    """Elements of a call's inputs, outputs and states."""
+    states = _GATES * sum(_count(state.shape, sizes) for state in spec.state) * sizes.get(step_name(spec) or "", 1)
+    return sum(_count(tensor.shape, sizes) for tensor in spec.inputs) + count_outputs(spec, sizes) + states
 
 
 def _count(shape: Sequence[int | str], sizes: Sizes) -> int:

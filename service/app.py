@@ -15,6 +15,7 @@ from runtime.pipelines import load
 from runtime.pipelines.base import Pipeline
 from service import headers, operations, problems, v1
 from service.metrics import Metrics
+from service.parts import Parts
 from service.repository import Repository
 from service.served import Served, Settings
 from service.streams import StreamLimits
@@ -54,7 +55,7 @@ def create_app(
         max_pixels: Largest image, in pixels.
         max_images: Most images in one request.
         video_seconds: Longest time that decoding one video may take.
-        body_seconds: Longest time a request body may take to arrive (under gunicorn).
+        body_seconds: Longest time a request body may take to arrive, in seconds (where `service.front` reads it).
         cors_origins: Origins of other sites whose pages may call the service.
         streams: How many streams a recurrent bundle may have open, and for how long.
 
@@ -79,11 +80,13 @@ def create_app(
     app.url_map.merge_slashes = False
     app.extensions["edgedl"] = served
     metrics = Metrics()
-    metrics.install(app, frozenset(served))
+    probes = operations.Probes(served, metrics)
+    app.extensions["edgedl.parts"] = Parts(served, settings, metrics, probes)
+    metrics.install(app, served)
     headers.install(app, settings.cors_origins)
     problems.install(app)
     app.register_blueprint(v1.blueprint(served, settings, metrics))
-    app.register_blueprint(operations.blueprint(served, settings, metrics))
+    app.register_blueprint(operations.blueprint(served, settings, probes))
 
     @app.get("/")
     def page() -> Response:

@@ -1,4 +1,4 @@
-"""The server that ``edgedl serve`` runs: gunicorn with threads, one worker process unless told otherwise.
+"""The server that ``edgedl serve`` runs: gunicorn with its ASGI worker, one process unless told otherwise.
 
 The master process only binds the socket and minds its workers. Bundles are opened and sessions created in the worker,
 after the fork: an ONNX Runtime session that is carried through a fork hangs.
@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 from runtime.errors import EdgedlError, InputError, MissingExtraError
 
 if TYPE_CHECKING:
-    from flask import Flask
-
     from service.app import Source
+    from service.front import Front
 
 Announce = Callable[[str, Sequence[str]], None]
 
@@ -48,7 +47,7 @@ def serve(
         host: Address to listen on; the default is reachable from this machine only.
         port: Port, or 0 for any free one.
         workers: Worker processes, each with its own sessions and metrics.
-        request_threads: Requests that one worker answers at a time.
+        request_threads: Requests that one worker answers at a time, beside those that go straight to a bundle.
         graceful_seconds: Time that running requests get to finish after SIGTERM.
         access_log: Write a line for each request to standard error.
         announce: Called in place of printing, in the worker, with the URL and the names of the bundles.
@@ -73,13 +72,13 @@ def serve(
     return _run(
         bundles,
         settings,
+        request_threads,
         url,
         announce or _say,
         {
             "bind": f"fd://{listener.detach()}",
             "workers": workers,
-            "threads": request_threads,
-            "worker_class": "gthread",
+            "worker_class": "service.worker.Worker",
             "graceful_timeout": graceful_seconds,
             "timeout": 120,  # a worker says nothing while it loads its bundles, and boards are slow
             "keepalive": 5,
@@ -137,6 +136,7 @@ def address(listener: socket.socket) -> str:
 def _run(
     bundles: Sequence[Source | tuple[str, Source]],
     settings: dict[str, Any],
+    request_threads: int,
     url: str,
     announce: Announce,
     options: dict[str, Any],
@@ -146,22 +146,15 @@ def _run(
     from gunicorn.app.base import BaseApplication
     from gunicorn.arbiter import Arbiter
     from gunicorn.errors import AppImportError, HaltServer
-    from gunicorn.http import wsgi
 
-    from service import refusals
+    from service import worker
 
-    refusals.install()
-    wsgi.SERVER = "edgedl"  # the Server header: no version for a scanner to look up
+    worker.install()
     master = os.getpid()
     answered = mmap.mmap(-1, 1)  # shared with the workers: set once one of them has answered its warm-up run
 
     class Logger(glogging.Logger):  # type: ignore[misc]
-        """gunicorn's log, less what senders wrote, and less what follows a worker's sentence why it cannot start."""
-
-        def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
-            if msg.startswith("Invalid request from"):
-                msg = msg.partition(": ")[0]  # what follows is the line of the request that is invalid
-            super().warning(msg, *args, **kwargs)
+        """gunicorn's log, less what follows a worker's sentence why it cannot start."""
 
         def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
             if (
@@ -183,15 +176,16 @@ def _run(
             self.cfg.set("post_worker_init", first_answer)
             self.cfg.set("child_exit", bury)
 
-        def load(self) -> Flask:
+        def load(self) -> Front:
             from runtime.memory import return_large_blocks, share_one_arena
             from service.app import create_app
+            from service.front import Front
 
             share_one_arena()
             return_large_blocks()
             logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
             try:
-                return create_app(bundles, **settings)
+                return Front(create_app(bundles, **settings), threads=request_threads)
             except EdgedlError as error:
                 # The type that gunicorn takes for "do not try again"; its text is all that is printed.
                 raise AppImportError(f"edgedl serve: {error}") from error
@@ -209,9 +203,9 @@ def _run(
             self.interrupted = True
             super().handle_int()
 
-    def first_answer(worker: Any) -> None:
-        if worker.age == 1:
-            announce(url, list(worker.wsgi.extensions["edgedl"]))
+    def first_answer(process: Any) -> None:
+        if process.age == 1:
+            announce(url, list(process.asgi.parts.served))
         answered[0] = 1
 
     def bury(arbiter: Minder, _worker: Any) -> None:

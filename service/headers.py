@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 
 from flask import Flask, Response, g, request
 
@@ -22,45 +23,50 @@ SECURITY_HEADERS = {
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def install(app: Flask, cors_origins: tuple[str, ...]) -> None:
-    """Set the headers on every answer of ``app``.
+def request_id(given: str) -> str:
+    """A proxy's id is kept, so that its log and ours can be joined; what is not plainly an id is replaced."""
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def answer_headers(number: str, origin: str, cors_origins: Sequence[str]) -> dict[str, str]:
+    """What every answer carries that is not a file of the page.
 
     Args:
-        app: The application.
+        number: The request id.
+        origin: The request's header of that name; empty where there is none.
         cors_origins: Origins whose pages may call the service (``https://example.org``, no path), or ``("*",)``.
     """
+    headers = {"X-Request-ID": number, **SECURITY_HEADERS, "Cache-Control": "no-store"}
+    if not cors_origins:
+        headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        return headers
+    headers["Vary"] = "Origin"
+    if origin and (origin in cors_origins or "*" in cors_origins):
+        headers["Access-Control-Allow-Origin"] = "*" if "*" in cors_origins else origin
+        headers["Access-Control-Expose-Headers"] = "X-Request-ID, Server-Timing, Retry-After, Location"
+    return headers
+
+
+def install(app: Flask, cors_origins: Sequence[str]) -> None:
+    """Sets the headers on every answer of ``app``; see `answer_headers`."""
 
     @app.before_request
     def identify() -> None:
-        # A proxy's id is kept, so that its log and ours can be joined; anything that is not plainly an id is not.
-        given = request.headers.get("X-Request-ID", "")
-        g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+        g.request_id = request_id(request.headers.get("X-Request-ID", ""))
 
     @app.after_request
     def protect(response: Response) -> Response:
-        response.headers["X-Request-ID"] = g.get("request_id", "")
-        for name, value in SECURITY_HEADERS.items():
-            response.headers.setdefault(name, value)
+        origin = request.headers.get("Origin", "")
+        for name, value in answer_headers(g.get("request_id", ""), origin, cors_origins).items():
+            if name == "Vary":
+                response.vary.add(value)
+            else:
+                response.headers.setdefault(name, value)
         # Pages and scripts are asked for again each time (an ETag makes that cheap); answers are never kept.
-        cache = (
-            "no-cache" if (response.mimetype or "").startswith("text/") or request.endpoint == "static" else "no-store"
-        )
-        response.headers["Cache-Control"] = cache
-        _allow_origin(response, cors_origins)
+        if (response.mimetype or "").startswith("text/") or request.endpoint == "static":
+            response.headers["Cache-Control"] = "no-cache"
+        if request.method == "OPTIONS" and "Access-Control-Allow-Origin" in response.headers:
+            response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
+            response.headers["Access-Control-Allow-Headers"] = "Content-Type, X-Request-ID"
+            response.headers["Access-Control-Max-Age"] = "600"
         return response
-
-
-def _allow_origin(response: Response, cors_origins: tuple[str, ...]) -> None:
-    if not cors_origins:
-        response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-        return
-    response.vary.add("Origin")
-    origin = request.headers.get("Origin", "")
-    if not origin or (origin not in cors_origins and "*" not in cors_origins):
-        return
-    response.headers["Access-Control-Allow-Origin"] = "*" if "*" in cors_origins else origin
-    response.headers["Access-Control-Expose-Headers"] = "X-Request-ID, Server-Timing, Retry-After, Location"
-    if request.method == "OPTIONS":
-        response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
-        response.headers["Access-Control-Allow-Headers"] = "Content-Type, X-Request-ID"
-        response.headers["Access-Control-Max-Age"] = "600"

@@ -6,7 +6,7 @@ import base64
 import binascii
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import orjson
@@ -17,7 +17,6 @@ from werkzeug.formparser import FormDataParser
 from runtime.media.foreign import name_of
 from runtime.media.headers import picture_type
 from runtime.pipelines.base import Options
-from service.deadlines import Deadlines
 from service.media_types import WRAPPED_TYPES, is_taken, is_video, raw_types
 from service.problems import Problem, bad_request
 from service.served import Settings
@@ -26,13 +25,12 @@ _CHUNK = 1 << 16
 _TRUE, _FALSE = frozenset(("", "1", "true", "yes", "on")), frozenset(("0", "false", "no", "off"))
 
 
-def read_files(request: Request, settings: Settings, deadlines: Deadlines, *, clips: bool = False) -> list[bytes]:
+def read_files(request: Request, settings: Settings, *, clips: bool = False) -> list[bytes]:
     """The encoded images of a request: a raw body, multipart files, or base64 in JSON.
 
     Args:
         request: The request.
         settings: The limits.
-        deadlines: Watches the sender.
         clips: Whether a single video is taken in place of the images.
 
     Raises:
@@ -41,7 +39,7 @@ def read_files(request: Request, settings: Settings, deadlines: Deadlines, *, cl
     kind = request.mimetype
     if not is_taken(kind, clips=clips):
         raise unsupported(kind, (*raw_types(clips=clips), *WRAPPED_TYPES))
-    body = read_body(request, settings, deadlines)
+    body = read_body(request, settings)
     if not body:
         raise bad_request("an empty body", "an image or a video" if clips else "an image")
     if kind == "multipart/form-data":
@@ -50,6 +48,16 @@ def read_files(request: Request, settings: Settings, deadlines: Deadlines, *, cl
         images = _from_json(body)
     else:
         images = [body]
+    check_files(images, settings, clips=clips)
+    return images
+
+
+def check_files(images: Sequence[bytes], settings: Settings, *, clips: bool) -> None:
+    """Looks at the first bytes of the files of a request: how many there are, and what they are.
+
+    Raises:
+        Problem: 400, 413 or 422.
+    """
     if len(images) > settings.max_images:
         raise Problem(
             413,
@@ -71,35 +79,30 @@ def read_files(request: Request, settings: Settings, deadlines: Deadlines, *, cl
             )
     if len(images) > 1 and any(picture_type(image) is None for image in images):
         raise bad_request(f"a video among {len(images)} files", "one video, or images that are the frames of one clip")
-    return images
 
 
-def read_body(request: Request, settings: Settings, deadlines: Deadlines) -> bytes:
-    """The whole body, never more than the limit and never for longer than allowed.
+def read_body(request: Request, settings: Settings) -> bytes:
+    """The whole body, never more than the limit. How long it may take, the server in front sees to.
 
-    Read here and not by the framework: its limit refuses a chunked body of exactly the limit, and it has no deadline.
+    Read here and not by the framework, whose limit refuses a chunked body of exactly the limit.
     """
     length = request.content_length
     if length is not None and length > settings.max_bytes:
-        raise _too_large(f"a body of {length:,} bytes", settings)
+        raise too_large(f"a body of {length:,} bytes", settings)
     if length is None and not request.environ.get("wsgi.input_terminated"):
         return b""  # without a length the server cannot tell where the body ends
     stream: IO[bytes] = request.environ["wsgi.input"]
     wanted = settings.max_bytes + 1 if length is None else length
     pieces, size = [], 0
-    with deadlines.limit(request.environ.get("gunicorn.socket"), settings.body_seconds) as deadline:
-        try:
-            while size < wanted and (piece := stream.read(min(_CHUNK, wanted - size))):
-                pieces.append(piece)
-                size += len(piece)
-        except Exception as error:
-            # gunicorn parses chunks while we read and raises its own types; all of them mean that the sender erred.
-            if deadline is None or not deadline.expired:
-                raise bad_request("a body that breaks off or is not framed as HTTP", "a whole body") from error
-    if deadline is not None and deadline.expired:
-        raise Problem(408, f"The body did not arrive within {settings.body_seconds:g} seconds.")
+    try:
+        while size < wanted and (piece := stream.read(min(_CHUNK, wanted - size))):
+            pieces.append(piece)
+            size += len(piece)
+    except Exception as error:
+        # A server that parses chunks while we read raises types of its own; all of them mean that the sender erred.
+        raise bad_request("a body that breaks off or is not framed as HTTP", "a whole body") from error
     if size > settings.max_bytes:
-        raise _too_large(f"a body of more than {settings.max_bytes:,} bytes", settings)
+        raise too_large(f"a body of more than {settings.max_bytes:,} bytes", settings)
     if length is not None and size < length:
         raise bad_request(f"{size:,} of the {length:,} bytes that Content-Length names", "a whole body")
     return b"".join(pieces)
@@ -212,6 +215,7 @@ def unsupported(kind: str, taken: tuple[str, ...]) -> Problem:
     )
 
 
-def _too_large(found: str, settings: Settings) -> Problem:
+def too_large(found: str, settings: Settings) -> Problem:
+    """413: the body is longer than this service takes."""
     expected = f"at most {settings.max_bytes:,} bytes"
     return Problem(413, f"Found {found}; expected {expected}.", found=found, expected=expected)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from flask import Flask, Response, g, request
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from service.replies import Reply
+from service.served import Served
+
 # Seconds; from a tiny network on a fast core to a caption on a slow board.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-_METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS"))
+_METHODS = frozenset(("GET", "HEAD", "POST", "DELETE", "OPTIONS"))
 
 
 class Metrics:
@@ -44,14 +47,19 @@ class Metrics:
         )
 
     def count_result(self, bundle: str, result: Mapping[str, Any]) -> None:
-        """Count an image and the members of each list in its result."""
+        """Counts an image and the members of each list in its result."""
         self.images.labels(bundle).inc()
         for kind, value in result.items():
             if isinstance(value, list):
                 self.results.labels(bundle, kind).inc(len(value))
 
-    def install(self, app: Flask, bundles: frozenset[str]) -> None:
-        """Measure every request of ``app``; unknown paths share one label."""
+    def count_request(self, route: str, bundle: str, method: str, status: int, seconds: float) -> None:
+        """Counts an answered request."""
+        self.requests.labels(route, bundle, method if method in _METHODS else "other", str(status)).inc()
+        self.seconds.labels(route, bundle).observe(seconds)
+
+    def install(self, app: Flask, bundles: Container[str]) -> None:
+        """Measures every request that reaches ``app``; unknown paths share one label."""
 
         @app.before_request
         def begin() -> None:
@@ -62,10 +70,8 @@ class Metrics:
         def count(response: Response) -> Response:
             route = request.url_rule.rule if request.url_rule is not None else "unmatched"
             name = (request.view_args or {}).get("name", "")
-            bundle = name if name in bundles else ""
-            method = request.method if request.method in _METHODS else "other"
-            self.requests.labels(route, bundle, method, str(response.status_code)).inc()
-            self.seconds.labels(route, bundle).observe(time.perf_counter() - g.began)
+            seconds = time.perf_counter() - g.began
+            self.count_request(route, name if name in bundles else "", request.method, response.status_code, seconds)
             return response
 
         @app.teardown_request
@@ -73,8 +79,8 @@ class Metrics:
             if "began" in g:
                 self.in_flight.dec()
 
-    def exposition(self, ready: Mapping[str, bool]) -> Response:
+    def exposition(self, served: Mapping[str, Served]) -> Reply:
         """The text that Prometheus reads."""
-        for bundle, value in ready.items():
-            self.ready.labels(bundle).set(value)
-        return Response(generate_latest(self.registry), content_type=CONTENT_TYPE_LATEST)
+        for name, one in served.items():
+            self.ready.labels(name).set(one.failure is None)
+        return Reply(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)

@@ -3,42 +3,48 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Blueprint, Response
 
 from service.metrics import Metrics
 from service.openapi import document
+from service.replies import Reply, json_reply
 from service.repository import Repository
 from service.served import Settings
-from service.v1 import json_response
 
 _RETRY = {"Retry-After": "2"}
 
 
-def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Blueprint:
-    """The routes ``/livez``, ``/readyz``, ``/health``, ``/metrics`` and ``/openapi.json``."""
-    routes = Blueprint("operations", __name__)
-    started = time.monotonic()
+class Probes:
+    """Answers that take no time and no thread: they read what is known, and run nothing."""
 
-    @routes.get("/livez")
-    def live() -> Response:
-        return json_response({"status": "alive"})
+    def __init__(self, served: Repository, metrics: Metrics) -> None:
+        self._served, self._metrics = served, metrics
+        self._started = time.monotonic()
+        self.routes: Mapping[str, Callable[[], Reply]] = {
+            "/livez": self.live,
+            "/readyz": self.ready,
+            "/health": self.health,
+            "/metrics": self.exposition,
+        }
 
-    @routes.get("/readyz")
-    def ready() -> Response:
-        # Asking is also what makes a failed pipeline try again.
-        unready = [name for name, one in served.items() if not one.ready()]
+    def live(self) -> Reply:
+        """The process is alive."""
+        return json_reply({"status": "alive"})
+
+    def ready(self) -> Reply:
+        """Every bundle answers. Asking is also what makes a failed one try again."""
+        unready = [name for name, one in self._served.items() if not one.ready()]
         if not unready:
-            return json_response({"status": "ready"})
-        response = json_response({"status": "unready", "unready": unready}, 503)
-        response.headers.update(_RETRY)
-        return response
+            return json_reply({"status": "ready"})
+        return json_reply({"status": "unready", "unready": unready}, 503, _RETRY)
 
-    @routes.get("/health")
-    def health() -> Response:
+    def health(self) -> Reply:
+        """Liveness and readiness of each bundle."""
         bundles: dict[str, Any] = {}
-        for name, one in served.items():
+        for name, one in self._served.items():
             ok = one.ready()
             bundles[name] = {"ready": ok, "failure": one.failure, "warm_up_ms": one.warm_up_ms}
         ok = all(entry["ready"] for entry in bundles.values())
@@ -46,20 +52,31 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Bluep
             "status": "ready" if ok else "unready",
             "live": True,
             "ready": ok,
-            "uptime_seconds": round(time.monotonic() - started, 3),
+            "uptime_seconds": round(time.monotonic() - self._started, 3),
             "bundles": bundles,
         }
-        response = json_response(body, 200 if ok else 503)
-        if not ok:
-            response.headers.update(_RETRY)
-        return response
+        return json_reply(body, 200 if ok else 503, {} if ok else _RETRY)
 
-    @routes.get("/metrics")
-    def prometheus() -> Response:
-        return metrics.exposition({name: one.failure is None for name, one in served.items()})
+    def exposition(self) -> Reply:
+        """What Prometheus reads."""
+        return self._metrics.exposition(self._served)
+
+
+def blueprint(served: Repository, settings: Settings, probes: Probes) -> Blueprint:
+    """The routes ``/livez``, ``/readyz``, ``/health``, ``/metrics`` and ``/openapi.json``."""
+    routes = Blueprint("operations", __name__)
+    for path, answer in probes.routes.items():
+        routes.add_url_rule(path, path.strip("/"), lambda answer=answer: flask_response(answer()))
 
     @routes.get("/openapi.json")
     def openapi() -> Response:
-        return json_response(document(served, settings))
+        return flask_response(json_reply(document(served, settings)))
 
     return routes
+
+
+def flask_response(reply: Reply) -> Response:
+    """A reply as Flask sends it."""
+    response = Response(reply.body, status=reply.status, content_type=reply.content_type)
+    response.headers.update(reply.headers)
+    return response

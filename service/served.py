@@ -7,19 +7,23 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.arena import release_memory
 from runtime.axes import input_dimensions
 from runtime.checks import size_range
-from runtime.errors import BundleError, InputError, MediaError
+from runtime.errors import BundleError, InputError, MediaError, TooLargeError
 from runtime.fields import flat_name
 from runtime.media.frames import VideoLimits
 from runtime.npy import load_npy
+from runtime.pieces import count_outputs, run_in_pieces, run_together
 from runtime.pipelines.base import ClipPipeline, PicturePipeline, Pipeline, Source
+from service.batching import BatchingQueue, Call
 from service.media_types import raw_types
 from service.problems import Problem
 from service.streams import StreamLimits, Streams
@@ -30,6 +34,9 @@ Answer = TypeVar("Answer")
 
 RETRY_SECONDS = 1.0
 NO_OTHERS = StreamLimits()
+
+MOST_NUMBERS = 1 << 25
+"""In the answer of a graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +74,14 @@ class Served:
         self.pipeline = pipeline
         self.name = pipeline.bundle.manifest.name if name is None else _checked(name)
         self.version = pipeline.bundle.manifest.version
+        self.stackable = True
         self.failure: str | None = "not tried yet"
         self.warm_up_ms: float | None = None
         self.streams = Streams(pipeline.lines, limits) if pipeline.has_steps else None
         self._trying = Lock()
         self._tried = 0.0
         self._probes = _recorded_inputs(pipeline)
+        self.queue = BatchingQueue(self._answer, tidy=release_memory)
         self.warm_up()
 
     def warm_up(self) -> None:
@@ -143,33 +152,43 @@ class Served:
         except ValueError as error:
             raise MediaError(f"{error}; this bundle takes arrays as .npy") from error
 
-    def predict(self, source: Any, options: dict[str, Any]) -> dict[str, Any]:
-        """The pipeline's answer for one image or clip.
+    def predict(self, source: Any, options: Mapping[str, Any]) -> Any:
+        """The pipeline's answer for one image or clip; see `ask`.
 
         Args:
             source: What ``decode`` gave.
             options: The pipeline's own options.
-
-        Raises:
-            InputError: It does not suit the pipeline.
-            Problem: 503, the engine is broken.
         """
-        self.require()
-        return self.guarded(lambda: self.pipeline.predict(source, **options))
+        return self.ask(Call(source, options=options))
 
     def run(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The answer of one of the bundle's graphs.
+        """The answer of one of the bundle's graphs; see `ask`.
 
         Args:
             model: One of the pipeline's engines.
             inputs: Arrays by name.
+        """
+        answer: dict[str, NDArray[Any]] = self.ask(Call(inputs, model))
+        return answer
+
+    def ask(self, call: Call) -> Any:
+        """Answers a call and waits for it.
 
         Raises:
-            InputError: They do not suit the graph.
-            Problem: 503, the engine is broken.
+            InputError: It does not suit the pipeline or the graph.
+            Problem: 503, the engine is broken, or too many wait.
         """
         self.require()
-        return self.guarded(lambda: self.pipeline.engines[model].run(inputs))
+        return self.queue.ask(call)
+
+    def submit(self, call: Call) -> None:
+        """Puts a call into the queue.
+
+        Raises:
+            Problem: As `ask`.
+        """
+        self.require()
+        self.queue.submit(call)
 
     def require(self) -> None:
         """Refuses where the pipeline is known to be broken.
@@ -196,6 +215,64 @@ class Served:
             if self.failure is not None:
                 raise self._unavailable() from error
             raise
+
+    def close(self) -> None:
+        """Answers what was taken, then lets the sessions go. A second call does nothing."""
+        self.queue.close()
+        self.pipeline.close()
+
+    def _answer(self, calls: Sequence[Call]) -> None:
+        """Sets the outcome or the error of each call: those that may run together do."""
+        groups: dict[Any, list[Call]] = {}
+        for call in calls:
+            try:
+                if call.prepare is not None:
+                    call.source = call.prepare(call.source)
+            except Exception as error:  # noqa: BLE001 - it goes to whoever asks
+                call.error = error
+            else:
+                groups.setdefault((call.model, *sorted(call.options.items())), []).append(call)
+        for group in groups.values():
+            self._answer_group(group)
+        for call in calls:
+            call.ended = time.perf_counter()
+            if call.error is None and call.render is not None:
+                try:
+                    call.outcome = call.render(call.outcome, call)
+                except Exception as error:  # noqa: BLE001 - it goes to whoever asks
+                    call.error = error
+
+    def _answer_group(self, calls: Sequence[Call]) -> None:
+        """The calls ask the same model, with the same options."""
+        model, options = calls[0].model, calls[0].options
+        if len(calls) > 1 and self.stackable:
+            sources = [call.source for call in calls]
+            try:
+                if model is None:
+                    outcomes: Sequence[Any] = self.pipeline.batch(sources, **options)
+                else:
+                    outcomes = run_together(self.pipeline.engines[model], sources)
+            # One of them is at fault: each is asked alone, and the others never learn of it.
+            except Exception:
+                LOG.debug("a batch of %d was refused", len(calls), exc_info=True)
+            else:
+                for call, outcome in zip(calls, outcomes, strict=True):
+                    call.outcome = outcome
+                return
+        for call in calls:
+            try:
+                call.outcome = self.guarded(partial(self._one, model, call))
+            except Exception as error:  # noqa: BLE001 - it goes to whoever asks
+                call.error = error
+
+    def _one(self, model: str | None, call: Call) -> Any:
+        if model is None:
+            return self.pipeline.predict(call.source, **call.options)
+        engine = self.pipeline.engines[model]
+        numbers = count_outputs(engine.spec, engine.check(call.source, partial=True)[1])
+        if numbers > MOST_NUMBERS:
+            raise TooLargeError(f"the answer has {numbers:,} numbers; at most {MOST_NUMBERS:,} are given at once")
+        return run_in_pieces(engine, call.source)
 
     def describe(self) -> dict[str, Any]:
         """The bundle as ``GET /v1`` lists it."""

@@ -16,7 +16,6 @@ from flask import Request, Response
 
 from runtime.errors import TooLargeError
 from runtime.pipelines.base import TextPipeline
-from service.deadlines import Deadlines
 from service.inputs import json_type, read_body, unsupported
 from service.json_body import parse_json
 from service.problems import Problem, bad_request
@@ -50,9 +49,7 @@ class Texts:
     def __init__(self) -> None:
         self._slots = BoundedSemaphore(MOST_TEXTS)
 
-    def answer(
-        self, one: Served, pipeline: TextPipeline, request: Request, settings: Settings, deadlines: Deadlines
-    ) -> Response:
+    def answer(self, one: Served, pipeline: TextPipeline, request: Request, settings: Settings) -> Response:
         """The response to a prompt.
 
         Raises:
@@ -62,7 +59,7 @@ class Texts:
         """
         if request.args:
             raise bad_request(f"the option {next(iter(request.args))!r} in the query", "options in the JSON body")
-        prompt, options = _read(request, settings, deadlines)
+        prompt, options = _read(request, settings)
         characters = pipeline.generate(prompt, **options)  # refuses at once what is out of range
         report = pipeline.report(prompt, **options)
         one.require()
@@ -122,11 +119,11 @@ def _wants_events(request: Request) -> bool:
     return request.accept_mimetypes.best_match(["application/json", EVENT_STREAM]) == EVENT_STREAM
 
 
-def _read(request: Request, settings: Settings, deadlines: Deadlines) -> tuple[str, dict[str, Any]]:
+def _read(request: Request, settings: Settings) -> tuple[str, dict[str, Any]]:
     if request.mimetype != "application/json":
         raise unsupported(request.mimetype, ("application/json",))
     expected = f'an object with any of {", ".join(OPTIONS)}, e.g. {{"prompt": "Once", "length": 200}}'
-    document = parse_json(read_body(request, settings, deadlines), expected)
+    document = parse_json(read_body(request, settings), expected)
     if not isinstance(document, dict):
         raise bad_request(f"JSON of type {json_type(document)}", expected)
     strangers = sorted(document.keys() - OPTIONS.keys())

@@ -4,62 +4,54 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import orjson
-from flask import Blueprint, Response, after_this_request, request
+from flask import Blueprint, Response, request
 
-from runtime.arena import release_memory
 from runtime.errors import InputError
 from runtime.pipelines.base import ArrayPipeline, TextPipeline
 from service.arrays import json_arrays
-from service.deadlines import Deadlines
 from service.drawings import wanted_drawing
 from service.inputs import read_body, read_files, read_options, unsupported
-from service.memory import give_back
 from service.metrics import Metrics
+from service.operations import flask_response
 from service.problems import Problem, from_edgedl
+from service.replies import JSON_TYPE, Reply, json_reply
 from service.repository import Repository
 from service.served import Served, Settings
 from service.streams import Streams
 from service.text import Texts
 
-JSON = "application/json"
-STEP_TYPES = (JSON, "text/plain")
+STEP_TYPES = (JSON_TYPE, "text/plain")
 LARGE = 1 << 16
-"""Bytes of a request of arrays from which on its memory is given back at once, which takes a millisecond."""
+"""Bytes of a request of arrays from which on its memory is given back soon."""
+
+LONG_SECONDS, LARGE_FILE = 0.25, 4 << 20
+"""The same of a picture or a clip: how long it took, or how many bytes it had. An ordinary photo stays below both."""
 
 
 def json_response(document: Any, status: int = 200) -> Response:
     """A JSON answer; numpy values are written as they are."""
-    body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
-    return Response(body, status=status, content_type="application/json")
+    return flask_response(json_reply(document, status))
 
 
-def answered(one: Served, results: Sequence[Any], predicting: float, decoding: float | None = None) -> Response:
+def answered(one: Served, results: Sequence[Any], **seconds: float) -> Reply:
     """The results of a bundle, and how many seconds went into them."""
-    manifest = one.pipeline.bundle.manifest
-    response = json_response({"name": one.name, "version": manifest.version, "results": results})
-    parts = {"predict": predicting} if decoding is None else {"decode": decoding, "predict": predicting}
-    response.headers["Server-Timing"] = ", ".join(f"{name};dur={part * 1e3:.2f}" for name, part in parts.items())
-    return response
+    timing = ", ".join(f"{name};dur={part * 1e3:.2f}" for name, part in seconds.items())
+    document = {"name": one.name, "version": one.version, "results": results}
+    return json_reply(document, headers={"Server-Timing": timing})
 
 
-def released(response: Response, *, arrays: bool, start: float) -> Response:
-    """The response; what a large request took in memory goes back to the system once it is sent, refused or not."""
-    sent = request.content_length or LARGE
-    if not arrays:
-        response.call_on_close(partial(give_back, time.perf_counter() - start, sent))
-    elif sent >= LARGE:
-        response.call_on_close(release_memory)
-    return response
+def mark(one: Served, sent: int, seconds: float) -> None:
+    """Has memory given back soon, where a request may have taken much of it."""
+    arrays = isinstance(one.pipeline, ArrayPipeline)
+    if sent >= LARGE if arrays else sent > LARGE_FILE or seconds > LONG_SECONDS:
+        one.queue.mark()
 
 
 def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Blueprint:
     """The routes ``GET /v1``, ``POST /v1/NAME`` and those of ``/v1/NAME/streams``."""
     routes = Blueprint("v1", __name__)
-    deadlines = Deadlines()
     texts = Texts()
 
     def streams(name: str) -> Streams:
@@ -83,54 +75,59 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Bluep
         one = served.find(name)
         pipeline = one.pipeline
         if isinstance(pipeline, TextPipeline):
-            return texts.answer(one, pipeline, request, settings, deadlines)
-        takes_arrays = isinstance(pipeline, ArrayPipeline)
-        after_this_request(partial(released, arrays=takes_arrays, start=time.perf_counter()))
+            return texts.answer(one, pipeline, request, settings)
         options = read_options(request.args.to_dict(flat=False), pipeline.options)
-        if isinstance(pipeline, ArrayPipeline) and request.mimetype == JSON:
-            body = read_body(request, settings, deadlines)
+        start = time.perf_counter()
+        if isinstance(pipeline, ArrayPipeline) and request.mimetype == JSON_TYPE:
+            body = read_body(request, settings)
             start = time.perf_counter()
             arrays = json_arrays(body, pipeline.array_inputs)
             decoding = time.perf_counter() - start
             result = one.predict(arrays, options)
             metrics.count_result(name, result)
-            return answered(one, [result], time.perf_counter() - start - decoding, decoding)
+            predicting = time.perf_counter() - start - decoding
+            mark(one, len(body), predicting)
+            return flask_response(answered(one, [result], decode=decoding, predict=predicting))
         clips = pipeline.modality == "clip"
-        files = read_files(request, settings, deadlines, clips=clips)
+        files = read_files(request, settings, clips=clips)
         # Several images are several questions, but to a bundle that takes clips the frames of one.
         sources: Sequence[Sequence[bytes]] = [files] if clips else [[data] for data in files]
         decoding = predicting = 0.0
         results = []
-        for index, source in enumerate(sources):
-            try:
-                start = time.perf_counter()
-                decoded_source = one.decode(source, settings)
-                decoded = time.perf_counter()
-                results.append(one.predict(decoded_source, options))
-            except InputError as error:
-                where = f"Image {index + 1} of {len(sources)}" if len(sources) > 1 else ""
-                raise from_edgedl(error, where) from error
-            del decoded_source  # two large pictures are never in memory at once
-            decoding += decoded - start
-            predicting += time.perf_counter() - decoded
-            metrics.count_result(name, results[-1])
-        return answered(one, results, predicting, decoding)
+        try:
+            for index, source in enumerate(sources):
+                try:
+                    begun = time.perf_counter()
+                    decoded_source = one.decode(source, settings)
+                    decoded = time.perf_counter()
+                    results.append(one.predict(decoded_source, options))
+                except InputError as error:
+                    where = f"Image {index + 1} of {len(sources)}" if len(sources) > 1 else ""
+                    raise from_edgedl(error, where) from error
+                del decoded_source  # two large pictures are never in memory at once
+                decoding += decoded - begun
+                predicting += time.perf_counter() - decoded
+                metrics.count_result(name, results[-1])
+        finally:
+            mark(one, request.content_length or LARGE, time.perf_counter() - start)
+        return flask_response(answered(one, results, decode=decoding, predict=predicting))
 
     @routes.post("/v1/<name>/drawings")
     def drawing(name: str) -> Response:
         one = served.find(name)
         if not one.pipeline.can_draw:
             raise Problem(404, f"The bundle {name!r} draws nothing; POST /v1/{name} asks it.")
-        if request.mimetype != JSON:
-            raise unsupported(request.mimetype, (JSON,))
-        wanted = wanted_drawing(read_body(request, settings, deadlines))
+        if request.mimetype != JSON_TYPE:
+            raise unsupported(request.mimetype, (JSON_TYPE,))
+        wanted = wanted_drawing(read_body(request, settings))
         start = time.perf_counter()
-        return answered(one, [one.predict(wanted, {})], time.perf_counter() - start)
+        result = one.predict(wanted, {})
+        return flask_response(answered(one, [result], predict=time.perf_counter() - start))
 
     @routes.post("/v1/<name>/streams")
     def open_stream(name: str) -> Response:
         opened = streams(name)
-        read_body(request, settings, deadlines)  # nothing is asked for, but what was sent has to be taken
+        read_body(request, settings)  # nothing is asked for, but what was sent has to be taken
         stream = opened.open()
         url = f"/v1/{name}/streams/{stream}"
         response = json_response(
@@ -150,7 +147,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Bluep
         fed = streams(name)
         if request.mimetype not in STEP_TYPES:
             raise unsupported(request.mimetype, STEP_TYPES)
-        body = read_body(request, settings, deadlines)
+        body = read_body(request, settings)
         return json_response(fed.feed(stream, body, as_json=request.mimetype == STEP_TYPES[0]))
 
     @routes.delete("/v1/<name>/streams/<stream>")

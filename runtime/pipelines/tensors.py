@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from runtime.lines import LineStream
 from runtime.manifest import TensorSpec
 from runtime.npy import load_npy, load_npz
 from runtime.occlusion import Probe
-from runtime.pieces import count_outputs, run_in_pieces
+from runtime.pieces import count_outputs, run_in_pieces, run_together
 from runtime.pipelines.answer import Answer
 from runtime.pipelines.base import ArrayPipeline, Source
 from runtime.pipelines.results import OUTPUTS
@@ -58,15 +58,12 @@ class TensorPipeline(ArrayPipeline):
             TooLargeError: the answer has more than `MOST_NUMBERS`.
         """
         self.refuse(options)
-        inputs = self._inputs(source)
-        numbers = count_outputs(self.engine.spec, self.engine.check(inputs, partial=True)[1])
-        if numbers > MOST_NUMBERS:
-            raise TooLargeError(
-                f"the answer has {numbers:,} numbers; at most {MOST_NUMBERS:,} are given as lists. Ask for fewer rows "
-                "or steps at a time"
-            )
-        answers = run_in_pieces(self.engine, inputs)
-        return Answer(outputs={name: value.tolist() for name, value in answers.items()})
+        return _as_lists(run_in_pieces(self.engine, self._checked(source)))
+
+    def batch(self, sources: Sequence[Source], **options: Any) -> list[Answer]:
+        """Answers several calls; small ones of equal shapes go through the graph together. See `predict`."""
+        self.refuse(options)
+        return [_as_lists(answers) for answers in run_together(self.engine, [self._checked(one) for one in sources])]
 
     @property
     def array_inputs(self) -> tuple[TensorSpec, ...]:
@@ -96,6 +93,17 @@ class TensorPipeline(ArrayPipeline):
 
         return picture_probe(self.engine, source)
 
+    def _checked(self, source: Source) -> Mapping[str, NDArray[Any]]:
+        """The inputs of a call whose answer can be given as lists."""
+        inputs = self._inputs(source)
+        numbers = count_outputs(self.engine.spec, self.engine.check(inputs, partial=True)[1])
+        if numbers > MOST_NUMBERS:
+            raise TooLargeError(
+                f"the answer has {numbers:,} numbers; at most {MOST_NUMBERS:,} are given as lists. Ask for fewer rows "
+                "or steps at a time"
+            )
+        return inputs
+
     def _inputs(self, source: Source) -> Mapping[str, NDArray[Any]]:
         carried = {spec.input for spec in self.engine.spec.state}
         # What is not carried comes first: a single array is never the state.
@@ -115,3 +123,7 @@ class TensorPipeline(ArrayPipeline):
             raise InputError(
                 f"{what} is not a .npy or .npz file ({error}); this model takes {', '.join(names)}"
             ) from error
+
+
+def _as_lists(answers: Mapping[str, NDArray[Any]]) -> Answer:
+    return Answer(outputs={name: value.tolist() for name, value in answers.items()})

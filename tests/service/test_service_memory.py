@@ -4,34 +4,53 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from flask.testing import FlaskClient
 
 from runtime import memory as runtime_memory
-from service import memory
+from runtime.pipelines import load
+from service import v1
+from service.batching import BatchingQueue
+from service.served import Served
+from tests.bundles import write_scale_bundle
 from tests.service.fake_pipeline import FakePipeline, encoded
 from tests.service.test_service_gunicorn import running
 
 
+@pytest.mark.parametrize(
+    ("arrays", "sent", "seconds", "marked"),
+    [
+        (False, 1 << 20, 0.1, False), (False, 1 << 20, 1.0, True), (False, 16 << 20, 0.1, True),
+        (True, 1 << 10, 9.0, False), (True, 1 << 20, 0.0, True),
+    ],
+)  # fmt: skip
 def test_only_long_and_large_requests_give_memory_back(
-    client: FlaskClient, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arrays: bool, sent: int, seconds: float, marked: bool
 ) -> None:
+    one = Served(load(write_scale_bundle(tmp_path / "scale.edge").path) if arrays else FakePipeline())
     asked: list[int] = []
-    monkeypatch.setattr(runtime_memory, "give_back", lambda: asked.append(0))
-    memory.give_back(0.1, 1 << 20)
-    assert not asked
-    memory.give_back(1.0, 1 << 20)
-    memory.give_back(0.1, 16 << 20)
-    assert asked == [0, 0]
-    data = encoded()
-    for seconds, size, expected in ((0.0, 1 << 30, 3), (1e9, len(data) - 1, 4), (1e9, len(data), 4)):
-        monkeypatch.setattr(memory, "LONG_SECONDS", seconds)
-        monkeypatch.setattr(memory, "LARGE_BYTES", size)
-        with client.post("/v1/age", data=data, content_type="image/png") as response:
-            assert response.status_code == 200
-        assert len(asked) == expected
+    monkeypatch.setattr(one.queue, "mark", lambda: asked.append(0))
+    v1.mark(one, sent, seconds)
+    assert bool(asked) == marked
+
+
+def test_memory_is_given_back_once_the_bundle_is_idle() -> None:
+    """However many requests asked for it, and by the thread that runs the bundle."""
+    tidied: list[str] = []
+    done = threading.Event()
+
+    def tidy() -> None:
+        tidied.append(threading.current_thread().name)
+        done.set()
+
+    queue = BatchingQueue(lambda _calls: None, tidy=tidy)
+    for _ in range(5):
+        queue.mark()
+    assert done.wait(10)
+    queue.close()
+    assert tidied == ["edgedl-bundle"]
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,9 +41,9 @@ def test_the_highest_version_answers_for_its_name() -> None:
 def test_what_is_not_there_is_named_with_what_is() -> None:
     repository = Repository()
     repository.add(served("1.0"))
-    with pytest.raises(Problem, match="no bundle 'face'; this service has 'age'"):
+    with pytest.raises(Problem, match=r"no bundle 'face'; this service has 'age'"):
         repository.find("face")
-    with pytest.raises(Problem, match="no version '2' here; it has 1.0"):
+    with pytest.raises(Problem, match=r"no version '2' here; it has 1\.0"):
         repository.find("age", "2")
     assert repository.versions("face") == ()
 
@@ -51,5 +51,5 @@ def test_what_is_not_there_is_named_with_what_is() -> None:
 def test_two_of_one_name_and_version_are_refused() -> None:
     repository = Repository()
     repository.add(served("1.0"))
-    with pytest.raises(InputError, match="two bundles are called 'age' and have the version 1.0"):
+    with pytest.raises(InputError, match=r"two bundles are called 'age' and have the version 1\.0"):
         repository.add(served("1.0"))

@@ -1,0 +1,356 @@
+"""The ASGI application in front of Flask: what is slow in a request costs a connection, never a thread.
+
+The event loop answers the probes itself, so they answer when everything else is busy. It reads each body whole, under
+a limit and a deadline. Then an array or a picture goes to the queue of its bundle, and any other request to Flask, in
+one of a few threads. An answer is handed over whole, or as it comes, and no thread waits until it is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs
+
+from flask import Flask
+
+from runtime.errors import EdgedlError
+from runtime.pipelines.base import ArrayPipeline, TextPipeline
+from service.batching import Call
+from service.headers import answer_headers, request_id
+from service.inputs import check_files, read_options, too_large
+from service.media_types import WRAPPED_TYPES, is_taken
+from service.parts import Parts
+from service.problems import PROBLEM_JSON, Problem, from_edgedl, problem_document
+from service.replies import Reply
+from service.served import Served
+from service.v1 import answered, mark
+from service.wsgi import Message, Scope, environ_of, response_start, run_wsgi
+
+LOG = logging.getLogger("edgedl.service")
+
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+THREADS = 8
+MOST_WAITING = 256
+"""Requests that may wait for a thread."""
+
+HELD_BODIES = 8
+"""Bodies of the largest size that all connections together may have sent while none of them is whole."""
+
+WAIT_SECONDS = 30.0
+"""How long a request waits for its turn."""
+
+DRAIN_SECONDS, DRAIN_BYTES = 2.0, 64 << 20
+"""What is still read of a body that was refused, so that its sender gets to read why."""
+
+
+class Front:
+    """Answers HTTP requests for an application made by `service.app.create_app`.
+
+    Args:
+        app: The application.
+        threads: Requests that Flask answers at a time.
+        wait_seconds: How long a request waits for its turn.
+    """
+
+    def __init__(self, app: Flask, *, threads: int = THREADS, wait_seconds: float = WAIT_SECONDS) -> None:
+        self.app = app
+        self.parts: Parts = app.extensions["edgedl.parts"]
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="edgedl-request")
+        self._in_threads = 0
+        self._wait_seconds = wait_seconds
+        self._held = 0
+        self._most_held = HELD_BODIES * self.parts.settings.max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry point."""
+        match scope["type"]:
+            case "http":
+                await _Exchange(self, scope, receive, send).answer()
+            case "lifespan":
+                await receive()
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
+                await asyncio.get_running_loop().run_in_executor(None, self.close)
+                await send({"type": "lifespan.shutdown.complete"})
+            case _:
+                await send({"type": "websocket.close", "code": 1000})
+
+    def close(self) -> None:
+        """Lets the sessions go."""
+        self._threads.shutdown(cancel_futures=True)
+        for name in self.parts.served:
+            self.parts.served[name].close()
+
+    def hold(self, size: int) -> None:
+        """Counts bytes of a body that is not whole; a negative size, that they are no longer held.
+
+        Raises:
+            Problem: 503, all connections together hold too much.
+        """
+        if size > 0 and self._held + size > self._most_held:
+            raise Problem(503, "Too many bodies arrive at once; try again soon.", headers={"Retry-After": "2"})
+        self._held += size
+
+    async def in_thread(self, work: Callable[[], Any]) -> Any:
+        """Does work in one of the threads.
+
+        Raises:
+            Problem: 503, too many requests wait for one.
+        """
+        if self._in_threads >= MOST_WAITING:
+            raise Problem(503, f"{MOST_WAITING} requests wait already; try again soon.", headers={"Retry-After": "2"})
+        self._in_threads += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._in_threads -= 1
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, front: Front, scope: Scope, receive: Receive, send: Send) -> None:
+        self.front, self.scope = front, scope
+        self.receive, self.send = receive, send
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        self.path: str = scope["path"]
+        self.began = time.perf_counter()
+        self.whole = False  # the body has been read to its end
+
+    async def answer(self) -> None:
+        """Answers, whatever happens."""
+        parts, method = self.front.parts, self.scope["method"]
+        probe = parts.probes.routes.get(self.path)
+        route, bundle = "unmatched", ""
+        try:
+            if probe is not None and method in ("GET", "HEAD"):
+                route = self.path
+                reply = probe()
+            else:
+                body = await self._body()
+                if body is None:
+                    return  # the sender has left
+                target = _target(self.path) if method == "POST" else None
+                call = None if target is None else self._call(target, body)
+                if target is None or call is None:
+                    await self._flask(body)
+                    return
+                route, bundle = "/v1/<name>", target
+                reply = await self._ask(parts.served.find(target), call, body)
+        except _Gone:
+            return
+        except Exception as error:  # noqa: BLE001 - it becomes a problem document
+            reply = self._refusal(error)
+        parts.metrics.count_request(route, bundle, method, reply.status, time.perf_counter() - self.began)
+        await self._send(reply)
+        await self._drain()
+
+    async def _body(self) -> bytes | None:
+        """The whole body; None where its sender has left.
+
+        Raises:
+            Problem: 408 or 413; 503, too many bodies arrive at once.
+        """
+        settings = self.front.parts.settings
+        length = self.headers.get(b"content-length")
+        if length is not None and int(length) > settings.max_bytes:
+            raise too_large(f"a body of {int(length):,} bytes", settings)
+        message = await self._message(settings.body_seconds)
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return body  # almost every body comes in one piece
+        pieces, held = [], 0
+        deadline = self.began + settings.body_seconds
+        try:
+            while True:
+                self.front.hold(len(body))
+                held += len(body)
+                if held > settings.max_bytes:
+                    raise too_large(f"a body of more than {settings.max_bytes:,} bytes", settings)
+                pieces.append(body)
+                if not message.get("more_body", False):
+                    return b"".join(pieces)
+                message = await self._message(deadline - time.perf_counter())
+                body = message.get("body", b"")
+        finally:
+            self.front.hold(-held)
+
+    async def _message(self, seconds: float) -> Message:
+        """The next part of the body.
+
+        Raises:
+            Problem: 408, it did not come in time.
+            _Gone: The sender has left.
+        """
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                message = await self.receive()
+        except TimeoutError:
+            allowed = self.front.parts.settings.body_seconds
+            raise Problem(408, f"The body did not arrive within {allowed:g} seconds.") from None
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        self.whole = not message.get("more_body", False)
+        return message
+
+    def _call(self, name: str, body: bytes) -> Call | None:
+        """What a request asks of a bundle, if it can be asked without Flask.
+
+        Raises:
+            Problem: The request is wrong.
+        """
+        parts = self.front.parts
+        kind = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+        if name not in parts.served or not body or kind in WRAPPED_TYPES:
+            return None
+        one = parts.served[name]
+        clips = one.pipeline.modality == "clip"
+        if isinstance(one.pipeline, TextPipeline) or not is_taken(kind, clips=clips):
+            return None
+        query: bytes = self.scope["query_string"]
+        options: Mapping[str, Any] = {}
+        if query or one.pipeline.options:
+            given = parse_qs(query.decode("latin-1"), keep_blank_values=True)
+            options = read_options(given, one.pipeline.options)
+        check_files([body], parts.settings, clips=clips)
+        return Call([body], options=options)
+
+    async def _ask(self, one: Served, call: Call, body: bytes) -> Reply:
+        """The answer of a bundle's queue.
+
+        Raises:
+            Problem: 503, it is full or broken.
+            EdgedlError: The bundle refuses the request.
+            _Gone: The sender has left.
+        """
+        decode = partial(one.decode, settings=self.front.parts.settings)
+        begun = time.perf_counter()
+        if isinstance(one.pipeline, ArrayPipeline):
+            call.prepare = decode  # it takes less time than to wake another thread
+        else:
+            call.source = await self.front.in_thread(partial(decode, call.source))
+        decoding = time.perf_counter() - begun
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        call.deadline = time.monotonic() + self.front._wait_seconds
+        call.render = partial(self._render, one, decoding)
+
+        def deliver(_call: Call) -> None:
+            loop.call_soon_threadsafe(_finish, done)
+
+        call.deliver = deliver
+        one.submit(call)
+        leaving = loop.create_task(self._leave(call, done))
+        try:
+            await done
+        finally:
+            leaving.cancel()
+        mark(one, len(body), call.ended - begun)
+        if call.gone:
+            raise _Gone
+        if call.error is not None:
+            raise call.error
+        reply: Reply = call.outcome
+        return reply
+
+    def _render(self, one: Served, decoding: float, answer: Mapping[str, Any], call: Call) -> Reply:
+        self.front.parts.metrics.count_result(one.name, answer)
+        return answered(
+            one, [answer], decode=decoding, queue=call.taken - call.asked, predict=time.perf_counter() - call.taken
+        )
+
+    async def _leave(self, call: Call, done: asyncio.Future[None]) -> None:
+        """Gives a call up as soon as the sender has left."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+        call.gone = True
+        _finish(done)
+
+    async def _flask(self, body: bytes) -> None:
+        """Lets Flask answer, and sends what it gives as it comes."""
+        loop = asyncio.get_running_loop()
+        messages: asyncio.Queue[Message | None] = asyncio.Queue()
+        left = False
+
+        def emit(message: Message | None) -> bool:
+            loop.call_soon_threadsafe(messages.put_nowait, message)
+            return left
+
+        async def run() -> None:
+            try:
+                await self.front.in_thread(partial(run_wsgi, self.front.app, environ_of(self.scope, body), emit))
+            finally:
+                messages.put_nowait(None)
+
+        running = loop.create_task(run())
+        started = False
+        try:
+            while (message := await messages.get()) is not None:
+                started = True
+                await self.send(message)
+            await running
+        except Problem as problem:
+            if not started:
+                await self._send(self._refusal(problem))
+        finally:
+            left = True
+
+    def _refusal(self, error: Exception) -> Reply:
+        """The problem document of an error."""
+        number = self._number()
+        if isinstance(error, EdgedlError):
+            error = from_edgedl(error)
+        if not isinstance(error, Problem):
+            LOG.error("request %s failed: %s %s", number, self.scope["method"], self.path, exc_info=error)
+            error = Problem(500, "The server failed; its log has the reason under this request id.")
+        return Reply(
+            error.status, problem_document(error, number), PROBLEM_JSON, {**error.headers, "X-Request-ID": number}
+        )
+
+    def _number(self) -> str:
+        return request_id(self.headers.get(b"x-request-id", b"").decode("latin-1"))
+
+    async def _send(self, reply: Reply) -> None:
+        origin = self.headers.get(b"origin", b"").decode("latin-1")
+        common = answer_headers(self._number(), origin, self.front.parts.settings.cors_origins)
+        headers = common | dict(reply.headers) | {"Content-Type": reply.content_type}
+        if not self.whole and self.scope["method"] not in ("GET", "HEAD"):
+            headers["Connection"] = "close"
+        await self.send(response_start(reply.status, [*headers.items(), ("Content-Length", str(len(reply.body)))]))
+        await self.send({"type": "http.response.body", "body": reply.body})
+
+    async def _drain(self) -> None:
+        """Reads on for a while where the body was refused: closing at once could destroy the answer on its way."""
+        if self.whole or (b"content-length" not in self.headers and b"transfer-encoding" not in self.headers):
+            return
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while size < DRAIN_BYTES:
+                    message = await self.receive()
+                    size += len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
+
+
+class _Gone(Exception):  # noqa: N818 - nothing is wrong
+    """Whoever asked has left."""
+
+
+def _finish(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def _target(path: str) -> str | None:
+    """The bundle that a path asks: ``/v1/NAME``."""
+    name = path.removeprefix("/v1/")
+    return name if name != path and name and "/" not in name else None

@@ -1,0 +1,27 @@
+"""What one service is made of; Flask and the front in front of it share it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from service.metrics import Metrics
+from service.operations import Probes
+from service.repository import Repository
+from service.served import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts of a service.
+
+    Attributes:
+        served: The bundles.
+        settings: The limits.
+        metrics: The counters.
+        probes: The answers that need no thread.
+    """
+
+    served: Repository
+    settings: Settings
+    metrics: Metrics
+    probes: Probes

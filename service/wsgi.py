@@ -1,0 +1,103 @@
+"""Between ASGI and WSGI: a request whose body is there already, and an answer that no reader can hold up."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from flask import Flask
+
+LOG = logging.getLogger("edgedl.service")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+
+
+def environ_of(scope: Scope, body: bytes) -> dict[str, Any]:
+    """The request as WSGI has it (PEP 3333).
+
+    Args:
+        scope: Of the ASGI connection.
+        body: The whole of it.
+    """
+    server, client = scope.get("server") or ("localhost", 80), scope.get("client") or ("", 0)
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": scope["method"],
+        "SCRIPT_NAME": scope.get("root_path", ""),
+        "PATH_INFO": unquote_to_bytes(scope.get("raw_path") or scope["path"].encode()).decode("latin-1"),
+        "QUERY_STRING": scope["query_string"].decode("latin-1"),
+        "SERVER_NAME": str(server[0]),
+        "SERVER_PORT": str(server[1] or 0),
+        "SERVER_PROTOCOL": f"HTTP/{scope['http_version']}",
+        "REMOTE_ADDR": client[0],
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.get("scheme", "http"),
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.input_terminated": True,
+        "wsgi.errors": _Errors(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    for name, value in scope["headers"]:
+        key = name.decode("latin-1").upper().replace("-", "_")
+        key = key if key in ("CONTENT_TYPE", "CONTENT_LENGTH") else f"HTTP_{key}"
+        text = value.decode("latin-1")
+        environ[key] = f"{environ[key]},{text}" if key in environ else text
+    environ["CONTENT_LENGTH"] = str(len(body))
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
+    return environ
+
+
+def response_start(status: int, headers: Iterable[tuple[str, str]]) -> Message:
+    """The ASGI message that begins an answer."""
+    encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    encoded.append((b"server", b"edgedl"))  # no version for a scanner to look up
+    return {"type": "http.response.start", "status": status, "headers": encoded}
+
+
+def run_wsgi(app: Flask, environ: dict[str, Any], emit: Callable[[Message], bool]) -> None:
+    """Runs a WSGI application; only an event stream is sent in parts.
+
+    Args:
+        app: The application.
+        environ: The request.
+        emit: Sends an ASGI message, and tells whether the receiver has left.
+    """
+    begun: list[tuple[str, Sequence[tuple[str, str]]]] = []
+
+    def start_response(status: str, headers: Sequence[tuple[str, str]], _error: Any = None) -> Callable[[bytes], None]:
+        begun[:] = [(status, headers)]
+        return lambda _data: None
+
+    chunks: Iterable[bytes] = app.wsgi_app(environ, start_response)
+    try:
+        stream = False
+        if begun:
+            stream = any(n.lower() == "content-type" and v.startswith("text/event-stream") for n, v in begun[0][1])
+        if stream:
+            emit(response_start(int(begun[0][0][:3]), begun[0][1]))
+            for chunk in chunks:
+                if emit({"type": "http.response.body", "body": chunk, "more_body": True}):
+                    break
+            emit({"type": "http.response.body", "body": b""})
+            return
+        body = b"".join(chunks)
+        emit(response_start(int(begun[0][0][:3]), begun[0][1]))
+        emit({"type": "http.response.body", "body": body})
+    finally:
+        close = getattr(chunks, "close", None)
+        if close is not None:
+            close()
+
+
+class _Errors(io.TextIOBase):
+    """``wsgi.errors``: what is written there goes to the log."""
+
+    def write(self, text: str) -> int:
+        if text.strip():
+            LOG.error("%s", text.rstrip())
+        return len(text)
