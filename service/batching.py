@@ -62,6 +62,16 @@ class Call:
     together: int = 1
 
 
+def busy() -> Problem:
+    """503: as many requests wait as may."""
+    return Problem(503, "Too many requests wait already; try again soon.", headers={"Retry-After": "1"})
+
+
+def overdue() -> Problem:
+    """503: a request was not answered in time."""
+    return Problem(503, "The request waited too long for its turn; try again soon.", headers={"Retry-After": "1"})
+
+
 class BatchingQueue:
     """Hands calls to the one thread that runs a bundle.
 
@@ -99,11 +109,7 @@ class BatchingQueue:
         if self._closed:
             raise Problem(503, "This bundle is being replaced; try again.", headers={"Retry-After": "1"})
         if self._waiting.qsize() >= self._capacity:
-            raise Problem(
-                503,
-                f"{self._capacity} requests wait for this bundle already; try again soon.",
-                headers={"Retry-After": "1"},
-            )
+            raise busy()
         if self._thread is None:
             self._start()
         call.asked = time.perf_counter()
@@ -193,9 +199,7 @@ class BatchingQueue:
             if call.gone:
                 call.error = Problem(503, "Nobody waits for this answer any more.")
             elif moment > call.deadline:
-                call.error = Problem(
-                    503, "The request waited too long for its turn; try again soon.", headers={"Retry-After": "1"}
-                )
+                call.error = overdue()
             else:
                 wanted.append(call)
         for call in wanted:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,7 +21,7 @@ from flask import Flask
 
 from runtime.errors import EdgedlError
 from runtime.pipelines.base import ArrayPipeline, TextPipeline
-from service.batching import Call
+from service.batching import Call, busy, overdue
 from service.headers import answer_headers, request_id
 from service.inputs import check_files, read_options, too_large
 from service.media_types import WRAPPED_TYPES, is_taken
@@ -42,13 +42,20 @@ MOST_WAITING = 256
 """Requests that may wait for a thread."""
 
 HELD_BODIES = 8
-"""Bodies of the largest size that all connections together may have sent while none of them is whole."""
+"""Bodies of the largest size that all requests together may hold, from their first byte to their answer."""
+
+SMALL_BODY = 1 << 18
+"""Bytes of a body that are taken even then: whoever holds all the rest shuts nobody else out."""
 
 WAIT_SECONDS = 30.0
 """How long a request waits for its turn."""
 
 DRAIN_SECONDS, DRAIN_BYTES = 2.0, 64 << 20
 """What is still read of a body that was refused, so that its sender gets to read why."""
+
+
+class Gone(Exception):  # noqa: N818 - nothing is wrong
+    """Whoever asked has left."""
 
 
 class Front:
@@ -64,8 +71,9 @@ class Front:
         self.app = app
         self.parts: Parts = app.extensions["edgedl.parts"]
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="edgedl-request")
-        self._in_threads = 0
-        self._wait_seconds = wait_seconds
+        self._decoded = asyncio.Semaphore(threads)  # pictures in memory at a time
+        self._waiting = 0
+        self.wait_seconds = wait_seconds
         self._held = 0
         self._most_held = HELD_BODIES * self.parts.settings.max_bytes
 
@@ -89,15 +97,48 @@ class Front:
         for name in self.parts.served:
             self.parts.served[name].close()
 
-    def hold(self, size: int) -> None:
-        """Counts bytes of a body that is not whole; a negative size, that they are no longer held.
+    def hold(self, size: int, of: int) -> None:
+        """Counts bytes of a body that are in memory.
+
+        Args:
+            size: How many more.
+            of: How many that body has by now.
 
         Raises:
-            Problem: 503, all connections together hold too much.
+            Problem: 503, all requests together hold too much.
         """
-        if size > 0 and self._held + size > self._most_held:
-            raise Problem(503, "Too many bodies arrive at once; try again soon.", headers={"Retry-After": "2"})
+        if self._held + size > self._most_held and of > SMALL_BODY:
+            raise Problem(503, "Too many large requests arrive at once; try again soon.", headers={"Retry-After": "2"})
         self._held += size
+
+    def release(self, size: int) -> None:
+        """Counts bytes that are in memory no longer."""
+        self._held -= size
+
+    @asynccontextmanager
+    async def turn(self, call: Call) -> AsyncIterator[None]:
+        """A place among the pictures that are in memory at a time.
+
+        Raises:
+            Problem: 503, too many wait for one, or this one did so for too long.
+            Gone: The sender has left meanwhile.
+        """
+        if self._waiting >= MOST_WAITING:
+            raise busy()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self.wait_seconds):
+                await self._decoded.acquire()
+        except TimeoutError:
+            raise overdue() from None
+        finally:
+            self._waiting -= 1
+        try:
+            if call.gone:
+                raise Gone
+            yield
+        finally:
+            self._decoded.release()
 
     async def in_thread(self, work: Callable[[], Any]) -> Any:
         """Does work in one of the threads.
@@ -105,13 +146,13 @@ class Front:
         Raises:
             Problem: 503, too many requests wait for one.
         """
-        if self._in_threads >= MOST_WAITING:
-            raise Problem(503, f"{MOST_WAITING} requests wait already; try again soon.", headers={"Retry-After": "2"})
-        self._in_threads += 1
+        if self._waiting >= MOST_WAITING:
+            raise busy()
+        self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         finally:
-            self._in_threads -= 1
+            self._waiting -= 1
 
 
 class _Exchange:
@@ -124,6 +165,7 @@ class _Exchange:
         self.path: str = scope["path"]
         self.began = time.perf_counter()
         self.whole = False  # the body has been read to its end
+        self.held = 0
 
     async def answer(self) -> None:
         """Answers, whatever happens."""
@@ -136,8 +178,6 @@ class _Exchange:
                 reply = probe()
             else:
                 body = await self._body()
-                if body is None:
-                    return  # the sender has left
                 target = _target(self.path) if method == "POST" else None
                 call = None if target is None else self._call(target, body)
                 if target is None or call is None:
@@ -145,50 +185,45 @@ class _Exchange:
                     return
                 route, bundle = "/v1/<name>", target
                 reply = await self._ask(parts.served.find(target), call, body)
-        except _Gone:
+        except Gone:
             return
         except Exception as error:  # noqa: BLE001 - it becomes a problem document
             reply = self._refusal(error)
+        finally:
+            self.front.release(self.held)
         parts.metrics.count_request(route, bundle, method, reply.status, time.perf_counter() - self.began)
         await self._send(reply)
         await self._drain()
 
-    async def _body(self) -> bytes | None:
-        """The whole body; None where its sender has left.
+    async def _body(self) -> bytes:
+        """The whole body.
 
         Raises:
             Problem: 408 or 413; 503, too many bodies arrive at once.
+            Gone: Its sender has left.
         """
         settings = self.front.parts.settings
         length = self.headers.get(b"content-length")
         if length is not None and int(length) > settings.max_bytes:
             raise too_large(f"a body of {int(length):,} bytes", settings)
-        message = await self._message(settings.body_seconds)
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body", False):
-            return body  # almost every body comes in one piece
-        pieces, held = [], 0
         deadline = self.began + settings.body_seconds
-        try:
-            while True:
-                self.front.hold(len(body))
-                held += len(body)
-                if held > settings.max_bytes:
-                    raise too_large(f"a body of more than {settings.max_bytes:,} bytes", settings)
-                pieces.append(body)
-                if not message.get("more_body", False):
-                    return b"".join(pieces)
-                message = await self._message(deadline - time.perf_counter())
-                body = message.get("body", b"")
-        finally:
-            self.front.hold(-held)
+        pieces: list[bytes] = []
+        while not self.whole:
+            message = await self._message(deadline - time.perf_counter())
+            piece: bytes = message.get("body", b"")
+            if self.held + len(piece) > settings.max_bytes:
+                raise too_large(f"a body of more than {settings.max_bytes:,} bytes", settings)
+            self.front.hold(len(piece), self.held + len(piece))
+            self.held += len(piece)
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _message(self, seconds: float) -> Message:
         """The next part of the body.
 
         Raises:
             Problem: 408, it did not come in time.
-            _Gone: The sender has left.
+            Gone: The sender has left.
         """
         try:
             async with asyncio.timeout(max(0.0, seconds)):
@@ -197,7 +232,7 @@ class _Exchange:
             allowed = self.front.parts.settings.body_seconds
             raise Problem(408, f"The body did not arrive within {allowed:g} seconds.") from None
         if message["type"] == "http.disconnect":
-            raise _Gone
+            raise Gone
         self.whole = not message.get("more_body", False)
         return message
 
@@ -229,35 +264,39 @@ class _Exchange:
         Raises:
             Problem: 503, it is full or broken.
             EdgedlError: The bundle refuses the request.
-            _Gone: The sender has left.
+            Gone: The sender has left.
         """
-        decode = partial(one.decode, settings=self.front.parts.settings)
         begun = time.perf_counter()
-        if isinstance(one.pipeline, ArrayPipeline):
-            call.prepare = decode  # it takes less time than to wake another thread
-        else:
-            call.source = await self.front.in_thread(partial(decode, call.source))
-        decoding = time.perf_counter() - begun
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
-        call.deadline = time.monotonic() + self.front._wait_seconds
-        call.render = partial(self._render, one, decoding)
+        call.deadline = time.monotonic() + self.front.wait_seconds
+        decode = partial(one.decode, settings=self.front.parts.settings)
 
         def deliver(_call: Call) -> None:
             loop.call_soon_threadsafe(_finish, done)
 
         call.deliver = deliver
-        one.submit(call)
         leaving = loop.create_task(self._leave(call, done))
         try:
-            await done
+            if isinstance(one.pipeline, ArrayPipeline):
+                call.prepare = decode  # it takes less time than to wake another thread
+                call.render = partial(self._render, one, 0.0)
+                one.submit(call)
+                await done
+            else:
+                async with self.front.turn(call):
+                    start = time.perf_counter()
+                    call.source = await self.front.in_thread(partial(decode, call.source))
+                    call.render = partial(self._render, one, time.perf_counter() - start)
+                    one.submit(call)
+                    await done
         finally:
             leaving.cancel()
-        mark(one, len(body), call.ended - begun)
-        if call.gone:
-            raise _Gone
+            mark(one, len(body), time.perf_counter() - begun)
         if call.error is not None:
             raise call.error
+        if call.outcome is None:
+            raise Gone
         reply: Reply = call.outcome
         return reply
 
@@ -268,11 +307,15 @@ class _Exchange:
         )
 
     async def _leave(self, call: Call, done: asyncio.Future[None]) -> None:
-        """Gives a call up as soon as the sender has left."""
+        """Gives a call up as soon as the sender has left, unless it is being answered already."""
+        await self._disconnected()
+        call.gone = True
+        if not call.taken:
+            _finish(done)
+
+    async def _disconnected(self) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
-        call.gone = True
-        _finish(done)
 
     async def _flask(self, body: bytes) -> None:
         """Lets Flask answer, and sends what it gives as it comes."""
@@ -290,18 +333,28 @@ class _Exchange:
             finally:
                 messages.put_nowait(None)
 
+        async def watch() -> None:
+            nonlocal left
+            await self._disconnected()
+            left = True
+
         running = loop.create_task(run())
+        watching: asyncio.Task[None] | None = None
         started = False
         try:
             while (message := await messages.get()) is not None:
                 started = True
                 await self.send(message)
+                if watching is None and message.get("more_body", False):
+                    watching = loop.create_task(watch())
             await running
         except Problem as problem:
             if not started:
                 await self._send(self._refusal(problem))
         finally:
             left = True
+            if watching is not None:
+                watching.cancel()
 
     def _refusal(self, error: Exception) -> Reply:
         """The problem document of an error."""
@@ -339,10 +392,6 @@ class _Exchange:
                     size += len(message.get("body", b""))
                     if not message.get("more_body", False):
                         return
-
-
-class _Gone(Exception):  # noqa: N818 - nothing is wrong
-    """Whoever asked has left."""
 
 
 def _finish(done: asyncio.Future[None]) -> None:

@@ -6,9 +6,13 @@ Bound to gunicorn 27, whose names it uses: see the decision on the front.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import secrets
 import socket
+import struct
+import sys
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -22,6 +26,17 @@ HEAD_SECONDS = 10.0
 
 READ_SECONDS = 30.0
 """How long a client may take to read what is in the way of its answer: some fifty kilobytes."""
+
+HALF_SECONDS = 1.0
+"""How long a client that sends no more may wait for its turn. It may have left for good: the system tells the same."""
+
+IDLE_SECONDS = 1
+"""How long a connection may be silent once the server is to stop."""
+
+SETTLE_SECONDS = 0.02
+"""What connections that are being made may take, once no others are begun."""
+
+_ATTACH_FILTER = 26  # SO_ATTACH_FILTER, which Python has no name for
 
 CONNECTIONS = 1000
 """Open at a time. More are told so and closed."""
@@ -37,17 +52,30 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         super().__init__(worker)
         self._overdue: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
+        self._closes: bool | None = None  # what was said of the connection with the answer
+        self._heard = False  # a part of a request has come
 
     def connection_made(self, transport: Any) -> None:
         """A connection is there: within some seconds it has to bring the head of a request."""
         super().connection_made(transport)
+        self.worker.connections.add(self)
         if self.worker.nr_conns > CONNECTIONS:
             self._send_error_response(503, "As many connections are open as this service allows; try again soon.")
             self._close_transport()
             return
         self._overdue = self.worker.loop.call_later(HEAD_SECONDS, self._refuse_head)
 
+    def data_received(self, data: bytes) -> None:
+        """A piece of a request has come."""
+        self._heard = True
+        super().data_received(data)
+
+    def _on_message_complete(self) -> None:
+        super()._on_message_complete()
+        self._heard = False
+
     def _on_headers_complete(self) -> Any:
+        self._closes = None
         self._stop(self._overdue)
         return super()._on_headers_complete()
 
@@ -55,6 +83,36 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         if self.req_count <= 1 and self._current_request is None and not self._closed:
             self._send_error_response(408, f"The head of the request did not arrive within {HEAD_SECONDS:g} seconds.")
             self._close_transport()
+
+    def eof_received(self) -> bool:
+        """The client sends no more: because it has sent all, because something broke, or because it has left."""
+        receiver = self._body_receiver
+        if self._closed or self._is_ssl:
+            return False
+        if receiver is not None and receiver._complete:
+            self._keepalive = 0  # no other request can come
+            self._overdue = self.worker.loop.call_later(HALF_SECONDS, receiver.signal_disconnect)
+            return True
+        if receiver is not None or self._heard:
+            self._send_error_response(400, "The request breaks off before it is whole.")
+        return False
+
+    def _will_close(self, request: Any, response_requires_close: bool) -> bool:
+        # Decided once for each answer: what has been announced is kept.
+        if self._closes is None:
+            self._closes = self.worker.stopping or super()._will_close(request, response_requires_close)
+        return self._closes
+
+    def close_when_idle(self) -> None:
+        """Closes the connection once no request has come for a while, a shorter one than usual."""
+        self._keepalive = min(self._keepalive, IDLE_SECONDS)
+        if self._awaiting_request and self.req_count > 1:
+            self._arm_keepalive_timer()
+
+    def _resume_reading(self) -> None:
+        # gunicorn reads on after each request, however many it has not looked at yet.
+        if not self._is_buffer_full():
+            super()._resume_reading()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than we write."""
@@ -78,6 +136,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
+        self.worker.connections.discard(self)
         self._stop(self._overdue)
         self._stop(self._unread)
         super().connection_lost(exc)
@@ -105,27 +164,80 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
 
 
 class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
-    """gunicorn's ASGI worker, which leaves no connection in the listening socket when it stops."""
+    """gunicorn's ASGI worker, which ends without a word to nobody.
+
+    gunicorn closes connections that it has just promised to keep open, and resets those that wait to be accepted. Here
+    the first thing that ends is listening. Then each connection is told with its next answer, or closed when it has
+    been silent for a while.
+    """
+
+    alive: bool
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stopping = False
+        self.connections: set[Connection] = set()
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit_signal(self) -> None:
+        """SIGTERM."""
+        if not self.stopping:
+            self.stopping = True
+            self._draining = self.loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        await self._stop_listening()
+        for connection in list(self.connections):
+            connection.close_when_idle()
+        deadline = self.loop.time() + self.cfg.graceful_timeout
+        while self.nr_conns > 0 and self.alive and self.loop.time() < deadline:
+            await asyncio.sleep(0.05)
+        self.alive = False
 
     async def _shutdown(self) -> None:
-        for server in self.servers:
-            for listener in server.sockets:
-                await self._take_waiting(listener)
+        await self._stop_listening()
         await super()._shutdown()
 
-    async def _take_waiting(self, listener: Any) -> None:
-        """Accepts what has connected: closing the socket would reset it."""
-        self.loop.remove_reader(listener.fileno())
-        with socket.socket(fileno=os.dup(listener.fileno())) as waiting:
-            waiting.setblocking(False)
-            accepted = []
-            while True:
-                try:
-                    accepted.append(waiting.accept()[0])
-                except OSError:
-                    break
+    async def _stop_listening(self) -> None:
+        listeners = [listener for server in self.servers for listener in server.sockets]
+        for listener in listeners:
+            _take_no_more(listener.fileno())
+        if listeners:
+            await asyncio.sleep(SETTLE_SECONDS)
+        accepted = []
+        for listener in listeners:
+            self.loop.remove_reader(listener.fileno())
+            accepted += _waiting(listener.fileno())
+        for server in self.servers:
+            server.close()
         for connection in accepted:
             await self.loop.connect_accepted_socket(lambda: Connection(self), connection, ssl=self._get_ssl_context())
+
+
+def _take_no_more(listener: int) -> None:
+    """Lets a listening socket ignore whoever begins to connect; Linux only.
+
+    Whoever is ignored tries again after a second, and is refused then. Without this a connection that is made between
+    the last look and the end of the socket would be reset.
+    """
+    if sys.platform != "linux":
+        return
+    # A filter of the Berkeley kind: the flags of the TCP header, those with SYN are dropped, the rest is kept.
+    code = [(0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF)]
+    program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+    with socket.socket(fileno=os.dup(listener)) as copy, suppress(OSError):
+        if copy.family in (socket.AF_INET, socket.AF_INET6):
+            copy.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HL", len(code), ctypes.addressof(program)))
+
+
+def _waiting(listener: int) -> list[socket.socket]:
+    """The connections that wait in a listening socket: closing it would reset them."""
+    found = []
+    with socket.socket(fileno=os.dup(listener)) as waiting, suppress(OSError):
+        waiting.setblocking(False)
+        while True:
+            found.append(waiting.accept()[0])
+    return found
 
 
 def install() -> None:

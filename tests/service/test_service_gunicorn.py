@@ -46,6 +46,7 @@ class Crashing(FakePipeline):
     def bundle(self):
         os.abort()
 
+{before}
 try:
     status = serve({bundles}, port={port}, **{settings})
 except EdgedlError as error:
@@ -81,9 +82,9 @@ class Server:
         return self.process.returncode, errors
 
 
-def start(bundles: str = "[Slow()]", port: int = 0, **settings: object) -> subprocess.Popen[str]:
+def start(bundles: str = "[Slow()]", port: int = 0, before: str = "", **settings: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", START.format(bundles=bundles, port=port, settings=settings)],
+        [sys.executable, "-c", START.format(bundles=bundles, port=port, before=before, settings=settings)],
         cwd=ROOT,
         # gunicorn closes some of its files by letting go of them.
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "error,ignore::ResourceWarning"},
