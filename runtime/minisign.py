@@ -220,9 +220,12 @@ def _nacl() -> ModuleType:
 
 def _decoded(text: bytes) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        data = base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise ValueError(f"not base64: {error}") from error
+    if base64.b64encode(data) != text:
+        raise ValueError("not base64: its last character has bits that mean nothing")
+    return data
 
 
 def _unpack(form: struct.Struct, data: bytes, kind: str) -> tuple[Any, ...]:
