@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from runtime.fields import BundleWarning
 from runtime.golden import GoldenCase, golden_from_npz, golden_to_npz
 from runtime.manifest import Manifest, ModelSpec
 from runtime.proofs import PROOFS, Proof, read_proofs, write_proofs
-from runtime.sources import LIMITS, MANIFEST, Limits, Source, open_source
+from runtime.sources import LIMITS, MANIFEST, Limits, Source, is_signature, open_source, read_signatures
 
 __all__ = [
     "Bundle",
@@ -104,6 +104,18 @@ class Bundle:
             return read_proofs(self._source.read(PROOFS))
         except OSError as error:
             raise BundleError(f"{self.path}: {PROOFS}: {error.strerror or error}") from error
+
+    @property
+    def signatures(self) -> dict[str, bytes]:
+        """The signatures of the manifest by file name, unchecked: see `runtime.signatures`.
+
+        Raises:
+            BundleError: one cannot be read or is too large.
+        """
+        try:
+            return read_signatures(self._source)
+        except OSError as error:
+            raise BundleError(f"{self.path}: a signature cannot be read: {error.strerror or error}") from error
 
     def check(self) -> None:
         """Compares the sha256 of every file with the manifest.
@@ -186,7 +198,7 @@ class Bundle:
                         f"{self.path}: {variant.file} has {sizes[variant.file]} bytes, the manifest says "
                         f"{variant.bytes}: truncated or tampered with"
                     )
-        strangers = sorted(set(sizes) - set(self._digests) - {MANIFEST, PROOFS})
+        strangers = _strangers(sizes, self.files)
         if strangers:
             text = ", ".join(strangers[:5])
             warnings.warn(f"{self.path}: files that the manifest does not name: {text}", BundleWarning, stacklevel=3)
@@ -221,14 +233,19 @@ def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mappin
     return Bundle.open(path, check=False)
 
 
-def pack(bundle: Bundle, path: str | os.PathLike[str]) -> Bundle:
+def pack(bundle: Bundle, path: str | os.PathLike[str], *, signatures: Mapping[str, bytes] | None = None) -> Bundle:
     """Writes a bundle as one uncompressed zip, atomically, and opens it. The same bundle gives the same bytes.
+
+    Args:
+        bundle: what is packed, with its proofs and signatures.
+        path: the file to write.
+        signatures: further ones, see `runtime.signatures.sign`.
 
     Raises:
         BundleError: a file of the bundle is damaged, or something that is no bundle is at the path.
     """
     path = Path(path)
-    return _write_packed(path, bundle, bundle.proofs)
+    return _write_packed(path, bundle, bundle.proofs, bundle.signatures | dict(signatures or {}))
 
 
 def record_proof(path: str | os.PathLike[str], proof: Proof) -> Bundle:
@@ -244,7 +261,7 @@ def record_proof(path: str | os.PathLike[str], proof: Proof) -> Bundle:
         )
     proofs = (*bundle.proofs, proof)
     if not bundle.path.is_dir():
-        return _write_packed(bundle.path, bundle, proofs)
+        return _write_packed(bundle.path, bundle, proofs, bundle.signatures)
     temporary = bundle.path / f".{PROOFS}.{secrets.token_hex(4)}"
     try:
         _write_file(temporary, write_proofs(proofs))
@@ -257,8 +274,9 @@ def record_proof(path: str | os.PathLike[str], proof: Proof) -> Bundle:
     return Bundle.open(path, check=False)
 
 
-def _write_packed(path: Path, bundle: Bundle, proofs: tuple[Proof, ...]) -> Bundle:
+def _write_packed(path: Path, bundle: Bundle, proofs: tuple[Proof, ...], signatures: Mapping[str, bytes]) -> Bundle:
     contents = {name: bundle.read(name) for name in (MANIFEST, *bundle.files)}
+    contents |= {name: signatures[name] for name in sorted(signatures)}
     if proofs:
         contents[PROOFS] = write_proofs(proofs)
     _check_replaceable(path)
@@ -322,11 +340,15 @@ def _check_replaceable(path: Path) -> None:
             there = Bundle.open(path, check=False)
     except BundleError as error:
         raise BundleError(f"{path}: what is there is not a bundle that can be read ({error}); {advice}") from error
-    strangers = (
-        sorted({entry.name for entry in path.iterdir()} - {MANIFEST, PROOFS, *there.files}) if path.is_dir() else []
-    )
+    strangers = _strangers((entry.name for entry in path.iterdir()), there.files) if path.is_dir() else []
     if strangers:
         raise BundleError(f"{path}: {', '.join(strangers[:5])} there belongs to no bundle; {advice}")
+
+
+def _strangers(names: Iterable[str], files: Sequence[str]) -> list[str]:
+    """The names that are neither those of a bundle's files nor of what lies beside them."""
+    own = {MANIFEST, PROOFS, *files}
+    return sorted(name for name in names if name not in own and not is_signature(name))
 
 
 def _sibling(path: Path) -> Path:

@@ -15,6 +15,8 @@ from runtime.errors import BundleError
 from runtime.fields import flat_name
 
 MANIFEST = "manifest.json"
+SIGNATURE_SUFFIX = ".minisig"
+_SIGNATURE_BYTES = 16 << 10  # minisign's two comments have at most 9 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,11 @@ class Limits:
 
 
 LIMITS = Limits()
+
+
+def is_signature(name: str) -> bool:
+    """Whether a file is a signature of the manifest: ``manifest.json.minisig`` or ``manifest.json.KEY.minisig``."""
+    return name.startswith(f"{MANIFEST}.") and name.endswith(SIGNATURE_SUFFIX)
 
 
 class Source(Protocol):
@@ -103,6 +110,19 @@ def open_source(path: Path, limits: Limits) -> Source:
     if path.is_file():
         return _Archive(path, limits)
     raise BundleError(f"{path}: {'neither a folder nor a file' if path.exists() else 'there is no such bundle'}")
+
+
+def read_signatures(source: Source) -> dict[str, bytes]:
+    """The signatures by file name, in the order of their names.
+
+    Raises:
+        BundleError: one is too large.
+    """
+    names = sorted(filter(is_signature, source.sizes))
+    for name in names:
+        if source.sizes[name] > _SIGNATURE_BYTES:
+            raise BundleError(f"{name} has {source.sizes[name]} bytes, too many for a signature; remove it")
+    return {name: source.read(name) for name in names}
 
 
 def _check_total(sizes: Mapping[str, int], limits: Limits, path: Path) -> None:

@@ -11,8 +11,10 @@ from flask import Flask, Response
 from runtime.bundle import Bundle
 from runtime.errors import InputError, MissingExtraError
 from runtime.media.pictures import MAX_PIXELS
+from runtime.minisign import PublicKey
 from runtime.pipelines import load
 from runtime.pipelines.base import Pipeline
+from runtime.signatures import check
 from service import headers, operations, problems, v1
 from service.metrics import Metrics
 from service.parts import Parts
@@ -40,6 +42,7 @@ def create_app(
     body_seconds: float = 30.0,
     cors_origins: Sequence[str] = (),
     streams: StreamLimits | None = None,
+    trust: Sequence[PublicKey] | None = None,
 ) -> Flask:
     """The service for some bundles. Every pipeline is loaded and has answered a warm-up run when this returns.
 
@@ -58,12 +61,13 @@ def create_app(
         body_seconds: Longest time a request body may take to arrive, in seconds (where `service.front` reads it).
         cors_origins: Origins of other sites whose pages may call the service.
         streams: How many streams a recurrent bundle may have open, and for how long.
+        trust: Keys of which one must have signed each bundle (`runtime.signatures.read_keys`); None takes any bundle.
 
     Raises:
-        BundleError: A bundle is damaged.
+        BundleError: A bundle is damaged, or no trusted key signed it.
         DeviceError: The device cannot be had.
         InputError: No bundle, or two of one name and version.
-        MissingExtraError: OpenCV is not installed.
+        MissingExtraError: OpenCV is not installed, or with ``trust`` PyNaCl.
     """
     if find_spec("cv2") is None:
         raise MissingExtraError("opencv-python-headless", "serve")  # better now than at the first photo
@@ -71,7 +75,7 @@ def create_app(
     served = Repository()
     for bundle in bundles:
         name, source = bundle if isinstance(bundle, tuple) else (None, bundle)
-        served.add(Served(_pipeline(source, device, threads, variant), streams or StreamLimits(), name))
+        served.add(Served(_pipeline(source, device, threads, variant, trust), streams or StreamLimits(), name))
     if not served:
         raise InputError("there is no bundle to serve; give at least one")
 
@@ -95,5 +99,11 @@ def create_app(
     return app
 
 
-def _pipeline(bundle: Source, device: str, threads: int | None, variant: str | None) -> Pipeline:
+def _pipeline(
+    bundle: Source, device: str, threads: int | None, variant: str | None, trust: Sequence[PublicKey] | None
+) -> Pipeline:
+    if trust is not None:
+        if not isinstance(bundle, Bundle | Pipeline):
+            bundle = Bundle.open(bundle, check=False)  # `check` compares every file
+        check(bundle.bundle if isinstance(bundle, Pipeline) else bundle, trust)
     return bundle if isinstance(bundle, Pipeline) else load(bundle, device=device, threads=threads, variant=variant)

@@ -10,6 +10,7 @@ from edgedl.cli.output import number, size, table
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
     from runtime.manifest import Manifest, ModelSpec, TensorSpec
+    from runtime.signatures import Signer
 
 
 def summary(bundle: Bundle) -> str:
@@ -22,10 +23,10 @@ def summary(bundle: Bundle) -> str:
     )
 
 
-def description(bundle: Bundle) -> str:
-    """Everything of the manifest that a person asks for, models first."""
+def description(bundle: Bundle, signer: Signer | None = None) -> str:
+    """Everything of the manifest that a person asks for, models first; who signed it, if that was checked."""
     manifest = bundle.manifest
-    parts = [summary(bundle), f"digest {bundle.digest}"]
+    parts = [summary(bundle), "\n".join([f"digest {bundle.digest}", *_signatures(bundle, signer)])]
     if manifest.description:
         parts.append(manifest.description)
     parts += [_model(name, model) for name, model in manifest.models.items()]
@@ -33,6 +34,14 @@ def description(bundle: Bundle) -> str:
     if manifest.pipeline:
         parts.append("outside the graph\n" + _pairs(manifest.pipeline))
     return "\n\n".join(parts)
+
+
+def _signatures(bundle: Bundle, signer: Signer | None) -> list[str]:
+    from runtime.signatures import claims
+
+    if signer:
+        return [f"signed by {signer}, {signer.file}: {signer.comment.replace(chr(9), ' ')}"]
+    return [f"{claim.file} by the key {claim.key or '?'}, not checked (--trust KEYS)" for claim in claims(bundle)]
 
 
 def _model(name: str, model: ModelSpec) -> str:

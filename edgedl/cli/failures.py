@@ -22,6 +22,7 @@ EXTRAS = {
     "gunicorn": ("gunicorn", "serve"),
     "lightning": ("lightning", "train"),
     "matplotlib": ("matplotlib", "train"),
+    "nacl": ("PyNaCl", "sign"),
     "onnx": ("onnx", "train"),
     "onnxruntime": ("onnxruntime", "cpu"),
     "onnxscript": ("onnxscript", "train"),

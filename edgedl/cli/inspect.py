@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 
-from edgedl.cli import arguments
+from edgedl.cli import arguments, signing
 from edgedl.cli.describe import description
 
 
@@ -16,24 +16,29 @@ def add_parser(sub: arguments.Subparsers) -> None:
         "inspect",
         run,
         "show what is in a bundle",
-        "Models, inputs and outputs, tolerances, recorded answers, metrics, proofs and where it came from.\n"
-        "Every file is compared with its sha256.",
+        "Models, inputs and outputs, tolerances, recorded answers, metrics, proofs, who signed it and where it came\n"
+        "from. Every file is compared with its sha256.",
     )
     arguments.bundle(parser)
+    signing.trust(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from runtime.bundle import Bundle
+    from runtime.signatures import claims
 
     bundle = Bundle.open(args.bundle)
-    args.out.text(description(bundle))
+    signer = signing.trusted_signer(args, bundle)
+    args.out.text(description(bundle, signer))
     args.out.document(
         {
             "ok": True,
             "bundle": str(bundle.path),
             "digest": bundle.digest,
             "manifest": bundle.manifest.to_json(),
+            "signatures": [asdict(claim) for claim in claims(bundle)],
+            "signer": asdict(signer) if signer else None,
             "proofs": [asdict(proof) for proof in bundle.proofs],
         }
     )

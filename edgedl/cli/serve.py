@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgedl.cli import arguments
+from edgedl.cli import arguments, signing
 from edgedl.cli.failures import BUG, USAGE
 
 
@@ -28,6 +28,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=arguments.port, default=8000, help="the port to listen on (default: 8000)")
+    signing.trust(parser)
     arguments.max_pixels(parser)
     arguments.device(parser)
 
@@ -44,6 +45,11 @@ def run(args: argparse.Namespace) -> int:
         args.out.flush()
 
     limits = {} if args.max_pixels is None else {"max_pixels": args.max_pixels}
+    trust = None
+    if args.trust is not None:
+        from runtime.signatures import read_keys
+
+        trust = read_keys(args.trust)
     status = serve(
         [_named(word) for word in args.bundles],
         host=args.host,
@@ -51,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         threads=args.threads,
         announce=announce,
+        trust=trust,
         **limits,
     )
     if status in (USAGE, BUG):  # nothing was announced

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedl.cli import arguments
+from edgedl.cli import arguments, signing
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
@@ -27,6 +27,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
     arguments.bundle(parser)
     arguments.variant(parser)
     arguments.device(parser)
+    signing.trust(parser)
     parser.add_argument(
         "--explain", action="store_true", help="where the answers differ, name the first node that does"
     )
@@ -41,11 +42,15 @@ def run(args: argparse.Namespace) -> int:
     from runtime.verify import verify
 
     bundle = Bundle.open(args.bundle)
+    signer = signing.trusted_signer(args, bundle)
     report = verify(bundle, device=args.device, threads=args.threads, variant=args.variant)
     args.out.text(str(report))
     verdict = "the same answers" if report.ok else "not the same answers"
     args.out.text(f"\n{verdict} on {report.device} ({report.provider})")
     document = {**report.to_json(), "ok": bool(report)}
+    if signer:
+        args.out.text(f"signed by {signer}")
+        document["signer"] = asdict(signer)
     if args.explain:
         graphs = dict.fromkeys((check.model, check.variant) for check in report.checks if not check.ok)
         if not graphs:

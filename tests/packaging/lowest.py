@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-EXTRAS = ("cpu", "media", "video", "serve")
+EXTRAS = ("cpu", "media", "video", "serve", "sign")
 # What the tests import beyond the packages under test.
 TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "onnx", "pillow")
 
