@@ -20,7 +20,7 @@ from runtime.checks import size_range
 from runtime.errors import BundleError, InputError, MediaError, TooLargeError
 from runtime.fields import flat_name
 from runtime.media.frames import VideoLimits
-from runtime.npy import load_npy
+from runtime.npy import load_npy, load_npz
 from runtime.pieces import count_outputs, run_in_pieces, run_together
 from runtime.pipelines.base import ClipPipeline, PicturePipeline, Pipeline, Source
 from service.batching import BatchingQueue, Call
@@ -129,7 +129,7 @@ class Served:
             settings: The limits.
 
         Returns:
-            The frames of a clip, a picture, or, where the task is only a graph, any .npy array.
+            The frames of a clip, a picture, or, where the task is only a graph, any .npy array or those of a .npz.
 
         Raises:
             MediaError: A file cannot be decoded.
@@ -148,9 +148,9 @@ class Served:
         if isinstance(pipeline, PicturePipeline):
             return pipeline.open_picture(data, max_pixels=settings.max_pixels)
         try:
-            return load_npy(data)
+            return load_npz(data, most=settings.max_bytes) if data.startswith(b"PK") else load_npy(data)
         except ValueError as error:
-            raise MediaError(f"{error}; this bundle takes arrays as .npy") from error
+            raise MediaError(f"{error}; this bundle takes arrays as .npy or .npz") from error
 
     def predict(self, source: Any, options: Mapping[str, Any]) -> Any:
         """The pipeline's answer for one image or clip; see `ask`.

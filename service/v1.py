@@ -49,10 +49,9 @@ def mark(one: Served, sent: int, seconds: float) -> None:
         one.queue.mark()
 
 
-def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Blueprint:
+def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: Texts) -> Blueprint:
     """The routes ``GET /v1``, ``POST /v1/NAME`` and those of ``/v1/NAME/streams``."""
     routes = Blueprint("v1", __name__)
-    texts = Texts()
 
     def streams(name: str) -> Streams:
         found = served.find(name).streams
