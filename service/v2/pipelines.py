@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from runtime.errors import InputError
 from runtime.pipelines.base import Options, TextPipeline
+from service.batching import Call
 from service.inputs import json_type
 from service.problems import Problem, bad_request, from_edgedl
 from service.served import Served, Settings
@@ -38,14 +39,35 @@ class Answered:
     Attributes:
         outputs: By name.
         results: A pipeline's, one an element; none of a graph.
-        input_ns: Nanoseconds that reading or decoding took.
-        infer_ns: Nanoseconds that the model took.
+        queue_ns: Nanoseconds that it waited, as for the next two.
+        input_ns: Decoding what a pipeline is asked about.
+        infer_ns: Running the model.
     """
 
     outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     results: list[Mapping[str, Any]] = field(default_factory=list)
+    queue_ns: int = 0
     input_ns: int = 0
     infer_ns: int = 0
+
+    def add(self, call: Call) -> None:
+        """Adds the times of a call that was answered."""
+        self.queue_ns += round((call.taken - call.asked) * 1e9)
+        self.infer_ns += round((call.ended - call.taken) * 1e9)
+
+
+def ask_graph(one: Served, graph: str, inference: Inference) -> Answered:
+    """The outputs of a graph.
+
+    Raises:
+        Problem: 400, it has no parameters; 503, the bundle is broken or its queue is full.
+        InputError: a tensor does not fit.
+    """
+    read_options(inference.parameters, {})
+    call = Call(inference.inputs, graph)
+    done = Answered(one.ask(call))
+    done.add(call)
+    return done
 
 
 def read_options(parameters: Mapping[str, Any], known: Options) -> dict[str, Any]:
@@ -108,12 +130,10 @@ def _ask(
     start = time.perf_counter_ns()
     pipeline = one.pipeline
     if isinstance(pipeline, TextPipeline):
-        prompt = pipeline.read(element)
-        decoded = time.perf_counter_ns()
-        done.results.append(texts.write(one, pipeline, prompt, options))
+        done.results.append(texts.write(one, pipeline, pipeline.read(element), options))
+        done.infer_ns += time.perf_counter_ns() - start
     else:
-        source = one.decode([element], settings)
-        decoded = time.perf_counter_ns()
-        done.results.append(one.predict(source, options))
-    done.input_ns += decoded - start
-    done.infer_ns += time.perf_counter_ns() - decoded
+        call = Call(one.decode([element], settings), options=options)
+        done.input_ns += time.perf_counter_ns() - start
+        done.results.append(one.ask(call))
+        done.add(call)

@@ -20,7 +20,7 @@ from service.served import Settings
 from service.text import Texts
 from service.v2.encoding import decompress, read_header_length
 from service.v2.models import Model, all_models, configuration, find_model, metadata, versions_of
-from service.v2.pipelines import Answered, ask_pipeline, read_options
+from service.v2.pipelines import Answered, ask_graph, ask_pipeline
 from service.v2.statistics import Statistics
 from service.v2.tensors import HEADER_LENGTH, JSON_TYPE, Inference, read_infer, write_infer
 
@@ -53,15 +53,12 @@ def blueprint(
         return document
 
     def answer(model: Model, inference: Inference) -> Answered:
-        if model.graph is None:
-            done = ask_pipeline(model.served, inference, settings, texts)
-            for result in done.results:
-                metrics.count_result(model.served.name, result)
-            return done
-        read_options(inference.parameters, {})
-        start = time.perf_counter_ns()
-        outputs = model.served.run(model.graph, inference.inputs)
-        return Answered(outputs, infer_ns=time.perf_counter_ns() - start)
+        if model.graph is not None:
+            return ask_graph(model.served, model.graph, inference)
+        done = ask_pipeline(model.served, inference, settings, texts)
+        for result in done.results:
+            metrics.count_result(model.served.name, result)
+        return done
 
     @routes.get("/v2")
     def server() -> Response:
@@ -106,10 +103,9 @@ def blueprint(
     def infer(name: str, version: str | None = None) -> Response:
         model = find_model(served, name, version)
         counted = statistics.of(model.name, model.version)
+        sent = read_body(request, settings)
         start = time.perf_counter_ns()
         try:
-            sent = read_body(request, settings)
-            start = time.perf_counter_ns()
             body = decompress(sent, request.headers.get("Content-Encoding"), settings.max_bytes)
             length = read_header_length(request.headers.get(HEADER_LENGTH))
             inference = read_infer(body, length, model.spec, raw=model.graph is None)
@@ -120,13 +116,16 @@ def blueprint(
         except Exception:
             counted.count_failure(time.perf_counter_ns() - start)
             raise
-        spent = {
+        finally:
+            spent = (time.perf_counter_ns() - start) / 1e9
+            model.served.mark(len(sent), spent, graph=model.graph is not None)
+        computed = {
             "compute_input": read - start + done.input_ns,
             "compute_infer": done.infer_ns,
             "compute_output": time.perf_counter_ns() - answered,
         }
-        counted.count(inference.rows, queue=0, **spent)
-        counted.count_execution(inference.rows, **spent)
+        counted.count(inference.rows, queue=done.queue_ns, **computed)
+        counted.count_execution(inference.rows, **computed)
         return Response(written, headers=headers)
 
     @routes.get("/v2/models/stats")
