@@ -35,7 +35,7 @@ DATATYPES = {
 }
 """What the protocol calls the types of a manifest."""
 
-MOST_TEXTS = 1 << 20
+MOST_TEXTS = 1 << 18
 """Elements of a tensor of BYTES. Each becomes a Python object, which takes more than its bytes."""
 
 _NATIVE = {name: np.dtype(name) for name in DATATYPES if name != "string"}

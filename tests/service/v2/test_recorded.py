@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+
 import numpy as np
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from service.front import Front
 from tests.bundles import SCALE
+from tests.service.asgi import ask
 from tests.service.v2.exchanges import RECORDED, answered_tensors, recorded, replay, same, sent_tensors
 
 NAMES = sorted(path.stem for path in RECORDED.glob("*.http"))
@@ -78,6 +83,19 @@ def test_questions_about_models(v2: FlaskClient, name: str, expected: dict[str, 
         assert {row["state"] for row in response.json} == {"READY"}
     else:
         assert response.json.items() >= expected.items()
+
+
+def test_through_the_front(service: Flask) -> None:
+    """The same bytes, and what the front itself refuses, as clients read it."""
+    method, path, headers, body = recorded("tritonclient-infer-binary")
+    del headers["Host"]
+    front = Front(service)
+    answer = asyncio.run(ask(front, method, path, body, headers))
+    assert answer.status == 200
+    assert answer.body.endswith(body[int(headers["Inference-Header-Content-Length"]) :])
+    refused = asyncio.run(ask(front, method, path, bytes(200_001)))
+    problem = json.loads(refused.body)
+    assert (refused.status, problem["error"]) == (413, problem["detail"])
 
 
 @pytest.mark.parametrize(
