@@ -64,8 +64,12 @@ def load_npy(data: bytes) -> NDArray[Any]:
     return flat.reshape(shape, order="F" if fortran_order else "C").astype(native, order="C")
 
 
-def load_npz(data: bytes) -> dict[str, NDArray[Any]]:
+def load_npz(data: bytes, *, most: int = MAX_NPZ_BYTES) -> dict[str, NDArray[Any]]:
     """Decodes a ``.npz`` file that lies in memory: name -> array.
+
+    Args:
+        data: the file.
+        most: bytes of all arrays together, unpacked.
 
     Raises:
         ValueError: not such a file, damaged, too large when unpacked, or an array that `load_npy` refuses.
@@ -74,8 +78,8 @@ def load_npz(data: bytes) -> dict[str, NDArray[Any]]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
             total = sum(member.file_size for member in members)
-            if total > MAX_NPZ_BYTES:
-                raise ValueError(f"the npz file unpacks to {total} bytes, more than the {MAX_NPZ_BYTES} that are read")
+            if total > most:
+                raise ValueError(f"the npz file unpacks to {total} bytes, more than the {most} that are read")
             return {member.filename.removesuffix(".npy"): load_npy(archive.read(member)) for member in members}
     except ValueError:
         raise

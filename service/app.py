@@ -21,6 +21,8 @@ from service.parts import Parts
 from service.repository import Repository
 from service.served import Served, Settings
 from service.streams import StreamLimits
+from service.text import Texts
+from service.v2 import routes as v2
 
 Source = str | PathLike[str] | Bundle | Pipeline
 """What is served: a path, an opened bundle, or a loaded pipeline."""
@@ -89,7 +91,9 @@ def create_app(
     metrics.install(app, served)
     headers.install(app, settings.cors_origins)
     problems.install(app)
-    app.register_blueprint(v1.blueprint(served, settings, metrics))
+    texts = Texts()
+    app.register_blueprint(v1.blueprint(served, settings, metrics, texts))
+    app.register_blueprint(v2.blueprint(served, settings, metrics, texts))
     app.register_blueprint(operations.blueprint(served, settings, probes))
 
     @app.get("/")

@@ -29,7 +29,7 @@ from service.parts import Parts
 from service.problems import PROBLEM_JSON, Problem, from_edgedl, problem_document
 from service.replies import Reply
 from service.served import Served
-from service.v1 import answered, mark
+from service.v1 import answered
 from service.wsgi import Message, Scope, environ_of, response_start, run_wsgi
 
 LOG = logging.getLogger("edgedl.service")
@@ -292,7 +292,7 @@ class _Exchange:
                     await done
         finally:
             leaving.cancel()
-            mark(one, len(body), time.perf_counter() - begun)
+            one.mark(len(body), time.perf_counter() - begun)
         if call.error is not None:
             raise call.error
         if call.outcome is None:
@@ -364,9 +364,8 @@ class _Exchange:
         if not isinstance(error, Problem):
             LOG.error("request %s failed: %s %s", number, self.scope["method"], self.path, exc_info=error)
             error = Problem(500, "The server failed; its log has the reason under this request id.")
-        return Reply(
-            error.status, problem_document(error, number), PROBLEM_JSON, {**error.headers, "X-Request-ID": number}
-        )
+        document = problem_document(error, number, self.path)
+        return Reply(error.status, document, PROBLEM_JSON, {**error.headers, "X-Request-ID": number})
 
     def _number(self) -> str:
         return request_id(self.headers.get(b"x-request-id", b"").decode("latin-1"))

@@ -43,7 +43,9 @@ def answer_headers(number: str, origin: str, cors_origins: Sequence[str]) -> dic
     headers["Vary"] = "Origin"
     if origin and (origin in cors_origins or "*" in cors_origins):
         headers["Access-Control-Allow-Origin"] = "*" if "*" in cors_origins else origin
-        headers["Access-Control-Expose-Headers"] = "X-Request-ID, Server-Timing, Retry-After, Location"
+        headers["Access-Control-Expose-Headers"] = (
+            "X-Request-ID, Server-Timing, Retry-After, Location, Inference-Header-Content-Length"
+        )
     return headers
 
 
@@ -67,6 +69,8 @@ def install(app: Flask, cors_origins: Sequence[str]) -> None:
             response.headers["Cache-Control"] = "no-cache"
         if request.method == "OPTIONS" and "Access-Control-Allow-Origin" in response.headers:
             response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
-            response.headers["Access-Control-Allow-Headers"] = "Content-Type, X-Request-ID"
+            response.headers["Access-Control-Allow-Headers"] = (
+                "Content-Type, X-Request-ID, Inference-Header-Content-Length"
+            )
             response.headers["Access-Control-Max-Age"] = "600"
         return response

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from runtime.pipelines.base import ArrayPipeline
 from service.json_body import MOST_BYTES
 from service.media_types import raw_types
+from service.repository import Repository
 from service.served import Served, Settings
 from service.streams import StreamLimits
 from service.text import EVENT_STREAM, MOST_LENGTH, MOST_PROMPT, MOST_TEXTS
+from service.v2 import openapi as v2
 
 _TYPES = {bool: "boolean", int: "integer", float: "number"}
 _TEXT_OPTIONS = {
@@ -48,7 +49,7 @@ _PROBLEM = {
 _READINESS = {"200": ("ready", "application/json"), "503": ("A bundle does not answer.", "application/json")}
 
 
-def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]:
+def document(served: Repository, settings: Settings) -> dict[str, Any]:
     """The OpenAPI document of a service."""
     plain = {
         "/": ("The page for people.", {"200": ("HTML", "text/html")}),
@@ -75,7 +76,8 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
             paths |= _streams(name, one.streams.limits)
         if one.pipeline.can_draw:
             paths |= _drawings(one)
-    schemas: dict[str, Any] = {"Problem": _PROBLEM}
+    paths |= v2.paths(served)
+    schemas: dict[str, Any] = {"Problem": _PROBLEM, **v2.SCHEMAS}
     for one in served.values():
         schemas[one.pipeline.result["title"]] = one.pipeline.result
     return {

@@ -59,8 +59,14 @@ def from_edgedl(error: EdgedlError, where: str = "") -> Problem:
     return Problem(status, f"{where}: {error}" if where else str(error))
 
 
-def problem_document(problem: Problem, request_id: str) -> bytes:
-    """The problem as JSON."""
+def problem_document(problem: Problem, request_id: str, path: str = "") -> bytes:
+    """The problem as JSON.
+
+    Args:
+        problem: What went wrong.
+        request_id: Under which the log has the rest.
+        path: What was asked for. Under ``/v2`` the document has ``error`` as well, which clients of that protocol read.
+    """
     document: dict[str, Any] = {
         "type": "about:blank",
         "title": HTTPStatus(problem.status).phrase,
@@ -72,6 +78,8 @@ def problem_document(problem: Problem, request_id: str) -> bytes:
         document["found"] = problem.found
     if problem.expected is not None:
         document["expected"] = problem.expected
+    if f"{path}/".startswith("/v2/"):
+        document["error"] = problem.detail
     # Python's JSON of a lone surrogate (a path in undecodable bytes) is refused by orjson: replace, never fail here.
     text = {k: v.encode("utf-8", "replace").decode() if isinstance(v, str) else v for k, v in document.items()}
     return orjson.dumps(text)
@@ -79,7 +87,7 @@ def problem_document(problem: Problem, request_id: str) -> bytes:
 
 def problem_response(problem: Problem) -> Response:
     """The response that carries a problem document."""
-    body = problem_document(problem, g.get("request_id", ""))
+    body = problem_document(problem, g.get("request_id", ""), request.path)
     response = Response(body, status=problem.status, content_type=PROBLEM_JSON)
     response.headers.extend(problem.headers)
     return response

@@ -20,9 +20,9 @@ from runtime.checks import size_range
 from runtime.errors import BundleError, InputError, MediaError, TooLargeError
 from runtime.fields import flat_name
 from runtime.media.frames import VideoLimits
-from runtime.npy import load_npy
+from runtime.npy import load_npy, load_npz
 from runtime.pieces import count_outputs, run_in_pieces, run_together
-from runtime.pipelines.base import ClipPipeline, PicturePipeline, Pipeline, Source
+from runtime.pipelines.base import ArrayPipeline, ClipPipeline, PicturePipeline, Pipeline, Source
 from service.batching import BatchingQueue, Call
 from service.media_types import raw_types
 from service.problems import Problem
@@ -37,6 +37,12 @@ NO_OTHERS = StreamLimits()
 
 MOST_NUMBERS = 1 << 25
 """In the answer of a graph."""
+
+LARGE = 1 << 16
+"""Bytes of a request of arrays from which on its memory is given back soon."""
+
+LONG_SECONDS, LARGE_FILE = 0.25, 4 << 20
+"""The same of a picture or a clip: how long it took, or how many bytes it had. An ordinary photo stays below both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ class Served:
             settings: The limits.
 
         Returns:
-            The frames of a clip, a picture, or, where the task is only a graph, any .npy array.
+            The frames of a clip, a picture, or, where the task is only a graph, any .npy array or those of a .npz.
 
         Raises:
             MediaError: A file cannot be decoded.
@@ -148,9 +154,9 @@ class Served:
         if isinstance(pipeline, PicturePipeline):
             return pipeline.open_picture(data, max_pixels=settings.max_pixels)
         try:
-            return load_npy(data)
+            return load_npz(data, most=settings.max_bytes) if data.startswith(b"PK") else load_npy(data)
         except ValueError as error:
-            raise MediaError(f"{error}; this bundle takes arrays as .npy") from error
+            raise MediaError(f"{error}; this bundle takes arrays as .npy or .npz") from error
 
     def predict(self, source: Any, options: Mapping[str, Any]) -> Any:
         """The pipeline's answer for one image or clip; see `ask`.
@@ -189,6 +195,18 @@ class Served:
         """
         self.require()
         self.queue.submit(call)
+
+    def mark(self, sent: int, seconds: float, *, graph: bool = False) -> None:
+        """Has memory given back soon, where a request may have taken much of it.
+
+        Args:
+            sent: Bytes of its body.
+            seconds: How long it took.
+            graph: It asked a graph, not the pipeline.
+        """
+        arrays = graph or isinstance(self.pipeline, ArrayPipeline)
+        if sent >= LARGE if arrays else sent > LARGE_FILE or seconds > LONG_SECONDS:
+            self.queue.mark()
 
     def require(self) -> None:
         """Refuses where the pipeline is known to be broken.

@@ -7,7 +7,7 @@ a time: `MOST_TEXTS` of the eight threads that the server has, so that the other
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -60,6 +60,39 @@ class Texts:
         if request.args:
             raise bad_request(f"the option {next(iter(request.args))!r} in the query", "options in the JSON body")
         prompt, options = _read(request, settings)
+        if not _wants_events(request):
+            result = self.write(one, pipeline, prompt, options)
+            body = {"name": one.name, "version": one.version, "results": [result]}
+            return Response(orjson.dumps(body), content_type="application/json")
+        characters, report = self._begin(one, pipeline, prompt, options)
+        response = Response(_events(one, characters, report), content_type=EVENT_STREAM)
+        # Not in the generator: one that was never begun is never ended.
+        response.call_on_close(self._slots.release)
+        response.headers["X-Accel-Buffering"] = "no"  # a proxy that collects would undo it
+        return response
+
+    def write(self, one: Served, pipeline: TextPipeline, prompt: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The whole text that follows a prompt, with what is to be said of it.
+
+        Raises:
+            Problem: 503, too much is being written already, or the bundle is broken.
+            InputError: an option is out of range.
+        """
+        characters, report = self._begin(one, pipeline, prompt, options)
+        try:
+            return {"text": one.guarded(lambda: "".join(characters)), **report}
+        finally:
+            self._slots.release()
+
+    def _begin(
+        self, one: Served, pipeline: TextPipeline, prompt: str, options: Mapping[str, Any]
+    ) -> tuple[Iterator[str], dict[str, Any]]:
+        """A text that is about to be written; whoever asked for it gives its slot back."""
+        if len(prompt) > MOST_PROMPT:
+            raise TooLargeError(f"a prompt of {len(prompt)} characters; expected at most {MOST_PROMPT}")
+        length = options.get("length")
+        if length is not None and length > MOST_LENGTH:
+            raise TooLargeError(f"a length of {length} characters; expected at most {MOST_LENGTH} a request")
         characters = pipeline.generate(prompt, **options)  # refuses at once what is out of range
         report = pipeline.report(prompt, **options)
         one.require()
@@ -69,19 +102,7 @@ class Texts:
                 f"{MOST_TEXTS} texts are being written already; try again soon.",
                 headers={"Retry-After": "1"},
             )
-        if _wants_events(request):
-            response = Response(_events(one, characters, report), content_type=EVENT_STREAM)
-            # Not in the generator: one that was never begun is never ended.
-            response.call_on_close(self._slots.release)
-            response.headers["X-Accel-Buffering"] = "no"  # a proxy that collects would undo it
-            return response
-        try:
-            text = one.guarded(lambda: "".join(characters))
-        finally:
-            self._slots.release()
-        manifest = pipeline.bundle.manifest
-        body = {"name": one.name, "version": manifest.version, "results": [{"text": text, **report}]}
-        return Response(orjson.dumps(body), content_type="application/json")
+        return characters, report
 
 
 def _events(one: Served, characters: Iterator[str], report: dict[str, Any]) -> Iterator[bytes]:
@@ -133,10 +154,4 @@ def _read(request: Request, settings: Settings) -> tuple[str, dict[str, Any]]:
         if type(value) not in OPTIONS[name]:
             found = repr(value)[:40] if isinstance(value, int | float) else json_type(value)
             raise bad_request(f"{name} of {found}", f"{name} as {_SAID[OPTIONS[name][-1]]}")
-    prompt = document.pop("prompt", "")
-    if len(prompt) > MOST_PROMPT:
-        raise TooLargeError(f"a prompt of {len(prompt)} characters; expected at most {MOST_PROMPT}")
-    length = document.get("length")
-    if length is not None and length > MOST_LENGTH:
-        raise TooLargeError(f"a length of {length} characters; expected at most {MOST_LENGTH} a request")
-    return prompt, document
+    return document.pop("prompt", ""), document

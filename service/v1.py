@@ -18,16 +18,11 @@ from service.operations import flask_response
 from service.problems import Problem, from_edgedl
 from service.replies import JSON_TYPE, Reply, json_reply
 from service.repository import Repository
-from service.served import Served, Settings
+from service.served import LARGE, Served, Settings
 from service.streams import Streams
 from service.text import Texts
 
 STEP_TYPES = (JSON_TYPE, "text/plain")
-LARGE = 1 << 16
-"""Bytes of a request of arrays from which on its memory is given back soon."""
-
-LONG_SECONDS, LARGE_FILE = 0.25, 4 << 20
-"""The same of a picture or a clip: how long it took, or how many bytes it had. An ordinary photo stays below both."""
 
 
 def json_response(document: Any, status: int = 200) -> Response:
@@ -42,17 +37,9 @@ def answered(one: Served, results: Sequence[Any], **seconds: float) -> Reply:
     return json_reply(document, headers={"Server-Timing": timing})
 
 
-def mark(one: Served, sent: int, seconds: float) -> None:
-    """Has memory given back soon, where a request may have taken much of it."""
-    arrays = isinstance(one.pipeline, ArrayPipeline)
-    if sent >= LARGE if arrays else sent > LARGE_FILE or seconds > LONG_SECONDS:
-        one.queue.mark()
-
-
-def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Blueprint:
+def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: Texts) -> Blueprint:
     """The routes ``GET /v1``, ``POST /v1/NAME`` and those of ``/v1/NAME/streams``."""
     routes = Blueprint("v1", __name__)
-    texts = Texts()
 
     def streams(name: str) -> Streams:
         found = served.find(name).streams
@@ -86,7 +73,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Bluep
             result = one.predict(arrays, options)
             metrics.count_result(name, result)
             predicting = time.perf_counter() - start - decoding
-            mark(one, len(body), predicting)
+            one.mark(len(body), predicting)
             return flask_response(answered(one, [result], decode=decoding, predict=predicting))
         clips = pipeline.modality == "clip"
         files = read_files(request, settings, clips=clips)
@@ -109,7 +96,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics) -> Bluep
                 predicting += time.perf_counter() - decoded
                 metrics.count_result(name, results[-1])
         finally:
-            mark(one, request.content_length or LARGE, time.perf_counter() - start)
+            one.mark(request.content_length or LARGE, time.perf_counter() - start)
         return flask_response(answered(one, results, decode=decoding, predict=predicting))
 
     @routes.post("/v1/<name>/drawings")

@@ -188,7 +188,8 @@ def test_v1_and_openapi_tell(client: FlaskClient) -> None:
     assert set(operation["requestBody"]["content"]) == {*caption["accepts"], "multipart/form-data", "application/json"}
     assert "A video may take 20 seconds" in operation["description"]
     assert "video/*" not in document["paths"]["/v1/age"]["post"]["requestBody"]["content"]
-    assert set(document["components"]["schemas"]) == {"Faces", "Caption", "Problem"}
+    schemas = {name for name in document["components"]["schemas"] if not name.startswith("V2")}
+    assert schemas == {"Faces", "Caption", "Problem"}
     schema = document["components"]["schemas"]["Caption"]
     result = answer(post(client, encoded(**FRAME), "image/png"))
     assert set(schema["required"]) <= set(result) <= set(schema["properties"])

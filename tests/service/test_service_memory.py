@@ -11,7 +11,6 @@ import pytest
 
 from runtime import memory as runtime_memory
 from runtime.pipelines import load
-from service import v1
 from service.batching import BatchingQueue
 from service.served import Served
 from tests.bundles import write_scale_bundle
@@ -32,7 +31,7 @@ def test_only_long_and_large_requests_give_memory_back(
     one = Served(load(write_scale_bundle(tmp_path / "scale.edge").path) if arrays else FakePipeline())
     asked: list[int] = []
     monkeypatch.setattr(one.queue, "mark", lambda: asked.append(0))
-    v1.mark(one, sent, seconds)
+    one.mark(sent, seconds)
     assert bool(asked) == marked
 
 
