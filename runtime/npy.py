@@ -6,6 +6,7 @@ import io
 import math
 import sys
 import zipfile
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -33,16 +34,38 @@ def load_npy(data: bytes) -> NDArray[Any]:
     """
     if data[:6] != npy_format.MAGIC_PREFIX or len(data) < 10:
         raise ValueError(f"no npy file: it starts with {data[:8].hex(' ') or 'nothing'}")
-    stream = io.BytesIO(data)
-    version = npy_format.read_magic(stream)
+    version = data[6], data[7]
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"npy format {version} is not read here")
-    length = int.from_bytes(data[8 : 10 if version == (1, 0) else 12], "little")
+    begin = 10 if version == (1, 0) else 12
+    length = int.from_bytes(data[8:begin], "little")
     if length > MAX_HEADER_BYTES:
         raise ValueError(f"an npy header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read")
-    read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    shape, fortran_order, dtype = _header(bytes(data[: begin + length]))
+    begin += length
+    found, expected = len(data) - begin, math.prod(shape) * dtype.itemsize
+    if found != expected:
+        raise ValueError(f"the npy header promises {expected} bytes of data, the file holds {found}")
+    native = dtype.newbyteorder("=")
+    if not expected:
+        return np.empty(shape, native)
+    flat = np.frombuffer(data, dtype=dtype, offset=begin)
+    if dtype.kind == "b" and flat.view(np.uint8).max() > 1:
+        raise ValueError("the npy file holds truth values that are neither 0 nor 1")
+    # A copy, so that the caller may write to it and `data` can be let go.
+    return flat.reshape(shape, order="F" if fortran_order else "C").astype(native, order="C")
+
+
+@lru_cache(maxsize=256)
+def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape, the memory order and the type that a header gives. Kept: it takes longer to parse than a small array.
+
+    Raises:
+        ValueError: see `load_npy`.
+    """
+    read_header = npy_format.read_array_header_1_0 if head[6] == 1 else npy_format.read_array_header_2_0
     try:
-        shape, fortran_order, dtype = read_header(stream)
+        shape, fortran_order, dtype = read_header(io.BytesIO(head[8:]))
     # A hostile header reaches numpy's parser (`ast.literal_eval`), whose errors are many, and some name its objects.
     except Exception as error:
         raise ValueError("the npy header is none; expected descr, fortran_order and shape of an array") from error
@@ -51,17 +74,7 @@ def load_npy(data: bytes) -> NDArray[Any]:
         raise ValueError(f"the npy file holds {dtype}, expected numbers, truth values or text")
     if len(shape) > MAX_RANK or any(type(size) is not int or not 0 <= size <= sys.maxsize for size in shape):
         raise ValueError(f"the npy header gives the shape {str(shape)[:80]}")
-    found, expected = len(data) - stream.tell(), math.prod(shape) * dtype.itemsize
-    if found != expected:
-        raise ValueError(f"the npy header promises {expected} bytes of data, the file holds {found}")
-    native = dtype.newbyteorder("=")
-    if not expected:
-        return np.empty(shape, native)
-    flat = np.frombuffer(data, dtype=dtype, offset=stream.tell())
-    if dtype.kind == "b" and flat.view(np.uint8).max() > 1:
-        raise ValueError("the npy file holds truth values that are neither 0 nor 1")
-    # A copy, so that the caller may write to it and `data` can be let go.
-    return flat.reshape(shape, order="F" if fortran_order else "C").astype(native, order="C")
+    return shape, fortran_order, dtype
 
 
 def load_npz(data: bytes, *, most: int = MAX_NPZ_BYTES) -> dict[str, NDArray[Any]]:

@@ -23,6 +23,7 @@ from service.served import Served, Settings
 from service.streams import StreamLimits
 from service.text import Texts
 from service.v2 import routes as v2
+from service.v2.statistics import Statistics
 
 Source = str | PathLike[str] | Bundle | Pipeline
 """What is served: a path, an opened bundle, or a loaded pipeline."""
@@ -86,14 +87,15 @@ def create_app(
     app.url_map.merge_slashes = False
     app.extensions["edgedl"] = served
     metrics = Metrics()
+    statistics = Statistics()
     probes = operations.Probes(served, metrics)
-    app.extensions["edgedl.parts"] = Parts(served, settings, metrics, probes)
+    app.extensions["edgedl.parts"] = Parts(served, settings, metrics, probes, statistics)
     metrics.install(app, served)
     headers.install(app, settings.cors_origins)
     problems.install(app)
     texts = Texts()
     app.register_blueprint(v1.blueprint(served, settings, metrics, texts))
-    app.register_blueprint(v2.blueprint(served, settings, metrics, texts))
+    app.register_blueprint(v2.blueprint(served, settings, metrics, texts, statistics))
     app.register_blueprint(operations.blueprint(served, settings, probes))
 
     @app.get("/")

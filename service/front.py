@@ -10,26 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs
 
 from flask import Flask
 
 from runtime.errors import EdgedlError
-from runtime.pipelines.base import ArrayPipeline, TextPipeline
 from service.batching import Call, busy, overdue
+from service.direct import Direct, direct
 from service.headers import answer_headers, request_id
-from service.inputs import check_files, read_options, too_large
-from service.media_types import WRAPPED_TYPES, is_taken
+from service.inputs import too_large
 from service.parts import Parts
 from service.problems import PROBLEM_JSON, Problem, from_edgedl, problem_document
 from service.replies import Reply
-from service.served import Served
-from service.v1 import answered
 from service.wsgi import Message, Scope, environ_of, response_start, run_wsgi
 
 LOG = logging.getLogger("edgedl.service")
@@ -73,6 +70,8 @@ class Front:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="edgedl-request")
         self._decoded = asyncio.Semaphore(threads)  # pictures in memory at a time
         self._waiting = 0
+        self._posted: deque[asyncio.Future[None]] = deque()
+        self._waking = False
         self.wait_seconds = wait_seconds
         self._held = 0
         self._most_held = HELD_BODIES * self.parts.settings.max_bytes
@@ -114,6 +113,18 @@ class Front:
     def release(self, size: int) -> None:
         """Counts bytes that are in memory no longer."""
         self._held -= size
+
+    def post(self, done: asyncio.Future[None], _call: Call) -> None:
+        """Tells the event loop, from any thread, that a call is answered. Calls that end together wake it once."""
+        self._posted.append(done)
+        if not self._waking:
+            self._waking = True
+            done.get_loop().call_soon_threadsafe(self._collect)
+
+    def _collect(self) -> None:
+        self._waking = False
+        while self._posted:
+            _finish(self._posted.popleft())
 
     @asynccontextmanager
     async def turn(self, call: Call) -> AsyncIterator[None]:
@@ -171,23 +182,25 @@ class _Exchange:
         """Answers, whatever happens."""
         parts, method = self.front.parts, self.scope["method"]
         probe = parts.probes.routes.get(self.path)
-        route, bundle = "unmatched", ""
+        route, bundle, posted = "unmatched", "", method == "POST"
+        failed: Callable[[], None] | None = None
         try:
             if probe is not None and method in ("GET", "HEAD"):
                 route = self.path
                 reply = probe()
             else:
                 body = await self._body()
-                target = _target(self.path) if method == "POST" else None
-                call = None if target is None else self._call(target, body)
-                if target is None or call is None:
+                asked = direct(parts, self.path, self.headers, self.scope["query_string"], body) if posted else None
+                if asked is None:
                     await self._flask(body)
                     return
-                route, bundle = "/v1/<name>", target
-                reply = await self._ask(parts.served.find(target), call, body)
+                route, bundle, failed = asked.route, asked.served.name, asked.failed
+                reply = await self._ask(asked, len(body))
         except Gone:
             return
         except Exception as error:  # noqa: BLE001 - it becomes a problem document
+            if failed is not None:
+                failed()
             reply = self._refusal(error)
         finally:
             self.front.release(self.held)
@@ -236,75 +249,42 @@ class _Exchange:
         self.whole = not message.get("more_body", False)
         return message
 
-    def _call(self, name: str, body: bytes) -> Call | None:
-        """What a request asks of a bundle, if it can be asked without Flask.
-
-        Raises:
-            Problem: The request is wrong.
-        """
-        parts = self.front.parts
-        kind = self.headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
-        if name not in parts.served or not body or kind in WRAPPED_TYPES:
-            return None
-        one = parts.served[name]
-        clips = one.pipeline.modality == "clip"
-        if isinstance(one.pipeline, TextPipeline) or not is_taken(kind, clips=clips):
-            return None
-        query: bytes = self.scope["query_string"]
-        options: Mapping[str, Any] = {}
-        if query or one.pipeline.options:
-            given = parse_qs(query.decode("latin-1"), keep_blank_values=True)
-            options = read_options(given, one.pipeline.options)
-        check_files([body], parts.settings, clips=clips)
-        return Call([body], options=options)
-
-    async def _ask(self, one: Served, call: Call, body: bytes) -> Reply:
+    async def _ask(self, asked: Direct, size: int) -> Reply:
         """The answer of a bundle's queue.
+
+        Args:
+            asked: What is asked of it.
+            size: Bytes of the body.
 
         Raises:
             Problem: 503, it is full or broken.
             EdgedlError: The bundle refuses the request.
             Gone: The sender has left.
         """
+        one, call = asked.served, asked.call
         begun = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call.deadline = time.monotonic() + self.front.wait_seconds
-        decode = partial(one.decode, settings=self.front.parts.settings)
-
-        def deliver(_call: Call) -> None:
-            loop.call_soon_threadsafe(_finish, done)
-
-        call.deliver = deliver
-        leaving = loop.create_task(self._leave(call, done))
+        call.deliver = partial(self.front.post, done)
+        leaving = asyncio.get_running_loop().create_task(self._leave(call, done))
         try:
-            if isinstance(one.pipeline, ArrayPipeline):
-                call.prepare = decode  # it takes less time than to wake another thread
-                call.render = partial(self._render, one, 0.0)
+            if asked.decode is None:
                 one.submit(call)
                 await done
             else:
                 async with self.front.turn(call):
-                    start = time.perf_counter()
-                    call.source = await self.front.in_thread(partial(decode, call.source))
-                    call.render = partial(self._render, one, time.perf_counter() - start)
+                    call.source = await self.front.in_thread(partial(asked.decode, call.source))
                     one.submit(call)
                     await done
         finally:
             leaving.cancel()
-            one.mark(len(body), time.perf_counter() - begun)
+            one.mark(size, time.perf_counter() - begun, graph=asked.graph)
         if call.error is not None:
             raise call.error
         if call.outcome is None:
             raise Gone
         reply: Reply = call.outcome
         return reply
-
-    def _render(self, one: Served, decoding: float, answer: Mapping[str, Any], call: Call) -> Reply:
-        self.front.parts.metrics.count_result(one.name, answer)
-        return answered(
-            one, [answer], decode=decoding, queue=call.taken - call.asked, predict=time.perf_counter() - call.taken
-        )
 
     async def _leave(self, call: Call, done: asyncio.Future[None]) -> None:
         """Gives a call up as soon as the sender has left, unless it is being answered already."""
@@ -396,9 +376,3 @@ class _Exchange:
 def _finish(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_result(None)
-
-
-def _target(path: str) -> str | None:
-    """The bundle that a path asks: ``/v1/NAME``."""
-    name = path.removeprefix("/v1/")
-    return name if name != path and name and "/" not in name else None

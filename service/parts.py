@@ -8,6 +8,7 @@ from service.metrics import Metrics
 from service.operations import Probes
 from service.repository import Repository
 from service.served import Settings
+from service.v2.statistics import Statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,11 @@ class Parts:
         settings: The limits.
         metrics: The counters.
         probes: The answers that need no thread.
+        statistics: What ``/v2`` tells of its models.
     """
 
     served: Repository
     settings: Settings
     metrics: Metrics
     probes: Probes
+    statistics: Statistics

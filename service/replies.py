@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,3 +32,9 @@ def json_reply(document: Any, status: int = 200, headers: Mapping[str, str] | No
     """A JSON answer; numpy values are written as they are."""
     body = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
     return Reply(status, body, JSON_TYPE, headers or {})
+
+
+def answered(name: str, version: str, results: Sequence[Any], **seconds: float) -> Reply:
+    """The results of a bundle, and how many seconds went into them."""
+    timing = ", ".join(f"{part};dur={spent * 1e3:.2f}" for part, spent in seconds.items())
+    return json_reply({"name": name, "version": version, "results": results}, headers={"Server-Timing": timing})

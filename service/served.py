@@ -23,6 +23,7 @@ from runtime.media.frames import VideoLimits
 from runtime.npy import load_npy, load_npz
 from runtime.pieces import count_outputs, run_in_pieces, run_together
 from runtime.pipelines.base import ArrayPipeline, ClipPipeline, PicturePipeline, Pipeline, Source
+from runtime.threads import default_threads
 from service.batching import BatchingQueue, Call
 from service.media_types import raw_types
 from service.problems import Problem
@@ -87,7 +88,7 @@ class Served:
         self._trying = Lock()
         self._tried = 0.0
         self._probes = _recorded_inputs(pipeline)
-        self.queue = BatchingQueue(self._answer, tidy=release_memory)
+        self.queue = BatchingQueue(self._answer, tidy=release_memory, lanes=_lanes(pipeline))
         self.warm_up()
 
     def warm_up(self) -> None:
@@ -338,6 +339,12 @@ def _checked(name: str) -> str:
         raise InputError(
             f"{name!r} is no name for a bundle in a route; it is made of letters, digits, '.', '_', '+' and '-'"
         ) from None
+
+
+def _lanes(pipeline: Pipeline) -> int:
+    """How many runs of a bundle use all cores."""
+    threads = [engine.threads for engine in pipeline.engines.values()]
+    return max(1, default_threads() // max(threads)) if threads else 1
 
 
 def _without_finite(tensor: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from service.inputs import read_body, read_files, read_options, unsupported
 from service.metrics import Metrics
 from service.operations import flask_response
 from service.problems import Problem, from_edgedl
-from service.replies import JSON_TYPE, Reply, json_reply
+from service.replies import JSON_TYPE, answered, json_reply
 from service.repository import Repository
-from service.served import LARGE, Served, Settings
+from service.served import LARGE, Settings
 from service.streams import Streams
 from service.text import Texts
 
@@ -28,13 +28,6 @@ STEP_TYPES = (JSON_TYPE, "text/plain")
 def json_response(document: Any, status: int = 200) -> Response:
     """A JSON answer; numpy values are written as they are."""
     return flask_response(json_reply(document, status))
-
-
-def answered(one: Served, results: Sequence[Any], **seconds: float) -> Reply:
-    """The results of a bundle, and how many seconds went into them."""
-    timing = ", ".join(f"{name};dur={part * 1e3:.2f}" for name, part in seconds.items())
-    document = {"name": one.name, "version": one.version, "results": results}
-    return json_reply(document, headers={"Server-Timing": timing})
 
 
 def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: Texts) -> Blueprint:
@@ -74,7 +67,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
             metrics.count_result(name, result)
             predicting = time.perf_counter() - start - decoding
             one.mark(len(body), predicting)
-            return flask_response(answered(one, [result], decode=decoding, predict=predicting))
+            return flask_response(answered(one.name, one.version, [result], decode=decoding, predict=predicting))
         clips = pipeline.modality == "clip"
         files = read_files(request, settings, clips=clips)
         # Several images are several questions, but to a bundle that takes clips the frames of one.
@@ -97,7 +90,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
                 metrics.count_result(name, results[-1])
         finally:
             one.mark(request.content_length or LARGE, time.perf_counter() - start)
-        return flask_response(answered(one, results, decode=decoding, predict=predicting))
+        return flask_response(answered(one.name, one.version, results, decode=decoding, predict=predicting))
 
     @routes.post("/v1/<name>/drawings")
     def drawing(name: str) -> Response:
@@ -109,7 +102,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
         wanted = wanted_drawing(read_body(request, settings))
         start = time.perf_counter()
         result = one.predict(wanted, {})
-        return flask_response(answered(one, [result], predict=time.perf_counter() - start))
+        return flask_response(answered(one.name, one.version, [result], predict=time.perf_counter() - start))
 
     @routes.post("/v1/<name>/streams")
     def open_stream(name: str) -> Response:

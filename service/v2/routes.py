@@ -30,7 +30,12 @@ _LOAD = "This service loads and unloads nothing; start it with --repository FOLD
 
 
 def blueprint(
-    served: Repository, settings: Settings, metrics: Metrics, texts: Texts, loading: Loading | None = None
+    served: Repository,
+    settings: Settings,
+    metrics: Metrics,
+    texts: Texts,
+    statistics: Statistics,
+    loading: Loading | None = None,
 ) -> Blueprint:
     """The routes of the Open Inference Protocol.
 
@@ -39,10 +44,10 @@ def blueprint(
         settings: The limits.
         metrics: Counts what pipelines find.
         texts: Writes texts; the same as that of ``/v1``, so that the bound on them holds for both.
+        statistics: What is told of the models.
         loading: Loads and unloads bundles; None refuses both.
     """
     routes = Blueprint("v2", __name__)
-    statistics = Statistics()
 
     def small_object() -> dict[str, Any]:
         """The JSON object of a request that may have none."""

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -146,22 +145,27 @@ def test_bodies_that_are_not_answered_yet_share_a_budget(app: Flask) -> None:
     assert front._held == 0
 
 
-def test_who_leaves_while_waiting_is_not_answered(tmp_path: Path) -> None:
-    class Slow(FakePipeline):
+def test_who_leaves_while_waiting_is_not_answered() -> None:
+    busy, free = threading.Event(), threading.Event()
+
+    class Gated(FakePipeline):
         def predict(self, source: object, **options: object) -> object:
-            time.sleep(0.3)
+            if source.shape[0] == 61:
+                busy.set()
+                assert free.wait(30)
             return super().predict(source, **options)
 
-    pipeline = Slow()
+    pipeline = Gated()
     front = Front(create_app([pipeline]))
     before = pipeline.calls
 
     async def some() -> None:
-        first = asyncio.create_task(ask(front, "POST", "/v1/age", encoded(), PNG))
-        await asyncio.sleep(0.1)
-        left = [asyncio.create_task(ask(front, "POST", "/v1/age", encoded(), PNG, leave_after=0.05)) for _ in range(5)]
-        assert (await first).status == 200
+        first = asyncio.create_task(ask(front, "POST", "/v1/age", encoded(height=61), PNG))
+        await asyncio.to_thread(busy.wait, 30)
+        left = [asyncio.create_task(ask(front, "POST", "/v1/age", encoded(), PNG, leave_after=0.01)) for _ in range(5)]
         assert [(await task).status for task in left] == [0] * 5
+        free.set()
+        assert (await first).status == 200
         assert (await ask(front, "POST", "/v1/age", encoded(), PNG)).status == 200
 
     asyncio.run(some())
