@@ -19,7 +19,7 @@ from onnxscript.rewriter.rules import common as rules
 def simplify(model: onnx_ir.Model) -> None:
     """Folds constants, drops what does nothing and gives the weights their place, in place."""
     passes.InlinePass()(model)
-    rewrite = RewritePass(_rules())
+    rewrite = RewritePass([_at_its_operator(rule) for rule in _rules()])
     for _ in range(2):
         optimizer.fold_constants(model, onnx_shape_inference=True)
         changed = rewrite(model).modified
@@ -69,7 +69,7 @@ def _rules() -> list[RewriteRule]:
         rules.no_op_expand_rule,
         rules.no_op_transpose_rule,
         rules.reshape_reshape_rule,
-        _only_at("Slice", rules.slice_split_rule),
+        rules.slice_split_rule,
         rules.squeeze_reshape_1d_rule,
         rules.transpose_transpose_rule,
         rules.unsqueeze_unsqueeze_rule,
@@ -87,16 +87,19 @@ def _rules() -> list[RewriteRule]:
     ]
 
 
-def _only_at(operator: str, rule: RewriteRule) -> RewriteRule:
-    """A rule that is tried at the nodes of one operator only.
+def _at_its_operator(rule: RewriteRule) -> RewriteRule:
+    """A rule that is tried at nodes of its operator only.
 
-    A rule of several results sorts all nodes of the graph whenever it is tried, so that trying it at every node took
-    half the time of the export of a large graph.
+    A rule of several results sorts all nodes of the graph whenever it is tried. Tried at every node, that took half the
+    time of the export of a large graph.
     """
+    operator = rule._target_pattern.output_nodes[0].op_identifier()
+    if operator is None:
+        return rule
 
     def try_rewrite(model: onnx_ir.Model, graph: Any, node: onnx_ir.Node, **options: Any) -> Any:
-        return rule.try_rewrite(model, graph, node, **options) if node.op_type == operator else None
+        return rule.try_rewrite(model, graph, node, **options) if node.op_identifier() == operator else None
 
     quick = copy.copy(rule)
-    quick.try_rewrite = try_rewrite
+    vars(quick).update(try_rewrite=try_rewrite)
     return quick
