@@ -82,6 +82,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_interrupted(capsys, tmp_pat
     trained(capsys, *FEW, *schedule, "--epochs", "2", "--resume", "-o", parts)
     histories = [[row["train_loss"] for row in Run.open(path).history()] for path in (whole, parts)]
     assert histories[0] == histories[1]
+    assert Run.open(parts).config["epochs"] == 2
 
 
 @pytest.mark.parametrize(
