@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from runtime.errors import MissingExtraError as MissingExtraError
     from runtime.errors import TooLargeError as TooLargeError
     from runtime.pipelines import load as load
+    from runtime.pipelines.age import AgePipeline as AgePipeline
+    from runtime.pipelines.caption import CaptionPipeline as CaptionPipeline
+    from runtime.pipelines.chars import CharsPipeline as CharsPipeline
+    from runtime.pipelines.digits import DigitsPipeline as DigitsPipeline
+    from runtime.pipelines.tensors import TensorPipeline as TensorPipeline
     from runtime.signature import DimensionSpec as Range
     from runtime.signature import StateSpec as State
     from runtime.verify import verify as verify
@@ -38,23 +43,28 @@ _ERRORS = (
     "TooLargeError",
 )  # fmt: skip
 _PUBLIC = {
+    "AgePipeline": "runtime.pipelines.age:AgePipeline",
     "Bundle": "runtime.bundle:Bundle",
     "Call": "exporters.calling:Call",
+    "CaptionPipeline": "runtime.pipelines.caption:CaptionPipeline",
     "Case": "exporters.spec:Case",
+    "CharsPipeline": "runtime.pipelines.chars:CharsPipeline",
+    "DigitsPipeline": "runtime.pipelines.digits:DigitsPipeline",
     "Engine": "runtime.engine:Engine",
     "Input": "exporters.spec:Input",
     "Output": "exporters.spec:Output",
     "Range": "runtime.signature:DimensionSpec",
     "State": "runtime.signature:StateSpec",
+    "TensorPipeline": "runtime.pipelines.tensors:TensorPipeline",
     "export": "exporters.export:export",
     "load": "runtime.pipelines:load",
     "verify": "runtime.verify:verify",
 } | {name: f"runtime.errors:{name}" for name in _ERRORS}
 
 __all__ = [
-    "Bundle", "BundleError", "Call", "Case", "CheckFailedError", "DeviceError", "EdgedlError", "Engine", "Input",
-    "InputError", "MediaError", "MissingExtraError", "Output", "Range", "State", "TooLargeError", "__version__",
-    "export", "load", "verify",
+    "AgePipeline", "Bundle", "BundleError", "Call", "CaptionPipeline", "Case", "CharsPipeline", "CheckFailedError",
+    "DeviceError", "DigitsPipeline", "EdgedlError", "Engine", "Input", "InputError", "MediaError", "MissingExtraError",
+    "Output", "Range", "State", "TensorPipeline", "TooLargeError", "__version__", "export", "load", "verify",
 ]  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from exporters.mutant_search import find_mutants, notes_on
 from exporters.optimize import FLUSH_BELOW, flush_graph
 from exporters.parity import ParityReport, Tolerance, derive_tolerances, hold, hold_extremes
 from exporters.precision import computing_in
-from exporters.reference import Arrays, measure_noise, one_thread
+from exporters.reference import Arrays, collected_seldom, measure_noise, one_thread
 from exporters.runtimes import check_runtimes, parse_runtime
 from exporters.size_guards import SizeGuard, size_guards, sizes_to_try
 from exporters.source import ModuleSource, Source
@@ -51,6 +51,7 @@ log = logging.getLogger(__name__)
 
 
 @one_thread()
+@collected_seldom()
 @flush_denormals(False)
 def export_model(
     module: nn.Module,

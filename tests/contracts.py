@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+import edgedl
 from edgedl.tasks import task
 from edgedl.tasks.age.task import AgeTask
 from edgedl.tasks.base import Task
@@ -28,6 +29,11 @@ CLIPS: tuple[type[ClipPipeline], ...] = (CaptionPipeline,)
 TEXTS: tuple[type[TextPipeline], ...] = (CharsPipeline,)
 ARRAYS: tuple[type[ArrayPipeline], ...] = (TensorPipeline,)
 PIPELINES: tuple[type[Pipeline], ...] = (*PICTURES, *CLIPS, *TEXTS, *ARRAYS)
+AGES: type[AgePipeline] = edgedl.AgePipeline
+CAPTIONS: type[CaptionPipeline] = edgedl.CaptionPipeline
+CHARACTERS: type[CharsPipeline] = edgedl.CharsPipeline
+DIGITS: type[DigitsPipeline] = edgedl.DigitsPipeline
+TENSORS: type[TensorPipeline] = edgedl.TensorPipeline
 OPENED: tuple[Callable[[Bundle], Pipeline], ...] = PIPELINES
 """Each can be made: mypy refuses a class here that lacks a method of the contract."""
 

@@ -13,7 +13,8 @@ def load(
 ) -> Pipeline:
     """Opens a bundle as its task's pipeline.
 
-    A program that knows the task has more from the class itself, e.g. `AgePipeline.open`, which editors complete.
+    A program that knows the task has more from its class, e.g. ``edgedl.AgePipeline.open``. Editors and mypy know its
+    methods.
 
     Args:
         path: a bundle's folder or file, or an opened `Bundle`.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from exporters.copies import fresh, plain
 from exporters.errors import GuardError
@@ -202,6 +204,29 @@ def test_a_network_that_names_float32_is_computed_in_float64() -> None:
         x = double.gru(x)[0] + torch.tensor([0.1], dtype=torch.float64) + torch.full((4,), 0.3, dtype=torch.float64)
         expected = x + torch.linspace(0, 1, 4, dtype=torch.float64)
     assert torch.equal(found, expected)
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operators that it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.RNN(3, 4), nn.RNN(3, 4, nonlinearity="relu"), nn.GRU(3, 4), nn.LSTM(3, 4)], ids=str
+)
+def test_a_recurrent_layer_is_not_watched_step_by_step(layer: nn.RNNBase) -> None:
+    """Watching each operator made a reference of 65,536 steps too dear to take."""
+    steps = torch.randn(50, 2, 3, dtype=torch.float64)
+    with Counted() as counted, computing_in(torch.float64, torch.float32), torch.no_grad():
+        layer.double()(steps)
+    assert counted.calls < 50
 
 
 @pytest.mark.parametrize("own", [torch.float16, torch.bfloat16, torch.float64], ids=str)

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = ("cpu", "media", "video", "serve", "sign")
 # What the tests import beyond the packages under test.
-TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "onnx", "pillow")
+TOOLS = ("pytest>=8.3", "pytest-timeout>=2.3", "hypothesis>=6.100", "onnx", "pillow", "scipy")
 
 
 def lower_bounds() -> list[str]:

@@ -28,7 +28,7 @@ from edgedl.tasks.age.network.resnet10 import ResNet10
 from edgedl.tasks.age.public import public_bundle
 from edgedl.tasks.age.weights.resnet10 import SIZE as PUBLIC_SIZE
 from edgedl.tasks.age.weights.resnet10 import load_age_resnet10
-from edgedl.tasks.run_config import described
+from edgedl.tasks.run_config import described, trained_with
 from edgedl.training.arguments import train_options
 from edgedl.training.augment import Augmentation, resize
 from edgedl.training.batches import Samples
@@ -136,7 +136,7 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
             for name, part in subsets.items()
         }
         unreadable.check({f"faces in split {name}": len(part) for name, part in parts.items()})
-    run = run.amended(**unreadable.in_config(run.config))
+    run = run.amended(**trained_with(options), **unreadable.in_config(run.config))
     ages = {
         name: np.clip(subsets[name].ages[part.rows], config.years[0], config.years[-1]) for name, part in parts.items()
     }

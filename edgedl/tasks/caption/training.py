@@ -33,7 +33,7 @@ from edgedl.tasks.caption.network.decoder_ensemble import DecoderEnsemble
 from edgedl.tasks.caption.network.strided import StridedEncoder
 from edgedl.tasks.caption.objective import CaptionLearning
 from edgedl.tasks.caption.recipes import embedded_recipe, photo_recipe
-from edgedl.tasks.run_config import described
+from edgedl.tasks.run_config import described, trained_with
 from edgedl.training.arguments import train_options
 from edgedl.training.fit import fit
 from edgedl.training.lightning_module import TaskModule
@@ -96,7 +96,7 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
         network.freeze_encoder(config.frozen)
         parts = {"train": train, "val": validation}
         read = read_clips(network, config, parts, unreadable, varied=args.augment is not False, cached=args.cache)
-    run = run.amended(**unreadable.in_config(run.config))
+    run = run.amended(**trained_with(options), **unreadable.in_config(run.config))
     texts = {name: part.captions() for name, part in read.items()}
     said, held = ([[encode(vocabulary, text) for text in lines] for lines in texts[name]] for name in ("train", "val"))
     batches = partial(ClipBatches, rows=recipe.rows, max_length=recipe.learnt_length, epochs=options.epochs)

@@ -14,6 +14,7 @@ from edgedl.tasks.chars.batches import TextBatches, TextLearning
 from edgedl.tasks.chars.config import CharsConfig, recipe
 from edgedl.tasks.chars.data.texts import open_text
 from edgedl.tasks.chars.network import CharacterNetwork
+from edgedl.tasks.run_config import trained_with
 from edgedl.training.arguments import train_options
 from edgedl.training.fit import fit
 from edgedl.training.lightning_module import TaskModule
@@ -56,8 +57,7 @@ def train_chars(args: Namespace, run_path: Path) -> dict[str, Any]:
     judged = TextBatches(validation[:JUDGED], JUDGED_WINDOW, 1, train=False)
     torch.manual_seed(options.seed)
     network = network_of(config)
-    if run is None:
-        run = Run.create(run_path, config.to_json())
+    run = Run.create(run_path, config.to_json()) if run is None else run.amended(**trained_with(options))
     result = fit(TaskModule(network, TextLearning()), source, judged, run, options)
     return {
         "metric": result.metric,

@@ -22,6 +22,7 @@ from edgedl.tasks.digits.contrastive_divergence import pretrain
 from edgedl.tasks.digits.ink import Ink
 from edgedl.tasks.digits.network import ConvolutionalClassifier, DeepBeliefNet, SoftmaxClassifier
 from edgedl.tasks.digits.objective import DigitLearning, PrepareInk, moved
+from edgedl.tasks.run_config import trained_with
 from edgedl.training.arguments import train_options
 from edgedl.training.batches import Samples, derived_seed
 from edgedl.training.fit import fit
@@ -62,8 +63,7 @@ def train_digits(args: Namespace, run_path: Path) -> dict[str, Any]:
     start = time.monotonic()
     torch.manual_seed(options.seed)
     classifier = classifier_of(config)
-    if run is None:
-        run = Run.create(run_path, config.to_json())
+    run = Run.create(run_path, config.to_json()) if run is None else run.amended(**trained_with(options))
     if isinstance(classifier, DeepBeliefNet) and not run.last.exists():
         history = pretrain_machines(classifier, parts["train"], parts["val"], config.machines, options.seed)
         write_atomically(run.path / PRETRAINING, _as_csv(history))

@@ -103,6 +103,10 @@ class LagConfig(TrainingConfig):
         """See `RunConfig.begun_with`; the size of the batches has always been told."""
         return replace(TrainingConfig.begun_with(self, recipe), batch_size=self.batch_size)
 
+    def resumed_with(self, options: TrainOptions) -> LagConfig:
+        """This configuration with the options of the training that goes on."""
+        return replace(self, batch_size=options.batch_size, **trained_with(options))
+
     @classmethod
     def asked(cls, args: Namespace, network: Network, options: TrainOptions) -> LagConfig:
         """The configuration of one of the networks that the command line asks for.

@@ -48,6 +48,8 @@ def train_longlag(args: Namespace, run_path: Path) -> dict[str, Any]:
             name: train_options(args, config.begun_with(recipe(config.problem, config.network)))
             for name, config in comparison.trainings.items()
         }
+        comparison = Comparison({name: one.resumed_with(options[name]) for name, one in comparison.trainings.items()})
+        main = main.amended(**comparison.to_json())
     else:
         problem: ProblemName = args.problem or PROBLEM
         names: tuple[Network, ...] = tuple(dict.fromkeys(args.network or NETWORKS))
@@ -120,7 +122,8 @@ def _network_runs(run: Run) -> Iterator[tuple[str, Run]]:
 def _train(main: Run, config: LagConfig, options: TrainOptions) -> dict[str, Any]:
     """Trains one network in its own folder, or what is left of it."""
     folder = LagConfig.folder(main.path, config.network)
-    run = Run.open(folder) if (folder / "config.json").is_file() else Run.create(folder, config.to_json())
+    begun = (folder / "config.json").is_file()
+    run = Run.open(folder).amended(**config.to_json()) if begun else Run.create(folder, config.to_json())
     problem, length = config.problem, config.length
     held_out = draw_sequences(problem, VALIDATION, length=length, seed=options.seed, split="val")
     network = network_of(config)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from edgedl.tasks.run_config import trained_with
 from edgedl.tasks.timer.config import BATCHES, NETWORKS, TimerConfig, recipe
 from edgedl.tasks.timer.data import draw_sequences
 from edgedl.tasks.timer.network import TimerNetwork
@@ -46,8 +47,7 @@ def train_timer(args: Namespace, run_path: Path) -> dict[str, Any]:
     held_out = draw_sequences(VALIDATION, scale=config.scale, steps=config.steps, seed=options.seed, split="val")
     torch.manual_seed(options.seed)
     network = network_of(config)
-    if run is None:
-        run = Run.create(run_path, config.to_json())
+    run = Run.create(run_path, config.to_json()) if run is None else run.amended(**trained_with(options))
     count = sum(parameter.numel() for parameter in network.parameters())
     log.info("%s: %d units, %d weights, sequences of %d steps", config.network, config.hidden, count, config.steps)
     result = fit(

@@ -20,16 +20,13 @@ from edgedl.tasks.caption.data import clip_features as module
 from edgedl.tasks.caption.data.captions import open_captions
 from edgedl.tasks.caption.data.clip_features import ClipFeatures, clip_features
 from edgedl.tasks.caption.data.feature_files import FeatureFile
-from edgedl.tasks.caption.network import frame_encoder
-from edgedl.tasks.caption.network.frame_encoder import FrameEncoder
 from exporters.errors import ParityError
 from exporters.image import resize_images
 from runtime.errors import InputError, MediaError
 from tests.caption_sets import FLICKR, FLICKR_PHOTOS
+from tests.edgedl.frame_graphs import make_each_graph_once
 
 SIZE, GRID, FEATURES = 8, 2, 6
-
-GRAPHS: dict[object, bytes] = {}
 
 
 class SmallEncoder(nn.Module):
@@ -89,18 +86,7 @@ def equal_to_half_precision(found: np.ndarray, wanted: np.ndarray) -> None:
 
 @pytest.fixture(autouse=True)
 def _each_graph_once(monkeypatch) -> None:
-    """Making a graph takes a second, even a small one; those of equal encoders are equal."""
-    make = frame_encoder.frame_graph
-
-    def remembered(network: FrameEncoder, places: int, features: int) -> bytes:
-        encoder = network.encoder
-        weights = tuple(float(tensor.double().sum()) for tensor in encoder.state_dict().values())
-        key = (type(encoder), encoder.mean, encoder.scale, weights)
-        if key not in GRAPHS:
-            GRAPHS[key] = make(network, places, features)
-        return GRAPHS[key]
-
-    monkeypatch.setattr(frame_encoder, "frame_graph", remembered)
+    make_each_graph_once(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -251,7 +251,7 @@ def test_a_run_is_resumed(folder, call, monkeypatch):
     monkeypatch.setattr("edgedl.tasks.age.data.face_crops.chosen_face", never)
     status, out, _ = call(*options, "--epochs", "4", "--schedule", "constant", "--resume")
     assert status == 0
-    assert json.loads(out)["epochs"] == 4
+    assert json.loads(out)["epochs"] == Run.open(run).config["epochs"] == 4
     after = rows(run)
     assert len(after) == 4
     assert after[:2] == before

@@ -25,6 +25,7 @@ from edgedl.tasks.caption.recipes import embedded_recipe, photo_recipe
 from edgedl.tasks.caption.training import network_of, trained_network
 from edgedl.training.run import Run
 from tests.caption_sets import FLICKR, FLICKR_PHOTOS, jpeg
+from tests.edgedl.frame_graphs import make_each_graph_once
 from tests.edgedl.tasks.caption_runs import CONFIG, small_config
 from tests.edgedl.tasks.captioners import captioner
 
@@ -37,6 +38,7 @@ def _hasty(monkeypatch):
     """Eight steps instead of more than a thousand, and an encoder from chance instead of one from the network."""
     monkeypatch.setattr(caption_training, "learn_visual_words", partial(caption_digits.learn_visual_words, steps=8))
     monkeypatch.setattr(caption_training, "HELD_OUT_CLIPS", 8)
+    make_each_graph_once(monkeypatch)
 
 
 def trained(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, object]:
@@ -82,6 +84,7 @@ def test_a_resumed_training_ends_as_one_that_was_not_interrupted(capsys, tmp_pat
     trained(capsys, *FEW, *schedule, "--epochs", "2", "--resume", "-o", parts)
     histories = [[row["train_loss"] for row in Run.open(path).history()] for path in (whole, parts)]
     assert histories[0] == histories[1]
+    assert Run.open(parts).config["epochs"] == 2
 
 
 @pytest.mark.parametrize(

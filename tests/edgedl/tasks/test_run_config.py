@@ -156,6 +156,7 @@ def test_resuming_without_options_goes_on_with_those_of_the_run(
     assert options("--resume") == replace(begun, resume=True)
     longer = options("--resume --epochs 14")
     assert (longer.epochs, longer.settle, longer.lr) == (14, 4, 0.0123)
+    assert options("--resume") == longer, "what a training goes on with is in config.json"
 
 
 @pytest.mark.parametrize("name", [name for name in task_names() if not task(name).resumes])
