@@ -302,9 +302,12 @@ class Served:
             "task": manifest.task,
             "license": manifest.license,
             "description": manifest.description,
+            "data": _data(manifest.provenance),
+            "metrics": list(manifest.metrics),
             "url": f"/v1/{self.name}",
             "streams": None if self.streams is None else f"/v1/{self.name}/streams",
             "drawings": f"/v1/{self.name}/drawings" if self.pipeline.can_draw else None,
+            "example": f"/v1/{self.name}/example" if self.pipeline.has_example else None,
             "ready": self.failure is None,
             "options": {name: kind.__name__ for name, kind in self.pipeline.options.items()},
             "accepts": self.accepts,
@@ -345,6 +348,15 @@ def _lanes(pipeline: Pipeline) -> int:
     """How many runs of a bundle use all cores."""
     threads = [engine.threads for engine in pipeline.engines.values()]
     return max(1, default_threads() // max(threads)) if threads else 1
+
+
+def _data(provenance: Mapping[str, Any]) -> str | None:
+    """What a network was trained on, in words, as far as the manifest says."""
+    data = provenance.get("data")
+    if isinstance(data, Mapping):
+        name, count = data.get("name"), data.get("n")
+        return f"{name}, {count:,} samples" if isinstance(name, str) and isinstance(count, int) else None
+    return data if isinstance(data, str) else None
 
 
 def _without_finite(tensor: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from runtime.errors import InputError
 from runtime.pipelines.base import ArrayPipeline, TextPipeline
 from service.arrays import json_arrays
 from service.drawings import wanted_drawing
+from service.examples import example
 from service.inputs import read_body, read_files, read_options, unsupported
 from service.metrics import Metrics
 from service.operations import flask_response
@@ -91,6 +92,10 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
         finally:
             one.mark(request.content_length or LARGE, time.perf_counter() - start)
         return flask_response(answered(one.name, one.version, results, decode=decoding, predict=predicting))
+
+    @routes.get("/v1/<name>/example")
+    def recorded(name: str) -> Response:
+        return json_response(example(served.find(name)))
 
     @routes.post("/v1/<name>/drawings")
     def drawing(name: str) -> Response:

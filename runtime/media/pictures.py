@@ -29,6 +29,7 @@ __all__ = [
     "PictureSource",
     "RGBImage",
     "encode_jpeg",
+    "encode_png",
     "opencv",
     "read_image",
     "read_picture",
@@ -126,6 +127,11 @@ def read_image(source: PictureSource, *, max_pixels: int = MAX_PIXELS, max_bytes
 def write_png(path: str | os.PathLike[str], image: RGBImage) -> None:
     """Writes uint8 RGB (H, W, 3) without loss."""
     _write(path, image, ".png", ())
+
+
+def encode_png(image: RGBImage) -> bytes:
+    """Encodes uint8 RGB (H, W, 3) without loss."""
+    return _encode(image, ".png", ())
 
 
 def write_jpeg(path: str | os.PathLike[str], image: RGBImage, *, quality: int = 92) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
+from runtime.example import first_inputs
 from runtime.faces import Crop, Detection, Pixels, crop_from_json, cut, framed, halved, overlap, shrunk
 from runtime.media.pictures import Picture
 from runtime.occlusion import Probe
@@ -132,6 +133,11 @@ class AgePipeline(PicturePipeline):
         super().__init__(bundle, device=device, threads=threads, variant=variant)
         # The same detector for a smaller picture; bundles made before there was one look again with the large one.
         self._closeup = "closeup" if "closeup" in self.engines and self.settings.close_up > 0 else None
+
+    def example(self) -> NDArray[np.uint8] | None:
+        """The first photo that the detector was recorded on."""
+        inputs = first_inputs(self.bundle, self.first_model)
+        return None if inputs is None else next(iter(inputs.values()))
 
     def faces(self, source: Source) -> list[Face]:
         """Finds every face of a photo and its age, the surest first; no face gives an empty list, not a guess.

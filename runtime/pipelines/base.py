@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.engine import Engine
 from runtime.errors import BundleError, InputError
+from runtime.example import longest_row
 from runtime.lines import LineStream
 from runtime.manifest import TensorSpec
 from runtime.media.clips import ClipSource, read_frames
@@ -151,6 +152,16 @@ class Pipeline(ABC):
         return False
 
     @property
+    def first_model(self) -> str:
+        """The model that takes the raw input."""
+        return self.models[0] if self.models else next(iter(self.bundle.manifest.models))
+
+    @property
+    def has_example(self) -> bool:
+        """Whether the bundle has recorded inputs, of which one can be its example."""
+        return self.bundle.manifest.models[self.first_model].golden is not None
+
+    @property
     def task(self) -> str:
         """The task in the manifest."""
         return self.bundle.manifest.task
@@ -215,6 +226,10 @@ class PicturePipeline(Pipeline):
         """
         return picture_of(source, max_pixels=max_pixels)
 
+    def example(self) -> NDArray[np.uint8] | None:
+        """A recorded picture, uint8 RGB (H, W, 3); None where there is none."""
+        return None
+
 
 class ClipPipeline(Pipeline):
     """The frames of a clip in.
@@ -251,6 +266,10 @@ class ClipPipeline(Pipeline):
             raise InputError(f"arrays by name ({shortened(list(source))}); a clip is a video, pictures or one array")
         return read_frames(source, self.sampling, shorter=self.shorter, limits=limits, max_pixels=max_pixels)
 
+    def example(self) -> NDArray[np.uint8] | None:
+        """The frames of a recorded clip, uint8 RGB (T, H, W, 3); None where there is none."""
+        return None
+
 
 class TextPipeline(Pipeline):
     """Text in, which goes on."""
@@ -277,6 +296,10 @@ class TextPipeline(Pipeline):
     def report(self, prompt: str, **options: Any) -> dict[str, Any]:
         """What is to be said of a text beside the text."""
 
+    def example(self) -> str | None:
+        """The beginning of a recorded text; None where there is none."""
+        return None
+
 
 class ArrayPipeline(Pipeline):
     """Arrays in, by name."""
@@ -287,6 +310,10 @@ class ArrayPipeline(Pipeline):
     @abstractmethod
     def array_inputs(self) -> tuple[TensorSpec, ...]:
         """The arrays that it takes."""
+
+    def example(self) -> Mapping[str, NDArray[Any]] | None:
+        """Recorded arrays by name, without the carried state; None where there are none."""
+        return longest_row(self.bundle, self.first_model)
 
 
 def picture_of(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
+from runtime.example import first_inputs
 from runtime.media.frames import MAX_CLIP_BYTES, Frames, FrameSampling, check_clip_size
 from runtime.media.pictures import encode_jpeg
 from runtime.occlusion import Probe
@@ -101,6 +102,11 @@ class CaptionPipeline(ClipPipeline):
                 f"{bundle.path}: the caption graph takes {', '.join(sorted(inputs))} and gives "
                 f"{', '.join(sorted(outputs))}; expected {', '.join(sorted(INPUTS))} and {', '.join(sorted(OUTPUTS))}"
             )
+
+    def example(self) -> NDArray[np.uint8] | None:
+        """The first clip that the network was recorded on."""
+        inputs = first_inputs(self.bundle, MODEL)
+        return None if inputs is None else inputs["clips"][0, : inputs["counts"][0]]
 
     def captions(self, clips: Sequence[NDArray[np.uint8]]) -> list[tuple[Caption, ...]]:
         """The network alone: clips (T, H, W, 3), uint8 RGB, of any lengths and sizes -> their captions, the best first.

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.characters import UNKNOWN, Characters
 from runtime.errors import BundleError, InputError, TooLargeError
+from runtime.example import longest_row
 from runtime.pipelines.answer import Answer
 from runtime.pipelines.base import Source, TextPipeline
 from runtime.pipelines.results import TEXT
@@ -29,6 +30,9 @@ TEMPERATURE = 0.8
 MOST_LENGTH = 1_000_000
 MOST_PROMPT = 1_000_000
 """Characters."""
+
+BEGINNING = 32
+"""Characters of the beginning that serves as the example, at most."""
 
 PIECE = 512
 """Steps of the graph in one call: all their answers lie in memory at once."""
@@ -189,6 +193,15 @@ class CharsPipeline(TextPipeline):
             "top_k": top_k,
             "seed": seed,
         }
+
+    def example(self) -> str | None:
+        """The first words of a line of the text that the network was recorded on."""
+        inputs = longest_row(self.bundle, MODEL)
+        if inputs is None:
+            return None
+        text = self.characters.decode(token for token in inputs[TOKENS][0] if token != UNKNOWN)
+        line = text.partition("\n")[2] or text  # the recorded text begins in the middle of one
+        return line if len(line) <= BEGINNING else line[:BEGINNING].rpartition(" ")[0] or line[:BEGINNING]
 
     def read(self, source: Source) -> str:
         """The text of a file or of bytes; CR LF becomes LF, a byte order mark is dropped.

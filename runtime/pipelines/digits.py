@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
+from runtime.example import longest_row
 from runtime.faces import halved
 from runtime.media.pictures import MAX_PIXELS, Picture
 from runtime.pipelines.answer import Answer
@@ -82,6 +83,12 @@ class DigitsPipeline(PicturePipeline):
             {"digit": int(one["digit"][0]), "probabilities": one["probabilities"][0], "ink": one["ink"][0]}
             for one in found
         ]
+
+    def example(self) -> NDArray[np.uint8] | None:
+        """A digit on a sheet that the network was recorded on; where there is none, the largest single picture."""
+        named = {case.name: case.inputs for case in self.bundle.golden(READ)}
+        inputs = named.get("on a sheet") or longest_row(self.bundle, READ)
+        return None if inputs is None else inputs["pixels"][0]
 
     def open_picture(self, source: Source, *, max_pixels: int = MAX_PIXELS) -> Source:
         """A picture as `runtime.media.pictures.read_picture` reads it; what asks for a drawing stays as it is.

@@ -72,6 +72,20 @@ export async function listBundles() {
 }
 
 /**
+ * An input that was recorded in a bundle, as the body of a request: `{image}`, `{images}`, `{prompt}` or `{inputs}`.
+ * @param {object} bundle one that has `example`
+ */
+export async function askExample(bundle) {
+  return (await ask(address(bundle, "example"), {}, "example")).document;
+}
+
+/** The picture in base64 text. */
+export function pictureOf(base64, type = "image/png") {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  return new Blob([bytes], { type });
+}
+
+/**
  * Ask a bundle about one picture or clip.
  * @param {object} bundle as `listBundles` gives it
  * @param {Object<string, string>} options

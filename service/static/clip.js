@@ -37,6 +37,36 @@ export async function openClip(file, limits) {
   return { image: null, url: size && url, width: size?.width ?? 16, height: size?.height ?? 9, body, scale: 1 };
 }
 
+/**
+ * Open pictures as the frames of one clip, in the order of their names.
+ * @param {File[]} files
+ * @param {{max_bytes: number, max_images: number}} limits the server's; of more pictures, so many are taken at even steps
+ * @returns what `openPhoto` gives of the first one, and the files as `frames`
+ */
+export async function openFrames(files, limits) {
+  const named = [...files].sort((a, b) => (a.name ?? "").localeCompare(b.name ?? "", "en", { numeric: true }));
+  const count = Math.min(named.length, limits.max_images ?? named.length);
+  const chosen = Array.from({ length: count }, (_, index) => named[Math.floor(((index + 0.5) * named.length) / count)]);
+  const body = new FormData();
+  let first = null;
+  let bytes = 0;
+  for (const [index, file] of chosen.entries()) {
+    const { image, ...photo } = await openPhoto(file);
+    if (first === null) first = { image, ...photo };
+    else image.close();
+    if (photo.width !== first.width || photo.height !== first.height) {
+      const sizes = `“${chosen[0].name}” has ${first.width} × ${first.height} pixels, “${file.name}” ${photo.width} × ${photo.height}`;
+      throw new Failure("Those pictures are no clip", `The frames of a clip have one size. ${sizes}.`);
+    }
+    bytes += photo.body.size;
+    body.append("frame", photo.body, `${index}`);
+  }
+  if (bytes > limits.max_bytes) {
+    throw new Failure("Those pictures are too large", `They have ${(bytes / 2 ** 20).toFixed(1)} MB, and this server takes ${(limits.max_bytes / 2 ** 20).toFixed(1)}.`);
+  }
+  return { ...first, body, scale: 1, frames: chosen };
+}
+
 /** The size of a video in pixels, or null if this browser cannot play it. */
 function measure(url) {
   return new Promise((resolve) => {

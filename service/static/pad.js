@@ -45,6 +45,16 @@ export class Pad {
     this.#showPen();
   }
 
+  /** Lay a picture on the sheet, as large as it fits. */
+  show(picture) {
+    const scale = SIDE / Math.max(picture.width, picture.height);
+    const [width, height] = [picture.width * scale, picture.height * scale];
+    this.context.drawImage(picture, (SIDE - width) / 2, (SIDE - height) / 2, width, height);
+    this.inked = true;
+    this.onchange();
+    this.onrest();
+  }
+
   /** The sheet as a PNG. */
   picture() {
     return new Promise((resolve, reject) => {

@@ -1,7 +1,7 @@
 // The page: a tab for each bundle, and in it what the module of the bundle's task makes of it.
 
+import { about } from "./about.js";
 import { listBundles } from "./api.js";
-import { element } from "./element.js";
 import { complain, say, settle } from "./messages.js";
 import { Pictures } from "./pictures.js";
 import { Tabs } from "./tabs.js";
@@ -15,10 +15,8 @@ const kept = new Map(); // by bundle: what its view keeps while another one is c
 
 function describe(bundle, alone) {
   find("bundle-name").textContent = alone ? bundle.name : "";
-  const engine = Object.values(bundle.models)[0] ?? {};
-  const facts = [bundle.version, engine.device, engine.variant].filter(Boolean).map((fact) => element("span", {}, fact));
-  if (!bundle.ready) facts.push(element("span", { class: "bad" }, "not ready"));
-  find("bundle-facts").replaceChildren(...facts);
+  find("bundle-state").hidden = bundle.ready;
+  about(bundle);
   document.title = `${bundle.name} – edgedl`;
 }
 
@@ -52,7 +50,7 @@ async function begin() {
     describe(bundle, bundles.length === 1);
     choose(bundle, limits);
   });
-  tabs.show(bundles.map((one) => one.name));
+  tabs.show(bundles);
   // What a view holds on the server is given back with the page; one that comes back from the browser's memory begins anew.
   addEventListener("pagehide", () => view?.close());
   addEventListener("pageshow", (event) => event.persisted && location.reload());

@@ -1,11 +1,11 @@
 // The view of the tasks that look at pictures: takes photos, clips and the camera, asks, and hands the answer on.
 
-import { predict } from "./api.js";
-import { LastFrames, openClip } from "./clip.js";
+import { askExample, pictureOf, predict } from "./api.js";
+import { LastFrames, openClip, openFrames } from "./clip.js";
 import { element } from "./element.js";
 import { complain, say, settle } from "./messages.js";
 import { pause } from "./pause.js";
-import { Camera, openPhoto, pictureIn } from "./source.js";
+import { Camera, openPhoto, picturesIn } from "./source.js";
 import { Stage } from "./stage.js";
 
 const SHORTEST_CYCLE = 100; // milliseconds between two camera pictures: ten a second are enough for the eye
@@ -55,8 +55,8 @@ export class Pictures {
     if (this.task && clips !== Boolean(this.task.clips)) this.#stopCamera(); // it is watched in another way
     this.#choose(bundle, task);
     find("stage").hidden = false;
-    if (this.last && !this.last.image && !clips) {
-      this.last = null; // a video is nothing for this one
+    if (this.last && (!this.last.image || this.last.frames) && !clips) {
+      this.last = null; // a clip is nothing for this one
       this.turn += 1;
       this.stage.stop();
       this.#closeView();
@@ -64,7 +64,7 @@ export class Pictures {
     if (!this.last) return;
     this.#openView();
     this.stage.layOut();
-    this.#askAbout(this.last, ++this.turn).catch(complain);
+    this.#askAbout(this.last, ++this.turn).catch((error) => this.#complain(error));
   }
 
   /** Give the page up: the camera and the video stop, the photo is kept. */
@@ -84,14 +84,16 @@ export class Pictures {
   #choose(bundle, task) {
     Object.assign(this, { bundle, task });
     const words = task.words ?? {};
+    find("show-example").hidden = !bundle.example;
+    find("file").multiple = Boolean(task.clips);
     find("choose").textContent = words.choose ?? "Choose a photo";
     find("again").textContent = words.another ?? "Another photo";
     find("file").accept = task.clips ? "image/*,video/*,.avi,.mkv" : "image/*";
-    find("file").setAttribute("aria-label", task.clips ? "Photo or video" : "Photo");
+    find("file").setAttribute("aria-label", task.clips ? "Photo, video or several pictures" : "Photo");
     this.view?.clear();
     this.stage.setRegions([]);
     this.view = task.create({ panel: find("answer"), stage: this.stage, bundle });
-    find("title").textContent = task.title;
+    find("title").textContent = find("view-title").textContent = task.title;
     find("lead").textContent = task.lead;
   }
 
@@ -107,22 +109,45 @@ export class Pictures {
     find("place").classList.remove("open");
   }
 
-  async #showFile(file) {
+  /** Beside the buttons that what failed began with. */
+  #complain(error) {
+    complain(error, find(find("view").hidden ? "actions" : "tools"));
+  }
+
+  #showFiles(files) {
+    const { task, limits } = this;
+    if (!task?.clips) return this.#show(() => openPhoto(files[0]));
+    return this.#show(() => (files.length > 1 ? openFrames(files, limits) : openClip(files[0], limits)));
+  }
+
+  #showExample() {
+    const { bundle, limits } = this;
+    return this.#show(async () => {
+      const { image, images } = await askExample(bundle);
+      if (image) return openPhoto(pictureOf(image));
+      const files = images.map((one, index) => new File([pictureOf(one)], `${index}.png`, { type: "image/png" }));
+      return files.length > 1 ? openFrames(files, limits) : openPhoto(files[0]);
+    });
+  }
+
+  /** @param {() => Promise<object>} open gives what is to be shown and asked about */
+  async #show(open) {
     if (!this.bundle) return;
     this.#stopCamera();
     settle();
     const mine = ++this.turn;
     try {
-      const shown = await (this.task.clips ? openClip(file, this.limits) : openPhoto(file));
+      const shown = await open();
       if (mine !== this.turn) return;
       this.last = shown;
+      this.stage.frames = shown.frames ?? [];
       this.#openView();
       this.view.clear();
       if (shown.image) this.stage.show(shown.image, shown.width, shown.height);
       else this.stage.play(shown.url, shown.width, shown.height);
       await this.#askAbout(shown, mine);
     } catch (error) {
-      if (mine === this.turn) complain(error);
+      if (mine === this.turn) this.#complain(error);
     }
   }
 
@@ -150,6 +175,7 @@ export class Pictures {
       await this.camera.start();
       if (mine !== this.turn) return this.camera.stop();
       this.last = null;
+      this.stage.frames = [];
       this.#openView();
       this.view.clear();
       find("busy").hidden = true;
@@ -159,7 +185,7 @@ export class Pictures {
     } catch (error) {
       if (mine !== this.turn) return;
       this.#stopCamera();
-      complain(error);
+      this.#complain(error);
     }
   }
 
@@ -206,7 +232,7 @@ export class Pictures {
             timing([answer.milliseconds.toFixed(0), "ms"], [`${CLIP_CYCLE / 1000}`, "s between captions"]);
           })
           .catch((error) => {
-            if (mine === this.turn) complain(error);
+            if (mine === this.turn) this.#complain(error);
           })
           .finally(() => {
             asking = null;
@@ -237,16 +263,20 @@ export class Pictures {
   #listen() {
     const file = find("file");
     for (const id of ["choose", "again"]) find(id).addEventListener("click", () => file.click());
+    find("show-example").addEventListener("click", async () => {
+      await this.#showExample();
+      if (find("empty").hidden && document.activeElement === document.body) find("again").focus(); // the button is gone
+    });
     file.addEventListener("change", () => {
-      if (file.files.length) this.#showFile(file.files[0]);
+      if (file.files.length) this.#showFiles([...file.files]);
       file.value = ""; // so that the same photo can be chosen twice
     });
     for (const id of ["camera", "live"]) {
       find(id).addEventListener("click", () => (this.camera.running ? this.#stopCamera() : this.#startCamera()));
     }
     addEventListener("paste", (event) => {
-      const picture = pictureIn(event.clipboardData);
-      if (picture) this.#showFile(picture);
+      const pictures = picturesIn(event.clipboardData);
+      if (pictures.length) this.#showFiles(pictures);
     });
     const dragging = (on) => document.body.classList.toggle("dragging", on && this.bundle !== null);
     addEventListener("dragover", (event) => {
@@ -259,8 +289,8 @@ export class Pictures {
     addEventListener("drop", (event) => {
       event.preventDefault(); // or the browser would leave the page for the file
       dragging(false);
-      const picture = pictureIn(event.dataTransfer);
-      if (picture) this.#showFile(picture);
+      const pictures = picturesIn(event.dataTransfer);
+      if (pictures.length) this.#showFiles(pictures);
     });
   }
 }

@@ -40,10 +40,11 @@ async function encode(source, width, height, scale, quality) {
   });
 }
 
-/** The first picture among dropped or pasted things, or null. */
-export function pictureIn(transfer) {
+/** The pictures among dropped or pasted things, or, if there is none, what was given instead. */
+export function picturesIn(transfer) {
   const files = [...(transfer?.files ?? [])];
-  return files.find((file) => file.type.startsWith("image/")) ?? files[0] ?? null;
+  const pictures = files.filter((file) => file.type.startsWith("image/"));
+  return pictures.length ? pictures : files.slice(0, 1);
 }
 
 /** A running camera. */

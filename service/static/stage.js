@@ -14,6 +14,7 @@ export class Stage {
     this.selected = null;
     this.hovered = null;
     this.url = null; // of the video file that plays
+    this.frames = []; // the files of a clip that came as pictures
     this.empty = true; // nothing is shown that a person could look at
     this.onselect = () => {};
     this.buttons = new Map();
@@ -72,8 +73,9 @@ export class Stage {
   }
 
   /**
-   * @param {{id: number, box: number[], label: string, description: string}[]} regions boxes x1 y1 x2 y2 in pixels of
-   *   the picture; a region that keeps its id keeps its button, and so the keyboard's focus
+   * @param {{id: number, box: number[], label: string, short: string, description: string}[]} regions boxes x1 y1 x2
+   *   y2 in pixels of the picture; `short` is drawn where `label` would be much wider than its box; a region that keeps
+   *   its id keeps its button, and so the keyboard's focus
    */
   setRegions(regions) {
     this.regions = regions;
@@ -121,7 +123,7 @@ export class Stage {
   layOut() {
     const room = this.stage.clientWidth;
     if (!room || this.frame.offsetParent === null) return;
-    const tallest = Math.max(260, innerHeight * (innerWidth > 900 ? 0.72 : 0.62));
+    const tallest = innerHeight * (innerWidth > 900 ? 0.68 : 0.38); // on a narrow screen the answer stands below
     const scale = Math.min(room / this.width, tallest / this.height);
     const width = Math.round(this.width * scale);
     const height = Math.round(this.height * scale);
@@ -170,7 +172,9 @@ export class Stage {
     context.font = `650 ${14 * ratio}px system-ui, "Segoe UI", Roboto, "Liberation Sans", sans-serif`;
     context.textBaseline = "middle";
     const height = 24 * ratio;
-    const width = context.measureText(region.label).width + 16 * ratio;
+    const wide = (text) => context.measureText(text).width + 16 * ratio;
+    const label = chosen || wide(region.label) < 1.5 * (right - left) ? region.label : region.short;
+    const width = wide(label);
     const x = Math.min(Math.max(left - ratio, 2 * ratio), this.overlay.width - width - 2 * ratio);
     const above = top - height - 5 * ratio;
     const y = above >= 2 * ratio ? above : Math.min(bottom + 5 * ratio, this.overlay.height - height - 2 * ratio);
@@ -179,7 +183,7 @@ export class Stage {
     context.fillStyle = chosen ? accent : "#10141be0";
     context.fill();
     context.fillStyle = chosen ? onAccent : "#fff";
-    context.fillText(region.label, x + 8 * ratio, y + height / 2 + ratio);
+    context.fillText(label, x + 8 * ratio, y + height / 2 + ratio);
   }
 
   #onStage([x1, y1, x2, y2]) {

@@ -16,18 +16,18 @@ export class Tabs {
     addEventListener("hashchange", () => this.choose(this.#inAddress()));
   }
 
-  /** @param {string[]} names one tab each; a single one needs none */
-  show(names) {
-    this.list.hidden = names.length < 2;
+  /** @param {{name: string, description: string}[]} bundles one tab each; a single one needs none */
+  show(bundles) {
+    this.list.hidden = bundles.length < 2;
     this.tabs = new Map(
-      names.map((name) => {
-        const tab = element("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": this.place.id }, name);
+      bundles.map(({ name, description }) => {
+        const tab = element("button", { type: "button", role: "tab", id: `tab-${name}`, "aria-controls": this.place.id, title: description }, name);
         tab.addEventListener("click", () => this.choose(name));
         return [name, tab];
       }),
     );
     this.list.replaceChildren(...this.tabs.values());
-    this.choose(this.tabs.has(this.#inAddress()) ? this.#inAddress() : names[0]);
+    this.choose(this.tabs.has(this.#inAddress()) ? this.#inAddress() : bundles[0].name);
   }
 
   choose(name) {

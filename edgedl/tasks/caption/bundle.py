@@ -83,24 +83,29 @@ SLOTS = (
 )
 
 
-def clip_cases(network: CaptionNetwork, *, decided: float = DECIDED) -> list[Case]:
+def clip_cases(network: CaptionNetwork, *, decided: float = DECIDED, shown: Sequence[Pixels] = ()) -> list[Case]:
     """Clips for the sweep: 1, 2, 7 and 30 frames, batches of 1, 3 and 8, sizes that are not the network's, the edges.
 
-    A public-domain portrait, drawn scenes and noise only: golden cases travel with the bundle, training data must not.
-    Of the many clips that the pictures make, those are taken whose search is clear (`DECIDED`): where two sentences
+    A public-domain portrait, drawn scenes, noise and what is `shown` only: golden cases travel with the bundle, training
+    data must not. Of the many clips that the pictures make, those are taken whose search is clear (`DECIDED`): where two sentences
     are as good as equally likely, float32 decides at random, and a case would tell the machine, not the graph.
 
     Args:
         network: in evaluation mode; float32.
         decided: how many times the noise of the scores the margin of a search has to be.
+        shown: clips (T, H, W, 3) like those that the network learnt from. The first one whose search is clear becomes
+            the first case, which is the bundle's example (`runtime.example`).
 
     Raises:
         GuardError: the network is decided about too few clips.
     """
-    rolls = _rolls(network.size)
-    margins, noise = _judge(network, rolls)
-    cases = []
-    for slot in SLOTS:
+    examples = tuple(_Slot("example", f"shown {n}", (len(clip),), optional=True) for n, clip in enumerate(shown))
+    rolls = _rolls(network.size) | {slot.roll: clip for slot, clip in zip(examples, shown, strict=True)}
+    margins, noise = _judge(network, rolls, (*examples, *SLOTS))
+    cases: list[Case] = []
+    for slot in (*examples, *SLOTS):
+        if slot in examples and cases:
+            continue  # one is enough
         roll = rolls[slot.roll]
         used: set[tuple[int, ...]] = set()
         chosen: list[tuple[int, ...]] = []
@@ -163,7 +168,9 @@ def _album(height: int, width: int, count: int) -> Pixels:
 
 
 def _candidates(count: int, pictures: int) -> list[tuple[int, ...]]:
-    """Clips of ``count`` frames out of a roll, as picture numbers, beginning at each picture once."""
+    """Clips of ``count`` frames out of a roll, as picture numbers, beginning at each picture once; or the whole roll."""
+    if count == pictures:
+        return [tuple(range(pictures))]
     return [tuple((first + frame) % pictures for frame in range(count)) for first in range(pictures)]
 
 
@@ -176,7 +183,7 @@ def _batch(roll: Pixels, clips: Sequence[tuple[int, ...]]) -> dict[str, NDArray[
 
 @one_thread()
 def _judge(
-    network: CaptionNetwork, rolls: Mapping[str, Pixels]
+    network: CaptionNetwork, rolls: Mapping[str, Pixels], slots: Sequence[_Slot]
 ) -> tuple[dict[tuple[str, tuple[int, ...]], float], float]:
     """The margin of every clip that a slot may take, and the largest float32 noise of their scores.
 
@@ -185,7 +192,7 @@ def _judge(
     double = copy.deepcopy(network).double()
     margins: dict[tuple[str, tuple[int, ...]], float] = {}
     noise = LEAST_NOISE
-    wanted = {(slot.roll, count) for slot in SLOTS for count in slot.counts}
+    wanted = {(slot.roll, count) for slot in slots for count in slot.counts}
     with torch.no_grad():
         for roll, pictures in rolls.items():
             frames = torch.from_numpy(pictures)
@@ -218,6 +225,7 @@ def caption_bundle(
     weights: Sequence[PublicWeights],
     provenance: Mapping[str, Any],
     untrained: bool = False,
+    shown: Sequence[Pixels] = (),
 ) -> Bundle:
     """Takes a captioner through the gate and writes it as a bundle.
 
@@ -233,6 +241,7 @@ def caption_bundle(
         weights: public weights that it came from.
         provenance: seed, data and what else is known of the training.
         untrained: accept a gate that cannot tell a wrong network from a right one, and hardly decided searches.
+        shown: clips of which one is recorded as the bundle's example, see `clip_cases`.
 
     Raises:
         GuardError: the vocabulary has not as many words as the network, or see `clip_cases`.
@@ -243,7 +252,7 @@ def caption_bundle(
         raise GuardError(
             f"the vocabulary has {len(vocabulary)} words and the network {words}; it must be the one of its training"
         )
-    cases = clip_cases(network, decided=UNTRAINED_DECIDED if untrained else DECIDED)
+    cases = clip_cases(network, decided=UNTRAINED_DECIDED if untrained else DECIDED, shown=shown)
     model = export_model(
         network,
         inputs=CLIP_INPUTS,

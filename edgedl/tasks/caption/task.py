@@ -135,6 +135,7 @@ class CaptionTask(Task):
         """Takes the best network of a run, search and all, through the gate into a bundle."""
         from edgedl.tasks.caption.bundle import caption_bundle
         from edgedl.tasks.caption.config import CaptionConfig
+        from edgedl.tasks.caption.data.bouncing_digits import NAME, example_clips
         from edgedl.tasks.caption.training import captioner_of, weights_of
         from edgedl.training.run import Run
 
@@ -157,6 +158,7 @@ class CaptionTask(Task):
             provenance={"data": config.data, "seed": config.seed, "run": run.created}
             | ({"others": [[CaptionConfig.of(other).seed, other.created] for other in others]} if others else {}),
             untrained=bool(options.get("untrained", False)),
+            shown=example_clips() if config.data["name"] == NAME else (),
         )
 
     def pull(self, path: AnyPath, **options: Any) -> Bundle:

@@ -27,11 +27,12 @@ class Faces {
     this.heading = element("h2");
     this.hint = element("p", { class: "quiet" });
     this.list = element("ul", { class: "faces", role: "list" });
+    this.honest = element("p", { class: "quiet" }, "An estimate from the look of a face, not a fact about a person. The network gives 80 % to the years between the two numbers; it can be surer than it is right.");
     this.chart = new DistributionChart({ quantity: "Age", unit: "years" });
     this.name = element("h2");
     this.mean = element("b");
     this.detail = element("div", { class: "card detail" }, this.name, element("p", { class: "big" }, this.mean, element("span", {}, "years")), this.chart.element);
-    this.summary = element("div", { class: "card" }, this.heading, this.hint, this.list);
+    this.summary = element("div", { class: "card" }, this.heading, this.hint, this.list, this.honest);
     stage.onselect = (id) => this.choose(id);
   }
 
@@ -42,7 +43,8 @@ class Faces {
       this.faces.map((face) => ({
         id: face.id,
         box: face.box,
-        label: years(face.age),
+        label: `${years(face.age)} (${interval(face.low, face.high)})`,
+        short: years(face.age),
         description: `Face ${face.id}: ${years(face.age)} years, between ${interval(face.low, face.high, " and ")}`,
       })),
     );
@@ -55,7 +57,7 @@ class Faces {
     const parts = this.chosen === null || !this.#face().probabilities ? [this.summary] : [this.summary, this.detail];
     if (parts.length !== this.panel.children.length || parts[0] !== this.panel.firstChild) this.panel.replaceChildren(...parts);
     if (live) return "";
-    const ages = this.faces.map((face) => years(face.age)).join(", ");
+    const ages = this.faces.map((face) => `${years(face.age)} (${interval(face.low, face.high, " to ")})`).join(", ");
     return this.faces.length ? `${this.heading.textContent}, aged about ${ages}.` : "No face was found.";
   }
 
@@ -96,7 +98,7 @@ class Faces {
     this.heading.textContent = count === 0 ? "No face was found" : count === 1 ? "1 face" : `${count} faces`;
     this.hint.textContent = count === 0 ? "Try a photo with a larger or less turned face." : count === 1 ? "" : "Choose one here or in the picture.";
     this.hint.hidden = !this.hint.textContent;
-    this.list.hidden = count === 0;
+    this.list.hidden = this.honest.hidden = count === 0;
     const ids = new Set(this.faces.map((face) => face.id));
     for (const [id, row] of this.rows) {
       if (!ids.has(id)) {

@@ -1,12 +1,10 @@
 // Captions: the sentence, the other hypotheses with their scores, and the frames that were looked at.
 
+import { pictureOf } from "../api.js";
 import { element } from "../element.js";
 
 /** The picture in a data URL. (An <img> would need the page's policy to allow data: and blob:.) */
-function pictureOf(dataUrl) {
-  const bytes = Uint8Array.from(atob(dataUrl.slice(dataUrl.indexOf(",") + 1)), (letter) => letter.charCodeAt(0));
-  return createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
-}
+const thumbnailOf = (dataUrl) => createImageBitmap(pictureOf(dataUrl.slice(dataUrl.indexOf(",") + 1), "image/jpeg"));
 
 const written = (score) => score.toFixed(2).replace("-", "−");
 const sentence = (text) => text || "(no words)";
@@ -19,7 +17,8 @@ class Captions {
     this.best = element("p", { class: "sentence" });
     this.score = element("b");
     this.note = element("p", { class: "quiet" });
-    this.summary = element("div", { class: "card" }, element("h2", {}, "Caption"), this.best, element("p", { class: "quiet" }, "score ", this.score), this.note);
+    const honest = element("p", { class: "quiet" }, "One of several plausible sentences. It can be wrong, also where its score is high.");
+    this.summary = element("div", { class: "card" }, element("h2", {}, "Caption"), this.best, element("p", { class: "quiet" }, "score ", this.score, " nat a word"), this.note, honest);
     this.list = element("ol", { class: "sentences", role: "list" });
     const words = "The log-probability over the length: the nearer to 0, the surer. A full bar is as likely as the caption.";
     this.others = element("div", { class: "card" }, element("h2", {}, "Alternatives"), element("p", { class: "quiet" }, words), this.list);
@@ -79,7 +78,7 @@ class Captions {
 
   async #draw(canvas, { thumbnail }, mine) {
     if (!thumbnail) return;
-    const picture = await pictureOf(thumbnail);
+    const picture = await thumbnailOf(thumbnail);
     if (mine === this.turn) {
       canvas.width = picture.width;
       canvas.height = picture.height;
@@ -88,11 +87,12 @@ class Captions {
     picture.close();
   }
 
-  /** Go to a frame in the video; where the browser cannot play it, show the frame that the server sent. */
-  async #visit({ seconds, thumbnail }) {
-    if (this.stage.seek(seconds) || !thumbnail) return;
+  /** Go to a frame in the video or among the pictures; where neither can be shown, show what the server sent. */
+  async #visit({ index, seconds, thumbnail }) {
+    const own = this.stage.frames[index];
+    if (!own && (this.stage.seek(seconds) || !thumbnail)) return;
     const mine = this.turn;
-    const picture = await pictureOf(thumbnail);
+    const picture = await (own ? createImageBitmap(own) : thumbnailOf(thumbnail));
     if (mine === this.turn) this.stage.show(picture, picture.width, picture.height);
   }
 }
@@ -100,7 +100,7 @@ class Captions {
 export default {
   pictures: true,
   title: "What does it show?",
-  lead: "A photo or a video is described in a sentence; you see which other sentences were weighed, and which frames were looked at.",
+  lead: "A photo, a video or several pictures in a row are described in a sentence. You see which other sentences were weighed, and which frames were looked at.",
   options: { thumbnails: "1" },
   clips: true,
   words: { choose: "Choose a photo or video", another: "Another one" },

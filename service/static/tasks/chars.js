@@ -1,9 +1,9 @@
 // Text that goes on: the characters are shown as the server writes them.
 
-import { address, Failure, jsonRequest } from "../api.js";
+import { address, askExample, Failure, jsonRequest } from "../api.js";
 import { element } from "../element.js";
 import { events } from "../events.js";
-import { complain, say, settle } from "../messages.js";
+import { complain, reveal, say, settle } from "../messages.js";
 
 const LONGEST_PROMPT = 10_000; // characters, what the server takes
 const SETTINGS = {
@@ -12,6 +12,8 @@ const SETTINGS = {
   top_k: { label: "Top-k", hint: "draw from so many of the likeliest only; 0: from all", min: 0, max: 1_000_000, step: 1, value: 0 },
   seed: { label: "Seed", hint: "the same seed, the same text", min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, value: 0 },
 };
+
+const HONEST = "Made up, one character after the other. Nothing in it is a statement about the world.";
 
 class CharsView {
   constructor({ work, panel, bundle, kept }) {
@@ -41,6 +43,8 @@ class CharsView {
     this.stop = button("stop", "Stop", () => this.#stop());
     this.onward = button("onward", "Go on", () => this.#goOn());
     this.wipe = button("wipe", "Clear", () => this.#clear());
+    this.example = button("show-example", "Try an example", () => this.#example(), { class: "example" });
+    this.example.hidden = !this.bundle.example;
     this.rate = element("p", { class: "timing", id: "rate" });
     this.text = element("div", { class: "story", id: "story", tabindex: "0", role: "region", "aria-label": "Text" });
     this.note = element("p", { class: "quiet", id: "note" });
@@ -54,8 +58,9 @@ class CharsView {
         this.prompt,
         element("p", { class: "hint", id: "prompt-hint" }, "What the text goes on from, as it is; empty: a text begins."),
       ),
-      element("div", { class: "tools" }, this.write, this.stop, this.onward, this.wipe, this.rate),
+      element("div", { class: "tools" }, this.write, this.example, this.stop, this.onward, this.wipe, this.rate),
     );
+    this.form = form;
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.#begin();
@@ -63,7 +68,7 @@ class CharsView {
     this.prompt.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
     });
-    work.append(form, element("div", { class: "card" }, element("h2", {}, "Text"), this.text, this.note));
+    work.append(form, element("div", { class: "card" }, element("h2", {}, "Text"), this.text, this.note, element("p", { class: "quiet" }, HONEST)));
 
     this.fields = {};
     const rows = Object.entries(SETTINGS).map(([name, { label, hint, ...attributes }]) => {
@@ -74,6 +79,18 @@ class CharsView {
       this.fields.seed.value = crypto.getRandomValues(new Uint16Array(1))[0];
     });
     panel.append(element("div", { class: "card" }, element("h2", {}, "How it is drawn"), ...rows, another));
+  }
+
+  /** The beginning that was recorded in the bundle, gone on with. */
+  async #example() {
+    if (!this.#fits()) return;
+    try {
+      this.prompt.value = (await askExample(this.bundle)).prompt;
+    } catch (error) {
+      complain(error, this.form);
+      return;
+    }
+    if (this.text.isConnected && this.writing === null) this.#begin();
   }
 
   #begin() {
@@ -99,10 +116,12 @@ class CharsView {
   /** Whether the settings can be sent; asked before a text is wiped for the next one. */
   #fits() {
     settle();
+    for (const field of Object.values(this.fields)) field.removeAttribute("aria-invalid");
     const wrong = Object.values(this.fields).find((field) => !field.checkValidity());
     if (!wrong) return true;
     const { label, hint } = SETTINGS[wrong.id];
-    complain(new Failure(`${label} does not fit`, `Found ${wrong.value || "no number"}; expected: ${hint}.`));
+    complain(new Failure(`${label} does not fit`, `Found ${wrong.value || "no number"}; expected: ${hint}.`), wrong);
+    wrong.setAttribute("aria-invalid", "true");
     wrong.focus();
     return false;
   }
@@ -113,6 +132,7 @@ class CharsView {
     this.writing = mine;
     const piece = this.#piece("written");
     this.#reflect();
+    reveal(this.text);
     const began = performance.now();
     try {
       const request = jsonRequest({ prompt, ...options, ...more }, { signal: mine.signal });
@@ -128,7 +148,7 @@ class CharsView {
       this.note.textContent = report.unknown.length ? `The network does not know ${report.unknown.map((one) => `“${one}”`).join(", ")}.` : "";
       say(`${[...piece.textContent].length} characters were written.`);
     } catch (error) {
-      if (!mine.signal.aborted) complain(error);
+      if (!mine.signal.aborted) complain(error, piece.textContent ? this.text : this.form);
     } finally {
       if (!piece.textContent) piece.remove();
       if (this.writing === mine) {
@@ -182,7 +202,7 @@ class CharsView {
   #reflect() {
     const writing = this.writing !== null;
     const any = this.text.childElementCount > 0;
-    this.write.disabled = writing;
+    this.write.disabled = this.example.disabled = writing;
     this.stop.disabled = !writing;
     this.onward.disabled = writing || !any;
     this.wipe.disabled = writing || !any;

@@ -1,6 +1,6 @@
 // Digits: a pad to draw one on, what is read in it as it is drawn, and, of a net that can, a digit that it draws itself.
 
-import { drawDigit, Failure, predict } from "../api.js";
+import { askExample, drawDigit, Failure, pictureOf, predict } from "../api.js";
 import { element } from "../element.js";
 import { complain, say, settle } from "../messages.js";
 import { Pad } from "../pad.js";
@@ -42,22 +42,27 @@ class DigitsView {
     });
     const clear = element("button", { type: "button", id: "clear" }, "Clear");
     clear.addEventListener("click", () => this.#clear());
+    const example = element("button", { type: "button", id: "show-example", class: "example" }, "Try an example");
+    example.hidden = !this.bundle.example;
+    example.addEventListener("click", () => this.#example());
     this.time = element("p", { class: "timing", id: "timing-digits" });
+    this.tools = element("div", { class: "tools" }, clear, example, this.time);
     const keys = element(
       "p",
-      { class: "hint", id: "pad-keys" },
+      { class: "hint mouse", id: "pad-keys" },
       "With a mouse, a finger or a pen. By keyboard: the arrows move the pen, ",
       element("kbd", {}, "Space"),
       " sets it down and lifts it.",
     );
-    work.append(element("div", { class: "card flush" }, element("div", { class: "desk" }, this.pad.element, keys), element("div", { class: "tools" }, clear, this.time)));
+    work.append(element("div", { class: "card flush" }, element("div", { class: "desk" }, this.pad.element, keys), this.tools));
 
     this.best = element("b");
     this.sure = element("span");
     this.bars = Array.from({ length: 10 }, () => ({ bar: element("span", { class: "bar-of" }), value: element("span", { class: "value" }) }));
     const rows = this.bars.map(({ bar, value }, digit) => element("li", {}, element("span", { class: "digit" }, String(digit)), element("span", { class: "rail", "aria-hidden": "true" }, bar), value));
     this.list = element("ol", { class: "chances", role: "list", start: 0, "aria-label": "Probability of each digit" }, ...rows);
-    panel.append(element("div", { class: "card" }, element("h2", {}, "It reads"), element("p", { class: "big" }, this.best, this.sure), this.list));
+    const honest = element("p", { class: "quiet" }, "It has to choose one of ten, even if the sheet shows none of them.");
+    panel.append(element("div", { class: "card" }, element("h2", {}, "It reads"), element("p", { class: "big" }, this.best, this.sure), this.list, honest));
     if (this.bundle.drawings) panel.append(this.#studio());
   }
 
@@ -102,7 +107,7 @@ class DigitsView {
       }
     } catch (error) {
       this.changed = false;
-      if (!this.closed) complain(error);
+      if (!this.closed) complain(error, this.tools);
     } finally {
       this.asking = false;
     }
@@ -130,6 +135,19 @@ class DigitsView {
     say("The sheet is empty.");
   }
 
+  /** The picture that was recorded in the bundle, laid on the sheet. */
+  async #example() {
+    this.#clear();
+    const mine = this.turn;
+    try {
+      const picture = await createImageBitmap(pictureOf((await askExample(this.bundle)).image));
+      if (mine === this.turn) this.pad.show(picture);
+      picture.close();
+    } catch (error) {
+      if (!this.closed) complain(error, this.tools);
+    }
+  }
+
   async #draw(label) {
     if (this.drawn) return; // one at a time
     this.drawn = true;
@@ -140,7 +158,7 @@ class DigitsView {
       this.seed += 1;
       this.#hang(result);
     } catch (error) {
-      if (!this.closed) complain(error);
+      if (!this.closed) complain(error, this.verdict);
     } finally {
       this.drawn = false;
     }

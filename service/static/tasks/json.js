@@ -2,6 +2,8 @@
 
 import { element } from "../element.js";
 
+const HONEST = "This is what the network says of the picture. It can be wrong.";
+
 export default {
   pictures: true,
   title: "Show a photo",
@@ -11,7 +13,7 @@ export default {
     return {
       show(result) {
         panel.replaceChildren(
-          element("div", { class: "card" }, element("h2", {}, "Answer"), element("pre", { tabindex: "0" }, JSON.stringify(result, null, 2))),
+          element("div", { class: "card" }, element("h2", {}, "Answer"), element("pre", { tabindex: "0" }, JSON.stringify(result, null, 2)), element("p", { class: "quiet" }, HONEST)),
         );
         return "The answer is shown.";
       },

@@ -1,8 +1,8 @@
 // A task that is only a graph: arrays in as JSON, arrays out; and, where the graph carries a state, step by step.
 
-import { askArrays, Failure } from "../api.js";
+import { askArrays, askExample, Failure } from "../api.js";
 import { element } from "../element.js";
-import { complain, say, settle } from "../messages.js";
+import { complain, reveal, say, settle } from "../messages.js";
 import { StepStream } from "../steps.js";
 
 const ROWS = new Set(["N", "B", "batch", "batch_size"]); // names of dimensions that an example has one of,
@@ -17,7 +17,7 @@ function zeros([size, ...rest], dtype) {
   return Array.from({ length: count }, () => (rest.length ? zeros(rest, dtype) : value));
 }
 
-const example = ({ shape, dtype }) => (shape.length ? zeros(shape, dtype) : ({ bool: false, string: "" }[dtype] ?? 0));
+const blank = ({ shape, dtype }) => (shape.length ? zeros(shape, dtype) : ({ bool: false, string: "" }[dtype] ?? 0));
 
 /** JSON with each innermost list on a line of its own. */
 function written(value, indent = "") {
@@ -27,6 +27,14 @@ function written(value, indent = "") {
   if (value === null || typeof value !== "object") return JSON.stringify(value);
   const lines = Object.entries(value).map(([name, one]) => `${deeper}${JSON.stringify(name)}: ${written(one, deeper)}`);
   return `{\n${lines.join(",\n")}\n${indent}}`;
+}
+
+/** With no more digits than float32 has. */
+function rounded(value) {
+  if (typeof value === "number") return Number.isInteger(value) ? value : Number(value.toPrecision(8));
+  if (Array.isArray(value)) return value.map(rounded);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([name, one]) => [name, rounded(one)]));
 }
 
 /** A step as people write it: numbers between blanks or commas, or JSON. */
@@ -42,6 +50,8 @@ function stepOf(line, number) {
   throw new Failure("That step cannot be read", `Line ${number} is “${text.slice(0, 60)}”; expected numbers, or JSON.`);
 }
 
+const HONEST = "The numbers as the graph gives them. What each means, and in which unit, stands below.";
+
 class TensorsView {
   constructor({ work, panel, bundle, kept }) {
     Object.assign(this, { bundle, kept });
@@ -50,11 +60,13 @@ class TensorsView {
     this.inputs = model.inputs.filter((tensor) => !carried.has(tensor.name));
     this.stream = null;
     this.busy = false;
+    const hint = (id) => element("p", { class: "hint", id });
+    this.below = { inputs: hint("inputs-hint"), steps: hint("steps-hint") }; // where it is said what is wrong
     work.append(this.#whole());
     if (bundle.streams) work.append(this.#stepwise());
-    this.answer = element("pre", { tabindex: "0", id: "outputs", role: "region", "aria-label": "Answer" }, "Nothing was asked yet.");
+    this.answer = element("pre", { tabindex: "0", id: "outputs", role: "region", "aria-label": "Outputs" }, "Nothing was asked yet.");
     this.time = element("p", { class: "quiet" });
-    panel.append(element("div", { class: "card" }, element("h2", {}, "Answer"), this.time, this.answer), this.#signature(model));
+    panel.append(element("div", { class: "card" }, element("h2", {}, "Answer"), this.time, this.answer, element("p", { class: "quiet" }, HONEST)), this.#signature(model));
   }
 
   close() {
@@ -65,30 +77,28 @@ class TensorsView {
   }
 
   #whole() {
-    const fresh = written(Object.fromEntries(this.inputs.map((tensor) => [tensor.name, example(tensor)])));
-    this.text = element("textarea", { id: "inputs", rows: 12, spellcheck: "false", class: "code", "aria-describedby": "inputs-hint" });
+    const fresh = written(Object.fromEntries(this.inputs.map((tensor) => [tensor.name, blank(tensor)])));
+    this.text = element("textarea", { id: "inputs", rows: 8, spellcheck: "false", class: "code", "aria-describedby": "inputs-hint" });
     this.text.value = this.kept.text ?? fresh;
     const send = element("button", { type: "submit", id: "ask", class: "primary" }, "Ask");
-    const again = element("button", { type: "button", id: "example" }, "Example");
-    again.addEventListener("click", () => {
-      this.text.value = fresh;
-    });
-    const hint = this.bundle.streams ? "Nested lists by the inputs' names. What the network carries begins with zeros." : "Nested lists by the inputs' names.";
+    const again = element("button", { type: "button", id: "show-example", class: "example" }, this.bundle.example ? "Try an example" : "Zeros");
+    again.addEventListener("click", () => this.#do(() => this.#example(fresh), this.below.inputs));
+    this.below.inputs.textContent = this.bundle.streams ? "Nested lists by the inputs' names. What the network carries begins with zeros." : "Nested lists by the inputs' names.";
     const form = element(
       "form",
       { class: "card flush" },
-      element("div", { class: "padded" }, element("label", { for: "inputs" }, "Inputs"), this.text, element("p", { class: "hint", id: "inputs-hint" }, hint)),
+      element("div", { class: "padded" }, element("label", { for: "inputs" }, "Inputs"), this.text, this.below.inputs),
       element("div", { class: "tools" }, send, again),
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#do(() => this.#ask());
+      this.#do(() => this.#ask(), this.below.inputs);
     });
     return form;
   }
 
   #stepwise() {
-    const line = this.inputs.length === 1 ? example(this.inputs[0]).flat(9).join(" ").split(" ").slice(0, this.#width()).join(" ") : "{}";
+    const line = this.inputs.length === 1 ? blank(this.inputs[0]).flat(9).join(" ").split(" ").slice(0, this.#width()).join(" ") : "{}";
     this.lines = element("textarea", { id: "steps", rows: 4, spellcheck: "false", class: "code", "aria-describedby": "steps-hint" });
     this.lines.value = this.kept.lines ?? line;
     const send = element("button", { type: "submit", id: "send" }, "Send steps");
@@ -100,16 +110,16 @@ class TensorsView {
       this.time.textContent = "";
     });
     this.answers = [];
-    const words = "A line for each step, numbers between blanks, or JSON. The state stays with the server from step to step.";
+    this.below.steps.textContent = "A line for each step, numbers between blanks, or JSON. The state stays with the server from step to step.";
     const form = element(
       "form",
       { class: "card flush" },
-      element("div", { class: "padded" }, element("label", { for: "steps" }, "Step by step"), this.lines, element("p", { class: "hint", id: "steps-hint" }, words)),
+      element("div", { class: "padded" }, element("label", { for: "steps" }, "Step by step"), this.lines, this.below.steps),
       element("div", { class: "tools" }, send, this.anew),
     );
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.#do(() => this.#step());
+      this.#do(() => this.#step(), this.below.steps);
     });
     return form;
   }
@@ -126,18 +136,30 @@ class TensorsView {
     return element("div", { class: "card" }, element("h2", {}, "Takes"), list(model.inputs), element("h2", {}, "Gives"), list(model.outputs));
   }
 
-  /** One question at a time. */
-  async #do(work) {
+  /** One question at a time. What goes wrong is said below `near`. */
+  async #do(work, near) {
     if (this.busy) return;
     this.busy = true;
     settle();
     try {
       await work();
     } catch (error) {
-      if (!this.closed) complain(error);
+      if (!this.closed) complain(error, near);
     } finally {
       this.busy = false;
     }
+  }
+
+  /** The inputs that were recorded in the bundle, and what it answers to them; zeros where nothing was recorded. */
+  async #example(fresh) {
+    if (!this.bundle.example) {
+      this.text.value = fresh;
+      return;
+    }
+    const { inputs } = await askExample(this.bundle);
+    if (this.closed) return;
+    this.text.value = written(inputs);
+    await this.#ask();
   }
 
   async #ask() {
@@ -149,9 +171,10 @@ class TensorsView {
     }
     const { outputs, milliseconds } = await askArrays(this.bundle, inputs);
     if (this.closed) return;
-    this.answer.textContent = written(outputs);
+    this.answer.textContent = written(rounded(outputs));
     this.time.textContent = `${milliseconds.toFixed(0)} ms`;
     say("The answer is shown.");
+    reveal(this.answer);
   }
 
   async #step() {
@@ -175,10 +198,11 @@ class TensorsView {
     if (this.closed) return;
     this.answers.push(...results);
     this.answers.splice(0, this.answers.length - KEPT);
-    this.answer.textContent = this.answers.map((one) => JSON.stringify(one)).join("\n");
+    this.answer.textContent = this.answers.map((one) => JSON.stringify(rounded(one))).join("\n");
     this.answer.scrollTop = this.answer.scrollHeight;
     this.time.textContent = `${(performance.now() - start).toFixed(0)} ms`;
     say("The answers are shown.");
+    reveal(this.answer);
   }
 
   #drop() {
@@ -189,8 +213,8 @@ class TensorsView {
 
 export default {
   pictures: false,
-  title: "Arrays in, arrays out",
-  lead: "This bundle's task has no view of its own; the graph is asked as it is.",
+  title: "Numbers in, numbers out",
+  lead: "There is no picture or plot for this task. Give numbers in the form below, and the network answers with numbers.",
   notice: "What is sent goes to this server only and is not kept.",
   create: (context) => new TensorsView(context),
 };

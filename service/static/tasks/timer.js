@@ -1,6 +1,6 @@
 // The timer: steps go to a stream at a steady pace; a button is u1, a slider is u2, and the answer is drawn as it comes.
 
-import { Failure } from "../api.js";
+import { askExample, Failure } from "../api.js";
 import { element } from "../element.js";
 import { say } from "../messages.js";
 import { pause } from "../pause.js";
@@ -14,6 +14,8 @@ const THRESHOLD = 0.25; // an answer above it is up, as `edgedl evaluate` counts
 const [SHORTEST, LONGEST] = [120, 1200]; // steps that are seen at a time
 const ROWS = 8; // pulses that are listed
 const KEY = "1"; // presses u1
+const SCRIPT = 100; // recorded steps that an example sends
+const HONEST = `An answer above ${THRESHOLD} counts as up. A network can miss by a step, and longer pulses are harder.`;
 
 /** A start and the steps that belong to it, up to the next start. */
 class Pulse {
@@ -45,6 +47,8 @@ class TimerView {
     this.closed = false;
     this.pending = false; // u1 was pressed and goes with the next step
     this.left = 0; // steps that the target stays up
+    this.script = []; // u1 and u2 of recorded steps that are still to be sent,
+    this.playing = false; // while there are any
     this.pulses = [];
     this.plot = new Timeline({
       window: Math.min(LONGEST, Math.max(SHORTEST, 3 * (this.scale ?? 0))),
@@ -74,6 +78,8 @@ class TimerView {
     this.duration = element("output", { for: "duration" });
     this.run = button("Run", () => (this.running ? this.#halt() : this.#run()), { id: "run" });
     this.one = button("One step", () => this.#single(), { id: "one" });
+    this.example = button("Try an example", () => this.#example(), { id: "show-example", class: "example" });
+    this.example.hidden = !this.bundle.example;
     this.pace = element("select", { id: "pace" }, ...PACES.map((rate) => element("option", { value: rate }, `${rate} steps a second`)));
     this.pace.value = String(PACE);
     this.rate = element("p", { class: "timing", id: "rate" });
@@ -83,9 +89,9 @@ class TimerView {
       again: button("Open a new stream", () => this.#renew(), { id: "renew" }),
     };
     this.lost.box = element("div", { class: "message", role: "alert", id: "lost", hidden: "" }, this.lost.title, this.lost.detail, this.lost.again);
-    const slider = element("div", { class: "field grow" }, element("label", { for: "duration" }, "u2 of the next pulse"), this.slider, this.duration);
-    const key = element("p", { class: "hint" }, "In here the key ", element("kbd", {}, KEY), " starts a pulse, too.");
-    const tools = element("div", { class: "tools" }, this.run, this.one, element("label", { class: "unseen", for: "pace" }, "Pace"), this.pace, this.rate);
+    const slider = element("div", { class: "field grow" }, element("label", { for: "duration" }, "Length of the next pulse (u2)"), this.slider, this.duration);
+    const key = element("p", { class: "hint mouse" }, "In here the key ", element("kbd", {}, KEY), " starts a pulse, too.");
+    const tools = element("div", { class: "tools" }, this.run, this.one, this.example, element("label", { class: "unseen", for: "pace" }, "Pace"), this.pace, this.rate);
     const card = element("div", { class: "card flush" }, this.plot.element, element("div", { class: "controls" }, this.start, slider, key), tools);
     card.addEventListener("keydown", (event) => {
       if (event.key !== KEY || event.repeat || event.ctrlKey || event.altKey || event.metaKey || event.target === this.pace) return;
@@ -102,21 +108,41 @@ class TimerView {
     const head = element("tr", {}, ...["u2", "expected", "up", ""].map((name) => element("th", { scope: "col" }, name)));
     head.lastChild.append(element("span", { class: "unseen" }, "verdict"));
     this.table = element("table", { class: "pulses" }, element("thead", {}, head), this.rows);
-    panel.append(element("div", { class: "card" }, element("h2", {}, "Answer"), element("p", { class: "big" }, this.answer, this.state), this.todo));
+    panel.append(element("div", { class: "card" }, element("h2", {}, "Answer"), element("p", { class: "big" }, this.answer, this.state), this.todo, element("p", { class: "quiet" }, HONEST)));
     if (this.scale !== null) panel.append(element("div", { class: "card" }, element("h2", {}, "Pulses"), this.count, this.table));
   }
 
+  /** Send the steps that were recorded in the bundle, from the first start on. */
+  async #example() {
+    try {
+      const [steps] = Object.values((await askExample(this.bundle)).inputs);
+      const numbers = steps[0].map(([u1, u2]) => [u1, Number(u2.toFixed(3))]); // not the digits that float32 adds
+      this.script = numbers.slice(Math.max(0, numbers.findIndex(([u1]) => u1))).slice(0, SCRIPT);
+      this.playing = true;
+    } catch (error) {
+      if (!this.closed) this.#lose(error);
+      return;
+    }
+    if (!this.running && !this.closed) this.#run();
+  }
+
   #press() {
+    this.#endExample();
     this.pending = true;
     this.start.classList.add("pending");
     if (this.stream === null && !this.running && !this.stepping && this.lost.box.hidden) this.#run();
+  }
+
+  #endExample() {
+    this.script = [];
+    this.playing = false;
   }
 
   async #run() {
     this.running = true;
     this.#reflect();
     let cycle = null; // milliseconds, smoothed
-    while (this.running && !this.closed) {
+    while (this.running && !this.closed && !(this.playing && !this.script.length)) {
       const began = performance.now();
       if (document.hidden) {
         await pause(250);
@@ -128,6 +154,9 @@ class TimerView {
       cycle = cycle === null ? took : 0.8 * cycle + 0.2 * took;
       if (this.running) this.rate.replaceChildren(element("b", {}, (1000 / cycle).toFixed(1)), " steps a second");
     }
+    if (!this.running || this.closed) return;
+    this.playing = false; // the example is over
+    this.#halt();
   }
 
   #halt() {
@@ -154,11 +183,13 @@ class TimerView {
         this.left = 0;
         this.u2 = this.#chosen();
       }
-      const u1 = this.pending ? 1 : 0;
-      const u2 = u1 ? this.#chosen() : this.u2; // it stays what it was at the start, as in training
+      const recorded = this.script[0];
+      const u1 = recorded ? recorded[0] : this.pending ? 1 : 0;
+      const u2 = recorded ? recorded[1] : u1 ? this.#chosen() : this.u2; // it stays what it was at the start, as in training
       const [result] = await this.stream.step([[u1, u2]]);
       if (this.closed) return;
-      if (u1) this.pending = false;
+      if (recorded === this.script[0]) this.script.shift();
+      if (u1 && !recorded) this.pending = false;
       this.u2 = u2;
       this.#take(u1, u2, result.answer, begins);
     } catch (error) {
@@ -211,6 +242,7 @@ class TimerView {
   }
 
   #lose(error) {
+    this.#endExample();
     this.#halt();
     const failure = error instanceof Failure ? error : new Failure("The page failed", String(error?.message ?? error));
     this.lost.title.textContent = failure.title;
@@ -246,6 +278,7 @@ class TimerView {
     const lost = !this.lost.box.hidden;
     this.run.disabled = lost;
     this.one.disabled = lost || this.running;
+    this.example.disabled = lost || this.playing;
     this.start.disabled = lost;
     if (!this.pulses.length) this.#list();
   }
@@ -258,7 +291,7 @@ function steps(count) {
 export default {
   pictures: false,
   title: "A timer",
-  lead: "A start and a duration go in, and the network's answer has to be up for exactly that long. Nothing but its memory tells it when to stop.",
+  lead: "Start a pulse: the network's answer has to go up and stay up for exactly as many steps as you chose. Nothing but its memory tells it when to stop.",
   notice: "The stream's state stays on this server while you are here, and goes when you leave.",
   create: (context) => new TimerView(context),
 };

@@ -373,3 +373,9 @@ class BouncingDigits:
         """What there is, a line each."""
         counts = [f"{int((self._split[self._indices] == name).sum()):,} {name}" for name in _SPLITS]
         return "\n".join([f"{NAME}: {len(self):,} clips ({', '.join(counts)})", *(f"  {note}" for note in self.notes)])
+
+
+def example_clips(count: int = 8) -> list[NDArray[np.uint8]]:
+    """Some validation clips of two digits, (FRAMES, SIZE, SIZE, 3) each: training shows none of them."""
+    clips = BouncingDigits().split("val-2")
+    return [clips.frames(index) for index in range(count)]
