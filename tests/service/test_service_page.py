@@ -51,7 +51,7 @@ def test_a_photo_is_answered_and_drawn(page: Page, png: Path) -> None:
     assert page.find("#answer h2").text == "2 faces"
     ages = [row.text.split() for row in page.all(".faces button")]
     assert [words[0] for words in ages] == ["25", "45"]
-    assert page.find("#spoken").get_attribute("textContent") == "2 faces, aged about 25, 45."
+    assert page.find("#spoken").get_attribute("textContent") == "2 faces, aged about 25 (17 to 33), 45 (37 to 53)."
     assert "ms" in page.wait(lambda: page.find("#timing").text)
 
     drawn = page.overlay()

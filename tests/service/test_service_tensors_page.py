@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from flask import Flask
 
@@ -66,8 +67,13 @@ def test_the_example_fits_and_other_numbers_are_answered(page: Page) -> None:
     page.choose("sums")
     page.choose("scale")
     assert page.find("#inputs").get_attribute("value") == '{"x": [[1, 2, 3], [4, 5, 6]]}', "what was written is kept"
-    page.find("#example").click()
-    assert json.loads(page.find("#inputs").get_attribute("value")) == {"x": [[0, 0, 0]]}
+    page.find("#try-example").click()
+    page.wait(lambda: page.outputs().startswith("{"))
+    (row,) = json.loads(page.find("#inputs").get_attribute("value"))["x"]
+    recorded = np.random.default_rng(3).normal(size=(1, 3)).astype(np.float32)
+    assert np.array_equal(np.array([row], np.float32), recorded), "as the bundle has it"
+    assert json.loads(page.outputs())["y"][0] == pytest.approx((recorded[0] * SCALE).tolist(), rel=1e-6)
+    assert max(len(number.strip("[], -")) for number in page.outputs().split()) <= 12, "no more digits than float32 has"
 
 
 def test_steps_go_on_from_where_they_were(page: Page, service: tuple[str, Flask]) -> None:

@@ -302,7 +302,9 @@ def test_tabs_switch_by_click_keyboard_and_address(page: Page) -> None:
     page.find("#tab-timer").send_keys(Keys.ENTER)
     assert page.find("#work-title").text == "A timer"
     page.find("#tab-timer").send_keys(Keys.TAB)
-    assert page.run("return document.activeElement.id") == "pulse", "the next stop after the tabs"
+    assert page.run("return document.activeElement.id") == "about-what", "the next stop after the tabs"
+    page.find("#about-what").send_keys(Keys.TAB)
+    assert page.run("return document.activeElement.id") == "pulse"
     page.run("location.hash = '#/age'")
     page.wait(lambda: page.find("#title").is_displayed())
 

@@ -43,7 +43,7 @@ class CharsView {
     this.stop = button("stop", "Stop", () => this.#stop());
     this.onward = button("onward", "Go on", () => this.#goOn());
     this.wipe = button("wipe", "Clear", () => this.#clear());
-    this.example = button("show-example", "Try an example", () => this.#example(), { class: "example" });
+    this.example = button("try-example", "Try an example", () => this.#example(), { class: "example" });
     this.example.hidden = !this.bundle.example;
     this.rate = element("p", { class: "timing", id: "rate" });
     this.text = element("div", { class: "story", id: "story", tabindex: "0", role: "region", "aria-label": "Text" });
@@ -171,12 +171,10 @@ class CharsView {
   /** The connection is closed; the server notices when it sends the next characters, and stops. */
   #stop() {
     if (this.writing === null) return;
-    const held = document.activeElement === this.stop;
     this.writing.abort();
     this.writing = null;
     say("Stopped.");
     this.#reflect();
-    if (held) this.write.focus(); // a disabled button holds no focus
   }
 
   #clear() {
@@ -201,11 +199,13 @@ class CharsView {
 
   #reflect() {
     const writing = this.writing !== null;
+    const held = document.activeElement;
     const any = this.text.childElementCount > 0;
     this.write.disabled = this.example.disabled = writing;
     this.stop.disabled = !writing;
     this.onward.disabled = writing || !any;
     this.wipe.disabled = writing || !any;
+    if (held.disabled) (writing ? this.stop : this.write).focus(); // a disabled button holds no focus
     this.text.setAttribute("aria-busy", String(writing));
   }
 }

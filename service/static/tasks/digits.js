@@ -42,7 +42,7 @@ class DigitsView {
     });
     const clear = element("button", { type: "button", id: "clear" }, "Clear");
     clear.addEventListener("click", () => this.#clear());
-    const example = element("button", { type: "button", id: "show-example", class: "example" }, "Try an example");
+    const example = element("button", { type: "button", id: "try-example", class: "example" }, "Try an example");
     example.hidden = !this.bundle.example;
     example.addEventListener("click", () => this.#example());
     this.time = element("p", { class: "timing", id: "timing-digits" });

@@ -13,7 +13,7 @@ export default {
     return {
       show(result) {
         panel.replaceChildren(
-          element("div", { class: "card" }, element("h2", {}, "Answer"), element("pre", { tabindex: "0" }, JSON.stringify(result, null, 2)), element("p", { class: "quiet" }, HONEST)),
+          element("div", { class: "card" }, element("h2", {}, "Answer"), element("pre", { tabindex: "0", role: "region", "aria-label": "Outputs" }, JSON.stringify(result, null, 2)), element("p", { class: "quiet" }, HONEST)),
         );
         return "The answer is shown.";
       },

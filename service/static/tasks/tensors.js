@@ -81,7 +81,7 @@ class TensorsView {
     this.text = element("textarea", { id: "inputs", rows: 8, spellcheck: "false", class: "code", "aria-describedby": "inputs-hint" });
     this.text.value = this.kept.text ?? fresh;
     const send = element("button", { type: "submit", id: "ask", class: "primary" }, "Ask");
-    const again = element("button", { type: "button", id: "show-example", class: "example" }, this.bundle.example ? "Try an example" : "Zeros");
+    const again = element("button", { type: "button", id: "try-example", class: "example" }, this.bundle.example ? "Try an example" : "Zeros");
     again.addEventListener("click", () => this.#do(() => this.#example(fresh), this.below.inputs));
     this.below.inputs.textContent = this.bundle.streams ? "Nested lists by the inputs' names. What the network carries begins with zeros." : "Nested lists by the inputs' names.";
     const form = element(

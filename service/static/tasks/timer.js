@@ -78,7 +78,7 @@ class TimerView {
     this.duration = element("output", { for: "duration" });
     this.run = button("Run", () => (this.running ? this.#halt() : this.#run()), { id: "run" });
     this.one = button("One step", () => this.#single(), { id: "one" });
-    this.example = button("Try an example", () => this.#example(), { id: "show-example", class: "example" });
+    this.example = button("Try an example", () => this.#example(), { id: "try-example", class: "example" });
     this.example.hidden = !this.bundle.example;
     this.pace = element("select", { id: "pace" }, ...PACES.map((rate) => element("option", { value: rate }, `${rate} steps a second`)));
     this.pace.value = String(PACE);
@@ -278,7 +278,9 @@ class TimerView {
     const lost = !this.lost.box.hidden;
     this.run.disabled = lost;
     this.one.disabled = lost || this.running;
+    const held = document.activeElement === this.example;
     this.example.disabled = lost || this.playing;
+    if (held && this.playing) this.run.focus(); // a disabled button holds no focus
     this.start.disabled = lost;
     if (!this.pulses.length) this.#list();
   }
