@@ -11,6 +11,8 @@ PORT ?= 8000
 # Options of `edgedl train age` and `edgedl train caption` that keep the demo short.
 DEMO_TRAINING ?=
 DEMO_CAPTIONS ?= --clips 4000 --epochs 6
+# What the page of the demo shows, each under a name that says what it does.
+DEMO_BUNDLES := ages=age.edge painted.edge digits.edge
 # Two workers pay off on two cores; one thread each, or they fight over them.
 WORKERS ?= 2
 PYTEST_ARGS ?=
@@ -47,10 +49,10 @@ demo: $(STAMP)
 	cd demo && edgedl verify digits.edge
 	cd demo && edgedl predict digits.edge clip
 ifeq ($(SERVE),0)
-	@echo "Done; everything is in demo/. To look at it: .venv/bin/edgedl serve demo/age.edge demo/small.edge demo/digits.edge"
+	@echo "Done; everything is in demo/. To look at it: cd demo && ../.venv/bin/edgedl serve $(DEMO_BUNDLES)"
 else
 	@echo "Serving all bundles at http://127.0.0.1:$(PORT) until Ctrl-C (make demo SERVE=0 ends here)"
-	cd demo && edgedl serve age.edge small.edge digits.edge --port $(PORT)
+	cd demo && edgedl serve $(DEMO_BUNDLES) --port $(PORT)
 endif
 
 demo-age:
@@ -58,12 +60,12 @@ demo-age:
 	cd demo && edgedl verify age.edge
 	cd demo && edgedl predict age.edge portrait.jpg --save .
 	cd demo && edgedl train age $(DEMO_TRAINING) -o run
-	cd demo && edgedl export run -o small.edge --name small
-	cd demo && edgedl verify small.edge
-	cd demo && edgedl predict small.edge portrait.jpg
+	cd demo && edgedl export run -o painted.edge --name ages-from-painted-faces
+	cd demo && edgedl verify painted.edge
+	cd demo && edgedl predict painted.edge portrait.jpg
 
 demo-captions:
-	@cd demo && { edgedl train caption $(DEMO_CAPTIONS) -o digits && edgedl export digits -o digits.edge --name digits; } \
+	@cd demo && { edgedl train caption $(DEMO_CAPTIONS) -o digits && edgedl export digits -o digits.edge --name moving-digits; } \
 	  >digits.log 2>&1 || { cat digits.log >&2; exit 1; }
 	@cd demo && python -c "import pathlib; from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits; import cv2; \
 	  frames = BouncingDigits().split('val-2').frames(0); pathlib.Path('clip').mkdir(); \

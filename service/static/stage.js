@@ -74,8 +74,8 @@ export class Stage {
 
   /**
    * @param {{id: number, box: number[], label: string, short: string, description: string}[]} regions boxes x1 y1 x2
-   *   y2 in pixels of the picture; `short` is drawn where `label` would be much wider than its box; a region that keeps
-   *   its id keeps its button, and so the keyboard's focus
+   *   y2 in pixels of the picture; `short` is drawn where `label` would lie over another one or a box; a region that keeps its
+   *   id keeps its button, and so the keyboard's focus
    */
   setRegions(regions) {
     this.regions = regions;
@@ -150,6 +150,7 @@ export class Stage {
     const scale = this.overlay.width / this.width;
     const chosen = (region) => region.id === this.selected;
     const ordered = [...this.regions].sort((a, b) => chosen(a) - chosen(b)); // the chosen one on top
+    this.labels = []; // where they are: left, top, right, bottom
     for (const region of ordered) this.#drawRegion(context, region, scale, ratio, chosen(region));
   }
 
@@ -172,12 +173,18 @@ export class Stage {
     context.font = `650 ${14 * ratio}px system-ui, "Segoe UI", Roboto, "Liberation Sans", sans-serif`;
     context.textBaseline = "middle";
     const height = 24 * ratio;
-    const wide = (text) => context.measureText(text).width + 16 * ratio;
-    const label = chosen || wide(region.label) < 1.5 * (right - left) ? region.label : region.short;
-    const width = wide(label);
-    const x = Math.min(Math.max(left - ratio, 2 * ratio), this.overlay.width - width - 2 * ratio);
-    const above = top - height - 5 * ratio;
-    const y = above >= 2 * ratio ? above : Math.min(bottom + 5 * ratio, this.overlay.height - height - 2 * ratio);
+    const above = Math.max(top - height - 5 * ratio, 2 * ratio);
+    const below = Math.min(bottom + 5 * ratio, this.overlay.height - height - 2 * ratio);
+    const places = [];
+    for (const label of [region.label, region.short]) {
+      const width = context.measureText(label).width + 16 * ratio;
+      const x = Math.min(Math.max(left - ratio, 2 * ratio), this.overlay.width - width - 2 * ratio);
+      for (const y of top - height - 5 * ratio === above ? [above, below] : [below, above]) places.push({ label, width, x, y });
+    }
+    const boxes = this.regions.filter((other) => other !== region).map((other) => this.#onStage(other.box).map((value) => value * scale));
+    const misses = (all) => ({ x, y, width }) => all.every(([l, t, r, b]) => x > r || x + width < l || y > b || y + height < t);
+    const { label, width, x, y } = places.find(misses([...this.labels, ...boxes])) ?? places.find(misses(this.labels)) ?? places[0];
+    this.labels.push([x, y, x + width, y + height]);
     context.beginPath();
     context.roundRect(x, y, width, height, 8 * ratio);
     context.fillStyle = chosen ? accent : "#10141be0";

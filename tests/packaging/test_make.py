@@ -103,7 +103,7 @@ def test_the_demo_of_a_fresh_clone(tmp_path):
         "the same answers on cpu",
         "portrait.jpg",
         "edgedl train age",
-        "small.edge",
+        "painted.edge",
         "digit ",
     ):
         assert expected in done.stdout

@@ -84,3 +84,12 @@ def encoded(extension: str = ".png", **size: int) -> bytes:
     ok, data = cv2.imencode(extension, picture(**size)[..., ::-1])
     assert ok
     return data.tobytes()
+
+
+class ShownPipeline(FakePipeline):
+    """Has an example."""
+
+    has_example = True
+
+    def example(self) -> np.ndarray:
+        return picture(120, 90)

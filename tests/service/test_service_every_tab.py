@@ -11,7 +11,7 @@ import pytest
 
 from service.app import create_app
 from tests.frozen_bundles import unpack
-from tests.service.fake_pipeline import FACES, FakePipeline, picture
+from tests.service.fake_pipeline import FACES, ShownPipeline
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver
@@ -37,19 +37,16 @@ ANSWERS = {
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 800}
 
 
-class ShownPipeline(FakePipeline):
-    """Has an example."""
-
-    has_example = True
-
-    def example(self) -> np.ndarray:
-        return picture(120, 90)
-
-
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("bundles")
-    names = {"caption": "caption-attention", "chars": "chars", "digits": "digits-dbn", "timer": "timer-elman", "sgd": "sgd"}
+    names = {
+        "caption": "caption-attention",
+        "chars": "chars",
+        "digits": "digits-dbn",
+        "timer": "timer-elman",
+        "sgd": "sgd",
+    }
     others: list[Any] = [(name, unpack(frozen, folder)) for name, frozen in names.items()]
     app = create_app([ShownPipeline(), *others, ShownPipeline("other", task="something-new")], threads=1)
     with chromium.serving(app) as url:
@@ -74,7 +71,9 @@ def answered(page: Page, name: str) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", [PHONE, DESKTOP], ids=["phone", "desktop"])
-def test_nothing_is_found_on_any_tab_and_the_answer_is_in_sight(page: Page, screen: dict[str, int], scheme: str) -> None:
+def test_nothing_is_found_on_any_tab_and_the_answer_is_in_sight(
+    page: Page, screen: dict[str, int], scheme: str
+) -> None:
     page.open(**screen, scheme=scheme)
     for name, answer in ANSWERS.items():
         page.choose(name)
@@ -82,10 +81,8 @@ def test_nothing_is_found_on_any_tab_and_the_answer_is_in_sight(page: Page, scre
         page.run("[...document.querySelectorAll('.example')].find((button) => button.checkVisibility())?.click()")
         answered(page, name)
         assert findings(page) == [], name
-        top, bottom = page.run(
-            "const box = document.querySelector(arguments[0]).getBoundingClientRect(); return [box.top, box.bottom]",
-            ".timeline" if name == "timer" else answer,
-        )
+        sight = ".timeline" if name == "timer" else answer
+        top = page.run("return document.querySelector(arguments[0]).getBoundingClientRect().top", sight)
         assert 0 <= top < screen["height"] - 20, (name, "what the answer begins with")
 
 
@@ -99,7 +96,7 @@ def test_the_rules_find_what_is_wrong(page: Page) -> None:
         "twice": "document.querySelector('#ask').id = 'try-example'",
         "aria-describedby": "document.querySelector('#inputs').setAttribute('aria-describedby', 'gone')",
         "tabindex": "document.querySelector('#ask').tabIndex = 3",
-        "scrolls": "const p = document.querySelector('#outputs'); p.textContent = 'x\\n'.repeat(99); p.removeAttribute('tabindex')",
+        "scrolls": "outputs.textContent = 'x\\n'.repeat(99); outputs.removeAttribute('tabindex')",
         "target": "document.querySelector('#ask').style.cssText = 'min-height: 0; height: 12px; padding: 0'",
         "sticks out": "document.querySelector('#work-lead').style.minWidth = '2000px'",
         "no name": "document.querySelector('#ask').textContent = ''",
@@ -159,7 +156,8 @@ def test_a_tab_says_what_its_bundle_does(page: Page) -> None:
 def test_the_interval_stands_on_the_picture(page: Page) -> None:
     page.run(
         "window.drawn = []; const draw = CanvasRenderingContext2D.prototype.fillText;"
-        "CanvasRenderingContext2D.prototype.fillText = function (text, ...at) { drawn.push(text); draw.call(this, text, ...at); }"
+        "CanvasRenderingContext2D.prototype.fillText = function (text, ...at) {"
+        "  drawn.push(text); draw.call(this, text, ...at); }"
     )
     page.find("#show-example").click()
     page.wait(lambda: len(page.all(".target")) == len(FACES))
@@ -178,7 +176,9 @@ def test_the_interval_stands_on_the_picture(page: Page) -> None:
     ],
     ids=["photo", "drawing", "text", "setting", "numbers"],
 )
-def test_an_error_stands_beside_what_it_is_about(page: Page, tmp_path: Path, tab: str, script: str, before: str) -> None:
+def test_an_error_stands_beside_what_it_is_about(
+    page: Page, tmp_path: Path, tab: str, script: str, before: str
+) -> None:
     page.choose(tab)
     page.run("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
     if script:
@@ -195,7 +195,9 @@ def test_an_error_stands_beside_what_it_is_about(page: Page, tmp_path: Path, tab
     )
     assert above
     assert gap < 60
-    top, bottom = page.run("const b = document.getElementById('message').getBoundingClientRect(); return [b.top, b.bottom]")
+    top, bottom = page.run(
+        "const b = document.getElementById('message').getBoundingClientRect(); return [b.top, b.bottom]"
+    )
     assert top >= 0
     assert bottom <= 860
     page.choose("timer")
@@ -213,7 +215,10 @@ def test_pictures_are_the_frames_of_a_clip(page: Page, tmp_path: Path) -> None:
 
     page.choose("caption")
     files = [write(f"f{number}.png", 25 * number) for number in (10, 2, 1)]
-    page.run("window.sent = []; const ask = fetch; window.fetch = (url, request) => { sent.push(request); return ask(url, request) }")
+    page.run(
+        "window.sent = []; const ask = fetch;"
+        "window.fetch = (url, request) => { sent.push(request); return ask(url, request) }"
+    )
     page.find("#file").send_keys("\n".join(files))
     page.wait(lambda: page.all(".sentence") and page.find(".sentence").text)
     script = (

@@ -114,5 +114,3 @@ def test_the_examples_of_the_embedded_data_are_of_them() -> None:
     for clip in clips:
         assert clip.shape == (10, 64, 64, 3)
         assert any(np.array_equal(clip, other) for other in shown)
-
-

@@ -86,9 +86,10 @@ SLOTS = (
 def clip_cases(network: CaptionNetwork, *, decided: float = DECIDED, shown: Sequence[Pixels] = ()) -> list[Case]:
     """Clips for the sweep: 1, 2, 7 and 30 frames, batches of 1, 3 and 8, sizes that are not the network's, the edges.
 
-    A public-domain portrait, drawn scenes, noise and what is `shown` only: golden cases travel with the bundle, training
-    data must not. Of the many clips that the pictures make, those are taken whose search is clear (`DECIDED`): where two sentences
-    are as good as equally likely, float32 decides at random, and a case would tell the machine, not the graph.
+    A public-domain portrait, drawn scenes, noise and what is `shown` only: golden cases travel with the bundle,
+    training data must not. Of the many clips that the pictures make, those are taken whose search is clear (`DECIDED`):
+    where two sentences are as good as equally likely, float32 decides at random, and a case would tell the machine, not
+    the graph.
 
     Args:
         network: in evaluation mode; float32.
@@ -168,7 +169,7 @@ def _album(height: int, width: int, count: int) -> Pixels:
 
 
 def _candidates(count: int, pictures: int) -> list[tuple[int, ...]]:
-    """Clips of ``count`` frames out of a roll, as picture numbers, beginning at each picture once; or the whole roll."""
+    """Clips of ``count`` frames out of a roll, as picture numbers: one from each picture on, or the whole roll."""
     if count == pictures:
         return [tuple(range(pictures))]
     return [tuple((first + frame) % pictures for frame in range(count)) for first in range(pictures)]

@@ -17,7 +17,7 @@ class Captions {
     this.best = element("p", { class: "sentence" });
     this.score = element("b");
     this.note = element("p", { class: "quiet" });
-    const honest = element("p", { class: "quiet" }, "One of several plausible sentences. It can be wrong, also where its score is high.");
+    const honest = element("p", { class: "quiet" }, "One of several plausible sentences. It can be wrong, also where its score is high, and it has words only for what the network was trained on.");
     this.summary = element("div", { class: "card" }, element("h2", {}, "Caption"), this.best, element("p", { class: "quiet" }, "score ", this.score, " nat a word"), this.note, honest);
     this.list = element("ol", { class: "sentences", role: "list" });
     const words = "The log-probability over the length: the nearer to 0, the surer. A full bar is as likely as the caption.";

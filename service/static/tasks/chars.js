@@ -9,7 +9,7 @@ const LONGEST_PROMPT = 10_000; // characters, what the server takes
 const SETTINGS = {
   length: { label: "Length", hint: "characters to write, 1 to 2000", min: 1, max: 2000, step: 1, value: 300 },
   temperature: { label: "Temperature", hint: "0: always the likeliest; 1: as the network expects; more: bolder", min: 0, max: 100, step: "any", value: 0.8 },
-  top_k: { label: "Top-k", hint: "draw from so many of the likeliest only; 0: from all", min: 0, max: 1_000_000, step: 1, value: 0 },
+  top_k: { label: "Top-k", hint: "0 or more: draw from so many of the likeliest only; 0: from all", min: 0, max: 1_000_000, step: 1, value: 0 },
   seed: { label: "Seed", hint: "the same seed, the same text", min: 0, max: Number.MAX_SAFE_INTEGER, step: 1, value: 0 },
 };
 

@@ -381,6 +381,18 @@ def test_an_undecided_network_is_refused(network: CaptionNetwork) -> None:
         clip_cases(undecided)
 
 
+def test_a_clip_like_those_that_were_learnt_from_is_the_first_case(network: CaptionNetwork) -> None:
+    """Of several clips, the first one whose search is clear; the other cases stay what they are without it."""
+    chance = np.random.default_rng(3)
+    clips = [chance.integers(0, 256, (3, 20 + size, 24, 3), dtype=np.uint8) for size in range(6)]
+    first, *others = clip_cases(network, decided=1.0, shown=clips)
+    assert first.name == "example"
+    assert any(np.array_equal(first.inputs["clips"][0], clip) for clip in clips)
+    assert first.inputs["counts"].tolist() == [3]
+    assert "example" not in {case.name for case in others}, "one is enough"
+    assert [case.name for case in others] == [case.name for case in clip_cases(network, decided=1.0)]
+
+
 def test_cases_are_the_same_every_time(network: CaptionNetwork, bundle: Bundle) -> None:
     for case, recorded in zip(clip_cases(network), bundle.golden("caption"), strict=True):
         assert case.name == recorded.name
