@@ -16,6 +16,9 @@ function overlap(a, b) {
 
 const years = (value) => value.toFixed(0);
 
+const HONEST =
+  "An estimate from the look of a face, not a fact about a person. The network gives 80 % to the years between the two numbers; it can be surer than it is right.";
+
 class Faces {
   constructor({ panel, stage, bundle }) {
     Object.assign(this, { panel, stage });
@@ -27,7 +30,7 @@ class Faces {
     this.heading = element("h2");
     this.hint = element("p", { class: "quiet" });
     this.list = element("ul", { class: "faces", role: "list" });
-    this.honest = element("p", { class: "quiet" }, "An estimate from the look of a face, not a fact about a person. The network gives 80 % to the years between the two numbers; it can be surer than it is right.");
+    this.honest = element("p", { class: "quiet" });
     this.chart = new DistributionChart({ quantity: "Age", unit: "years" });
     this.name = element("h2");
     this.mean = element("b");
@@ -99,6 +102,9 @@ class Faces {
     this.hint.textContent = count === 0 ? "Try a photo with a larger or less turned face." : count === 1 ? "" : "Choose one here or in the picture.";
     this.hint.hidden = !this.hint.textContent;
     this.list.hidden = this.honest.hidden = count === 0;
+    const oldest = this.values?.at(-1);
+    const ends = this.faces.some((face) => face.high >= oldest) ? ` It knows no age above ${oldest} years.` : "";
+    this.honest.textContent = HONEST + ends;
     const ids = new Set(this.faces.map((face) => face.id));
     for (const [id, row] of this.rows) {
       if (!ids.has(id)) {
