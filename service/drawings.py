@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from service.inputs import json_type
-from service.json_body import parse_json
+from service.json_body import parse_json, whole
 from service.problems import bad_request
 
 _EXPECTED = 'an object with a label and, if wanted, a seed, e.g. {"label": 7, "seed": 3}'
@@ -28,6 +28,7 @@ def wanted_drawing(body: bytes) -> str:
 
 
 def _whole(name: str, value: Any) -> int:
+    value = whole(value)
     if type(value) is not int or not 0 <= value <= _MOST:
         found = repr(value)[:40] if isinstance(value, int | float) else f"type {json_type(value)}"
         raise bad_request(f"a {name} of {found}", f"a whole number from 0 to {_MOST}")

@@ -15,8 +15,12 @@ from service.problems import Problem
 from service.served import Served
 
 
-def example(one: Served) -> dict[str, Any]:
+def example(one: Served, max_images: int) -> dict[str, Any]:
     """The body of a request that asks a bundle about its own example.
+
+    Args:
+        one: The bundle.
+        max_images: The most images of a request; of a longer clip, so many frames are given.
 
     Returns:
         ``{"image": base64}``, ``{"images": [base64, …]}`` (the frames of a clip), ``{"prompt": text}`` or
@@ -27,7 +31,7 @@ def example(one: Served) -> dict[str, Any]:
     """
     # Made anew each time: people ask for it now and then, and a photo kept as text would hold a megabyte.
     try:
-        found = _body(one)
+        found = _body(one, max_images)
     except BundleError as error:  # the bundle's files have changed since it was loaded
         raise Problem(404, f"The recorded inputs of the bundle {one.name!r} can no longer be read.") from error
     if found is None:
@@ -35,14 +39,14 @@ def example(one: Served) -> dict[str, Any]:
     return found
 
 
-def _body(one: Served) -> dict[str, Any] | None:
+def _body(one: Served, max_images: int) -> dict[str, Any] | None:
     pipeline = one.pipeline
     if isinstance(pipeline, PicturePipeline):
         picture = pipeline.example()
         return None if picture is None else {"image": _png(picture)}
     if isinstance(pipeline, ClipPipeline):
         frames = pipeline.example()
-        return None if frames is None else {"images": [_png(frame) for frame in frames]}
+        return None if frames is None else {"images": [_png(frame) for frame in frames[:max_images]]}
     if isinstance(pipeline, TextPipeline):
         prompt = pipeline.example()
         return None if prompt is None else {"prompt": prompt}

@@ -30,6 +30,11 @@ def parse_json(body: bytes, expected: str, *, advice: str = "") -> Any:
         raise bad_request(f"a body that is not JSON ({error})", expected) from error
 
 
+def whole(value: Any) -> Any:
+    """A whole number that is written as one with a fraction of zero, such as 7.0, is 7 (JSON Schema, section 6.1.1)."""
+    return int(value) if type(value) is float and value.is_integer() and abs(value) <= 2.0**53 else value
+
+
 def check_length(body: bytes, kind: str, advice: str = "") -> None:
     """Refuses a body that is too long to be made into lists.
 

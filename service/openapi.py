@@ -8,8 +8,9 @@ from runtime.pipelines.base import ArrayPipeline
 from service.json_body import MOST_BYTES
 from service.media_types import raw_types
 from service.repository import Repository
+from service.schemas import BUNDLES, array_schema, closed, step_schema
 from service.served import Served, Settings
-from service.streams import StreamLimits
+from service.streams import NAME, StreamLimits
 from service.text import EVENT_STREAM, MOST_LENGTH, MOST_PROMPT, MOST_TEXTS
 from service.v2 import openapi as v2
 
@@ -73,11 +74,15 @@ def document(served: Repository, settings: Settings) -> dict[str, Any]:
     for name, one in served.items():
         paths[f"/v1/{name}"] = {"post": _predict(one, settings)}
         if one.streams is not None:
-            paths |= _streams(name, one.streams.limits)
+            paths |= _streams(one, one.streams.limits)
         if one.pipeline.can_draw:
             paths |= _drawings(one)
+        if one.pipeline.has_example:
+            paths |= _example(one, paths[f"/v1/{name}"]["post"]["requestBody"]["content"]["application/json"])
     paths |= v2.paths(served)
-    schemas: dict[str, Any] = {"Problem": _PROBLEM, **v2.SCHEMAS}
+    listed = paths["/v1"]["get"]["responses"]["200"]["content"]["application/json"]
+    listed["schema"] = {"$ref": "#/components/schemas/Bundles"}
+    schemas: dict[str, Any] = {"Problem": _PROBLEM, "Bundles": BUNDLES, **v2.SCHEMAS}
     for one in served.values():
         schemas[one.pipeline.result["title"]] = one.pipeline.result
     return {
@@ -93,47 +98,40 @@ def document(served: Repository, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _streams(name: str, limits: StreamLimits) -> dict[str, Any]:
+def _streams(one: Served, limits: StreamLimits) -> dict[str, Any]:
     """The routes of a bundle that carries a state."""
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    name = one.name
     gone = {
-        "404": {"description": "That is no name of a stream.", "content": problem},
-        "410": {"description": "The stream is closed, expired or lost: open a new one.", "content": problem},
+        "404": _problem("That is no name of a stream."),
+        "410": _problem("The stream is closed, expired or lost: open a new one."),
     }
     number = {"type": "number"}
-    opened = {
-        "type": "object",
-        "required": ["stream", "url", "idle_seconds", "age_seconds"],
-        "properties": {
-            "stream": {"type": "string"},
-            "url": {"type": "string"},
-            "idle_seconds": number,
-            "age_seconds": number,
-        },
-    }
-    steps = {
-        "type": "object",
-        "required": ["steps"],
-        "additionalProperties": False,
-        "properties": {
-            "steps": {
-                "type": "array",
-                "minItems": 1,
-                "maxItems": limits.steps,
-                "items": {"description": "the values of a step, or an object with those of each input"},
-            }
-        },
-    }
-    answer = {
-        "type": "object",
-        "required": ["stream", "steps", "results"],
-        "properties": {
+    opened = closed(
+        {"stream": {"type": "string"}, "url": {"type": "string"}, "idle_seconds": number, "age_seconds": number},
+        ("stream", "url", "idle_seconds", "age_seconds"),
+    )
+    (model,) = one.pipeline.bundle.manifest.models.values()
+    carried = {state.input for state in model.state}
+    step = step_schema([tensor for tensor in model.inputs if tensor.name not in carried])
+    steps = closed(
+        {"steps": {"type": "array", "minItems": 1, "maxItems": limits.steps, "items": step}},
+        ("steps",),
+    )
+    answer = closed(
+        {
             "stream": {"type": "string"},
             "steps": {"type": "integer", "description": "that the stream has taken so far"},
             "results": {"type": "array", "items": {"type": "object"}},
         },
+        ("stream", "steps", "results"),
+    )
+    lines = {"type": "string", "minLength": 1, "description": "a line for each step, numbers between blanks, or JSON"}
+    parameter = {
+        "name": "stream",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "pattern": f"^{NAME.pattern}$"},
     }
-    parameter = {"name": "stream", "in": "path", "required": True, "schema": {"type": "string"}}
     return {
         f"/v1/{name}/streams": {
             "post": {
@@ -142,9 +140,14 @@ def _streams(name: str, limits: StreamLimits) -> dict[str, Any]:
                 f"or older than {limits.age_seconds:g} is closed.",
                 "operationId": f"open_{name}",
                 "responses": {
-                    "201": {"description": "its name", "content": {"application/json": {"schema": opened}}},
-                    "503": {"description": "As many are open as may be.", "content": problem},
-                },
+                    "201": {
+                        "description": "its name",
+                        "headers": {"Location": {"schema": {"type": "string"}, "description": "the stream"}},
+                        "content": {"application/json": {"schema": opened}},
+                    }
+                }
+                | _problems("400", "408", "413", "500")
+                | {"503": _problem("As many are open as may be; `Retry-After` says when to try again.")},
             }
         },
         f"/v1/{name}/streams/{{stream}}": {
@@ -154,34 +157,44 @@ def _streams(name: str, limits: StreamLimits) -> dict[str, Any]:
                 "parameters": [parameter],
                 "requestBody": {
                     "required": True,
-                    "content": {"application/json": {"schema": steps}, "text/plain": {}},
+                    "content": {"application/json": {"schema": steps}, "text/plain": {"schema": lines}},
                 },
                 "responses": {
                     "200": {"description": "one result a step", "content": {"application/json": {"schema": answer}}}
                 }
                 | gone
-                | {s: {"description": _PROBLEMS[s], "content": problem} for s in ("400", "413", "415", "422")},
+                | _problems("400", "408", "413", "415", "422", "500", "503"),
             },
             "delete": {
                 "summary": "Closes a stream.",
                 "operationId": f"close_{name}",
                 "parameters": [parameter],
-                "responses": {"204": {"description": "closed"}} | gone,
+                "responses": {"204": {"description": "closed"}} | gone | _problems("500"),
             },
         },
     }
 
 
+def _example(one: Served, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The route of a bundle that has recorded inputs."""
+    return {
+        f"/v1/{one.name}/example": {
+            "get": {
+                "summary": f"A recorded input, as the JSON that POST /v1/{one.name} takes.",
+                "operationId": f"example_{one.name}",
+                "responses": {"200": {"description": "the body of a request", "content": {"application/json": body}}}
+                | {"404": _problem("The recorded inputs can no longer be read."), "500": _problems()["500"]},
+            }
+        }
+    }
+
+
 def _drawings(one: Served) -> dict[str, Any]:
     """The route of a bundle that can draw."""
-    whole = {"type": "integer", "minimum": 0}
-    body = {
-        "type": "object",
-        "required": ["label"],
-        "additionalProperties": False,
-        "properties": {"label": whole, "seed": whole | {"default": 0, "description": "another one, another drawing"}},
-    }
-    problems = {status: _problems()[status] for status in ("400", "404", "408", "413", "415", "422", "500", "503")}
+    seed = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1, "default": 0}
+    seed["description"] = "another one, another drawing"
+    body = closed({"label": {"type": "integer", "minimum": 0, "maximum": 9}, "seed": seed}, ("label",))
+    problems = _problems("400", "404", "408", "413", "415", "422", "500", "503")
     return {
         f"/v1/{one.name}/drawings": {
             "post": {
@@ -215,12 +228,7 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
     # One of two forms, each closed: the body is either a single image or a list of them.
     json_body = {
         "oneOf": [
-            {
-                "type": "object",
-                "required": [key],
-                "additionalProperties": False,
-                "properties": {key: schema},
-            }
+            closed({key: schema}, (key,))
             for key, schema in (
                 ("image", base64),
                 ("images", {"type": "array", "minItems": 1, "maxItems": settings.max_images, "items": base64}),
@@ -229,6 +237,7 @@ def _predict(one: Served, settings: Settings) -> dict[str, Any]:
     }
     form = {
         "type": "object",
+        "minProperties": 1,
         "additionalProperties": {"type": "string", "contentMediaType": "application/octet-stream"},
     }
     limits = (
@@ -275,20 +284,23 @@ def _answer(one: Served) -> dict[str, Any]:
     }
 
 
-def _problems() -> dict[str, Any]:
-    problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": text, "content": problem} for status, text in _PROBLEMS.items()}
+def _problems(*statuses: str) -> dict[str, Any]:
+    """The failures of these statuses; of all, where none is named."""
+    return {status: _problem(_PROBLEMS[status]) for status in statuses or _PROBLEMS}
+
+
+def _problem(description: str) -> dict[str, Any]:
+    reference = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {"application/problem+json": {"schema": reference}}}
 
 
 def _arrays(one: Served, pipeline: ArrayPipeline) -> dict[str, Any]:
     """Of a bundle whose task is only a graph."""
     manifest = pipeline.bundle.manifest
-    lists = {
-        tensor.name: {"description": f"{tensor.dtype} [{', '.join(map(str, tensor.shape))}], as nested lists"}
-        for tensor in pipeline.array_inputs
-    }
-    inputs = {"type": "object", "additionalProperties": False, "properties": lists}
-    body = {"type": "object", "required": ["inputs"], "additionalProperties": False, "properties": {"inputs": inputs}}
+    model = manifest.models[pipeline.first_model]
+    carried = {state.input for state in model.state}
+    lists = {tensor.name: array_schema(tensor, model) for tensor in pipeline.array_inputs}
+    body = closed({"inputs": closed(lists, [name for name in lists if name not in carried])}, ("inputs",))
     return {
         "summary": manifest.description or f"Answers of the bundle {one.name}.",
         "description": f"Arrays by name as JSON, at most {MOST_BYTES:,} bytes, or the first input as .npy. A "
@@ -312,7 +324,7 @@ def _go_on(one: Served) -> dict[str, Any]:
     """Of a bundle that goes on with text."""
     manifest = one.pipeline.bundle.manifest
     prompt = {"type": "string", "maxLength": MOST_PROMPT, "description": "what stands before; empty: a text begins"}
-    body = {"type": "object", "additionalProperties": False, "properties": {"prompt": prompt, **_TEXT_OPTIONS}}
+    body = closed({"prompt": prompt, **_TEXT_OPTIONS})
     return {
         "summary": manifest.description or f"Goes on with text; bundle {one.name}.",
         "description": f"At most {MOST_TEXTS} texts are written at a time. With `Accept: {EVENT_STREAM}` the "

@@ -20,7 +20,8 @@ from service.json_body import check_length, parse_json
 from service.problems import Problem, bad_request
 
 _TOKEN_BYTES = 18
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{24}")
+NAME = re.compile(r"[A-Za-z0-9_-]{24}")
+"""Of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ class Streams:
             return len(self._open)
 
     def _find(self, name: str) -> _Open:
-        if not _TOKEN.fullmatch(name):
+        if not NAME.fullmatch(name):
             raise Problem(404, "That is no name of a stream; POST to …/streams opens one and gives its name.")
         with self._lock:
             self._expire()

@@ -17,7 +17,7 @@ from flask import Request, Response
 from runtime.errors import TooLargeError
 from runtime.pipelines.base import TextPipeline
 from service.inputs import json_type, read_body, unsupported
-from service.json_body import parse_json
+from service.json_body import parse_json, whole
 from service.problems import Problem, bad_request
 from service.served import Served, Settings
 
@@ -150,7 +150,8 @@ def _read(request: Request, settings: Settings) -> tuple[str, dict[str, Any]]:
     strangers = sorted(document.keys() - OPTIONS.keys())
     if strangers:
         raise bad_request(f"the key {strangers[0][:40]!r}", expected)
-    for name, value in document.items():
+    for name, given in document.items():
+        value = document[name] = whole(given) if OPTIONS[name] == (int,) else given
         if type(value) not in OPTIONS[name]:
             found = repr(value)[:40] if isinstance(value, int | float) else json_type(value)
             raise bad_request(f"{name} of {found}", f"{name} as {_SAID[OPTIONS[name][-1]]}")

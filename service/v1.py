@@ -95,7 +95,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
 
     @routes.get("/v1/<name>/example")
     def recorded(name: str) -> Response:
-        return json_response(example(served.find(name)))
+        return json_response(example(served.find(name), settings.max_images))
 
     @routes.post("/v1/<name>/drawings")
     def drawing(name: str) -> Response:

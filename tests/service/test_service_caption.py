@@ -189,7 +189,7 @@ def test_v1_and_openapi_tell(client: FlaskClient) -> None:
     assert "A video may take 20 seconds" in operation["description"]
     assert "video/*" not in document["paths"]["/v1/age"]["post"]["requestBody"]["content"]
     schemas = {name for name in document["components"]["schemas"] if not name.startswith("V2")}
-    assert schemas == {"Faces", "Caption", "Problem"}
+    assert schemas == {"Faces", "Caption", "Bundles", "Problem"}
     schema = document["components"]["schemas"]["Caption"]
     result = answer(post(client, encoded(**FRAME), "image/png"))
     assert set(schema["required"]) <= set(result) <= set(schema["properties"])

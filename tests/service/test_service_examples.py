@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +35,10 @@ def test_a_bundle_answers_its_own_example(name: str, tmp_path: Path) -> None:
     assert answer.status_code == 200, answer.data
     assert len(answer.get_json()["results"]) == 1
 
+    paths = client.get("/openapi.json").get_json()["paths"]
+    described = paths["/v1/served/example"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert described == paths["/v1/served"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+
     body = example.get_json()
     recorded = [case.inputs for model in bundle.manifest.models for case in bundle.golden(model)]
     if "prompt" in body:
@@ -58,6 +63,65 @@ def test_a_bundle_answers_its_own_example(name: str, tmp_path: Path) -> None:
         ), "to the last bit"
 
 
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("timer", "sgd", "longlag"))])
+def test_the_described_arrays_take_what_the_route_takes(name: str, tmp_path: Path) -> None:
+    """The schema and the route agree about an example, and about what differs from it in one thing."""
+    bundle = unpack(name, tmp_path, declared=True)
+    client = create_app([("served", bundle)], threads=1).test_client()
+    paths = client.get("/openapi.json").get_json()["paths"]
+    schema = paths["/v1/served"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    body = client.get("/v1/served/example").get_json()
+    first = min(body["inputs"])
+
+    def changed(**inputs: object) -> dict[str, object]:
+        return {"inputs": body["inputs"] | inputs}
+
+    flat = np.array(body["inputs"][first])
+    whole = flat.dtype.kind == "i"
+    trials = {
+        "the example": (body, True),
+        "a number with a fraction of zero": (changed(**{first: flat.astype(float).round().tolist()}), True),
+        "text": (changed(**{first: "x"}), False),
+        "a fraction": (changed(**{first: (flat + 0.5).tolist()}), not whole),
+        "more than the type holds": (changed(**{first: np.full(flat.shape, 1e39).tolist()}), False),
+        "one axis more": (changed(**{first: [body["inputs"][first]]}), False),
+        "another input": (changed(other=[1]), False),
+        "no inputs": ({"inputs": {}}, False),
+        "another key": (body | {"more": 1}, False),
+    }
+    for what, (sent, fits) in trials.items():
+        status = client.post("/v1/served", json=sent).status_code
+        assert (status == 200) is fits, (what, status)
+        assert conforms(sent, schema) is fits, what
+
+
+def conforms(value: Any, schema: dict[str, Any]) -> bool:
+    """JSON Schema, as far as arrays of numbers need it."""
+    match schema["type"]:
+        case "object":
+            known = schema["properties"]
+            return (
+                isinstance(value, dict)
+                and value.keys() <= known.keys()
+                and value.keys() >= set(schema["required"])
+                and all(conforms(one, known[name]) for name, one in value.items())
+            )
+        case "array":
+            least, most = schema.get("minItems", 0), schema.get("maxItems", 10**9)
+            return (
+                isinstance(value, list)
+                and least <= len(value) <= most
+                and all(conforms(one, schema["items"]) for one in value)
+            )
+        case kind:
+            number = type(value) in (int, float) and (kind == "number" or float(value).is_integer())
+            return (
+                number
+                and schema.get("minimum", -np.inf) <= value <= schema.get("maximum", np.inf)
+                and schema.get("exclusiveMinimum", -np.inf) < value < schema.get("exclusiveMaximum", np.inf)
+            )
+
+
 def test_the_longest_row_that_people_can_read_is_taken(tmp_path: Path) -> None:
     timer = create_app([unpack("timer-lstm", tmp_path)], threads=1).test_client().get("/v1/timer/example").get_json()
     assert np.array(timer["inputs"]["u"]).shape == (1, 20, 2)
@@ -71,6 +135,19 @@ def test_a_bundle_without_recorded_inputs_says_so() -> None:
     assert answer.content_type == "application/problem+json"
     assert "no recorded input" in answer.get_json()["detail"]
     assert client.get("/v1/nobody/example").status_code == 404
+
+
+def test_a_clip_has_no_more_frames_than_a_request_may(tmp_path: Path) -> None:
+    bundle = unpack("caption-mean", tmp_path)
+
+    class Long(type(load(bundle))):  # type: ignore[misc]
+        def example(self) -> np.ndarray:
+            return np.zeros((9, 8, 6, 3), np.uint8)
+
+    client = create_app([Long.open(bundle, threads=1)], max_images=4).test_client()
+    example = client.get("/v1/caption/example")
+    assert len(example.get_json()["images"]) == 4
+    assert client.post("/v1/caption", data=example.data, content_type="application/json").status_code == 200
 
 
 def test_recorded_inputs_that_were_changed_on_disk_are_not_shown(tmp_path: Path) -> None:
