@@ -45,9 +45,10 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_public_surface():
     assert edgedl.__all__ == [
-        "Bundle", "BundleError", "Call", "Case", "CheckFailedError", "DeviceError", "EdgedlError", "Engine", "Input",
-        "InputError", "MediaError", "MissingExtraError", "Output", "Range", "State", "TooLargeError", "__version__",
-        "export", "load", "verify",
+        "AgePipeline", "Bundle", "BundleError", "Call", "CaptionPipeline", "Case", "CharsPipeline", "CheckFailedError",
+        "DeviceError", "DigitsPipeline", "EdgedlError", "Engine", "Input", "InputError", "MediaError",
+        "MissingExtraError", "Output", "Range", "State", "TensorPipeline", "TooLargeError", "__version__", "export",
+        "load", "verify",
     ]  # fmt: skip
     for name in edgedl.__all__:
         assert getattr(edgedl, name) is not None
