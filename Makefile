@@ -110,6 +110,7 @@ bench: $(STAMP)
 	python benchmarks/recurrent_export.py
 	python benchmarks/caption_clip.py
 	python benchmarks/caption_memory.py
+	python benchmarks/service_swaps.py
 
 clean:
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from runtime.bundle import Bundle
-from runtime.compare import EXACT, OutputCheck, compare, failure, merge
+from runtime.compare import OutputCheck, failure, merge
+from runtime.door import prove_case
 from runtime.engine import Engine
-from runtime.errors import EdgedlError, InputError
+from runtime.errors import InputError
 from runtime.golden import GoldenCase
-from runtime.manifest import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ def verify(
         graph = bundle.graph(model_name, variant_name)
         with Engine(graph, spec=model, device=device, threads=threads, name=model_name) as engine:
             used, provider = engine.device, engine.provider
-            checks += _check_graph(engine, model, bundle.golden(model_name), model_name, variant_name)
+            checks += _check_graph(engine, bundle.golden(model_name), variant_name)
     return VerifyReport(bool(checks) and all(check.ok for check in checks), used, provider, tuple(checks))
 
 
@@ -94,27 +94,14 @@ def _graphs(bundle: Bundle, variant: str | None) -> Iterator[tuple[str, str]]:
             yield name, variant if variant in model.variants else exact[0]
 
 
-def _check_graph(
-    engine: Engine, model: ModelSpec, cases: Sequence[GoldenCase], model_name: str, variant: str
-) -> Iterator[OutputCheck]:
-    parity = model.parity_of(variant)
-    checks: dict[str, list[OutputCheck]] = {tensor.name: [] for tensor in model.outputs}
+def _check_graph(engine: Engine, cases: Sequence[GoldenCase], variant: str) -> Iterator[OutputCheck]:
+    checks: dict[str, list[OutputCheck]] = {tensor.name: [] for tensor in engine.spec.outputs}
     for case in cases:
-        try:
-            answers = engine.run(case.inputs)
-        except EdgedlError as error:
-            answers, problem = {}, str(error)
-        else:
-            problem = "there is no recorded answer"
-        for output, found in checks.items():
-            tolerance = parity.outputs.get(output, EXACT) if parity else EXACT
-            if output in answers and output in case.outputs:
-                found.append(compare(output, answers[output], case.outputs[output], tolerance, case=case.name))
-            else:
-                found.append(failure(OutputCheck(output, cases=1, worst_case=case.name), problem))
+        for check in prove_case(engine, case, variant):
+            checks[check.output].append(check)
     for output, found in checks.items():
-        check = merge(found) if found else failure(OutputCheck(output), "the bundle holds no recorded answers for it")
-        yield replace(check, model=model_name, variant=variant)
+        none = failure(OutputCheck(output), "the bundle holds no recorded answers for it")
+        yield merge(found) if found else replace(none, model=engine.name, variant=variant)
 
 
 def _finite(value: Any) -> Any:

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from os import PathLike
 
 from flask import Flask, Response
 
-from runtime.bundle import Bundle
 from runtime.errors import InputError, MissingExtraError
 from runtime.media.pictures import MAX_PIXELS
 from runtime.minisign import PublicKey
-from runtime.pipelines import load
-from runtime.pipelines.base import Pipeline
 from runtime.signatures import check
 from service import headers, operations, problems, v1
+from service.folder import BundleFolder
 from service.metrics import Metrics
+from service.opening import Opening, admit_all
+from service.opening import Source as Source
 from service.parts import Parts
 from service.repository import Repository
-from service.served import Served, Settings
+from service.served import Settings
 from service.streams import StreamLimits
+from service.swaps import Swaps
 from service.text import Texts
 from service.v2 import routes as v2
 from service.v2.statistics import Statistics
-
-Source = str | PathLike[str] | Bundle | Pipeline
-"""What is served: a path, an opened bundle, or a loaded pipeline."""
 
 MAX_BYTES = 32 * 2**20
 MAX_IMAGES = 32
@@ -46,8 +45,14 @@ def create_app(
     cors_origins: Sequence[str] = (),
     streams: StreamLimits | None = None,
     trust: Sequence[PublicKey] | None = None,
+    watch: bool = False,
+    repository: str | PathLike[str] | None = None,
+    workers: int = 1,
 ) -> Flask:
-    """The service for some bundles. Every pipeline is loaded and has answered a warm-up run when this returns.
+    """The service for some bundles.
+
+    When this returns, every pipeline is loaded, has answered a warm-up run, and has given the recorded answer to one
+    case of each of its models.
 
     Call it in the process that serves: ONNX Runtime sessions do not survive a fork.
 
@@ -65,22 +70,38 @@ def create_app(
         cors_origins: Origins of other sites whose pages may call the service.
         streams: How many streams a recurrent bundle may have open, and for how long.
         trust: Keys of which one must have signed each bundle (`runtime.signatures.read_keys`); None takes any bundle.
+        watch: Replace a bundle by what takes the place of its files, once that is tried and warmed up.
+        repository: A folder whose bundles are served as well, and may be loaded and unloaded by name.
+        workers: Processes that answer the same requests. With several, no bundle may stream or be loaded by name.
 
     Raises:
         BundleError: A bundle is damaged, or no trusted key signed it.
+        CheckFailedError: A bundle does not answer here as it was recorded.
         DeviceError: The device cannot be had.
-        InputError: No bundle, or two of one name and version.
+        InputError: No bundle, two of one name and version, or one that several workers cannot serve.
         MissingExtraError: OpenCV is not installed, or with ``trust`` PyNaCl.
     """
     if find_spec("cv2") is None:
         raise MissingExtraError("opencv-python-headless", "serve")  # better now than at the first photo
     settings = Settings(max_bytes, max_pixels, max_images, video_seconds, body_seconds, tuple(cors_origins))
+    if workers > 1 and repository is not None:
+        raise InputError(
+            f"what is loaded by name is loaded by one process, and there are {workers} workers: take one, or name the "
+            "bundles, and watch their files to replace them"
+        )
     served = Repository()
+    admit = admit_all if trust is None else partial(check, keys=trust)
+    swaps = Swaps(served, Opening(device, threads, variant, streams or StreamLimits(), admit, workers))
     for bundle in bundles:
         name, source = bundle if isinstance(bundle, tuple) else (None, bundle)
-        served.add(Served(_pipeline(source, device, threads, variant, trust), streams or StreamLimits(), name))
+        swaps.bring(source, name)
+    loading = None if repository is None else BundleFolder(repository, served, swaps)
+    if loading is not None:
+        loading.load_all()
     if not served:
         raise InputError("there is no bundle to serve; give at least one")
+    if watch:
+        swaps.watch()
 
     app = Flask("service", static_folder="static", static_url_path="/static")
     app.url_map.strict_slashes = False
@@ -88,14 +109,14 @@ def create_app(
     app.extensions["edgedl"] = served
     metrics = Metrics()
     statistics = Statistics()
-    probes = operations.Probes(served, metrics)
-    app.extensions["edgedl.parts"] = Parts(served, settings, metrics, probes, statistics)
+    probes = operations.Probes(served, swaps, metrics)
+    app.extensions["edgedl.parts"] = Parts(served, settings, metrics, probes, statistics, swaps, loading)
     metrics.install(app, served)
     headers.install(app, settings.cors_origins)
     problems.install(app)
     texts = Texts()
     app.register_blueprint(v1.blueprint(served, settings, metrics, texts))
-    app.register_blueprint(v2.blueprint(served, settings, metrics, texts, statistics))
+    app.register_blueprint(v2.blueprint(served, settings, metrics, texts, statistics, loading))
     app.register_blueprint(operations.blueprint(served, settings, probes))
 
     @app.get("/")
@@ -103,13 +124,3 @@ def create_app(
         return app.send_static_file("index.html")
 
     return app
-
-
-def _pipeline(
-    bundle: Source, device: str, threads: int | None, variant: str | None, trust: Sequence[PublicKey] | None
-) -> Pipeline:
-    if trust is not None:
-        if not isinstance(bundle, Bundle | Pipeline):
-            bundle = Bundle.open(bundle, check=False)  # `check` compares every file
-        check(bundle.bundle if isinstance(bundle, Pipeline) else bundle, trust)
-    return bundle if isinstance(bundle, Pipeline) else load(bundle, device=device, threads=threads, variant=variant)

@@ -6,7 +6,8 @@ Each becomes a call of its bundle's queue, which reads it, runs it and writes th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -31,6 +32,10 @@ SMALL_JSON = 1 << 12
 """Bytes of JSON that are parsed in the thread that runs a bundle; others wait meanwhile."""
 
 
+BASES = ("/v1/<name>", "/v1/<name>/versions/<version>")
+"""Where the highest version of a bundle answers, and where each version does."""
+
+
 @dataclass(frozen=True, slots=True)
 class Direct:
     """A request that goes straight to a queue.
@@ -52,6 +57,25 @@ class Direct:
     graph: bool = False
 
 
+@contextmanager
+def taken(
+    parts: Parts, path: str, headers: Mapping[bytes, bytes], query: bytes, body: bytes
+) -> Iterator[Direct | None]:
+    """As `direct`. The bundle is not closed while it is asked.
+
+    Raises:
+        Problem: The request is wrong.
+    """
+    asked = direct(parts, path, headers, query, body)
+    while asked is not None and not asked.served.leases.begin():
+        asked = direct(parts, path, headers, query, body)  # the bundle was swapped since
+    try:
+        yield asked
+    finally:
+        if asked is not None:
+            asked.served.leases.end()
+
+
 def direct(parts: Parts, path: str, headers: Mapping[bytes, bytes], query: bytes, body: bytes) -> Direct | None:
     """What a POST request asks of a bundle; None where Flask has to see to it.
 
@@ -69,7 +93,9 @@ def direct(parts: Parts, path: str, headers: Mapping[bytes, bytes], query: bytes
         return None
     match path.split("/"):
         case ["", "v1", name]:
-            return _predict(parts, name, headers, query, body)
+            return _predict(parts, (name, None), headers, query, body)
+        case ["", "v1", name, "versions", version]:
+            return _predict(parts, (name, version), headers, query, body)
         case ["", "v2", "models", name, "infer"]:
             return _infer(parts, find_model(parts.served, name), headers, query, body)
         case ["", "v2", "models", name, "versions", version, "infer"]:
@@ -77,11 +103,11 @@ def direct(parts: Parts, path: str, headers: Mapping[bytes, bytes], query: bytes
     return None
 
 
-def _predict(parts: Parts, name: str, headers: Mapping[bytes, bytes], query: bytes, body: bytes) -> Direct | None:
-    """``POST /v1/NAME``."""
-    if name not in parts.served:
-        return None
-    one = parts.served[name]
+def _predict(
+    parts: Parts, asked: tuple[str, str | None], headers: Mapping[bytes, bytes], query: bytes, body: bytes
+) -> Direct | None:
+    """``POST /v1/NAME``, or that of a version."""
+    one, route = parts.served.find(*asked), BASES[asked[1] is not None]
     modality, clips = one.pipeline.modality, one.pipeline.modality == "clip"
     kind = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
     if modality == "text" or kind in WRAPPED_TYPES or not is_taken(kind, clips=clips):
@@ -101,8 +127,8 @@ def _predict(parts: Parts, name: str, headers: Mapping[bytes, bytes], query: byt
     call = Call([body], options=options, render=render)
     if modality == "arrays":
         call.prepare = decoding  # it takes less time than to wake another thread
-        return Direct(one, call, "/v1/<name>")
-    return Direct(one, call, "/v1/<name>", decoding)
+        return Direct(one, call, route)
+    return Direct(one, call, route, decoding)
 
 
 def _infer(parts: Parts, model: Model, headers: Mapping[bytes, bytes], query: bytes, body: bytes) -> Direct | None:

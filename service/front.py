@@ -21,7 +21,7 @@ from flask import Flask
 
 from runtime.errors import EdgedlError
 from service.batching import Call, busy, overdue
-from service.direct import Direct, direct
+from service.direct import Direct, taken
 from service.headers import answer_headers, request_id
 from service.inputs import too_large
 from service.parts import Parts
@@ -93,8 +93,7 @@ class Front:
     def close(self) -> None:
         """Lets the sessions go."""
         self._threads.shutdown(cancel_futures=True)
-        for name in self.parts.served:
-            self.parts.served[name].close()
+        self.parts.swaps.close()
 
     def hold(self, size: int, of: int) -> None:
         """Counts bytes of a body that are in memory.
@@ -186,16 +185,17 @@ class _Exchange:
         failed: Callable[[], None] | None = None
         try:
             if probe is not None and method in ("GET", "HEAD"):
-                route = self.path
-                reply = probe()
+                route, reply = self.path, probe()
             else:
                 body = await self._body()
-                asked = direct(parts, self.path, self.headers, self.scope["query_string"], body) if posted else None
-                if asked is None:
-                    await self._flask(body)
-                    return
-                route, bundle, failed = asked.route, asked.served.name, asked.failed
-                reply = await self._ask(asked, len(body))
+                with taken(
+                    parts, self.path, self.headers, self.scope["query_string"], body if posted else b""
+                ) as asked:
+                    if asked is None:
+                        await self._flask(body)
+                        return
+                    route, bundle, failed = asked.route, asked.served.name, asked.failed
+                    reply = await self._ask(asked, len(body))
         except Gone:
             return
         except Exception as error:  # noqa: BLE001 - it becomes a problem document

@@ -71,7 +71,7 @@ def serve(
     sys.stdout.flush()  # a buffer carried through the fork would be written twice
     return _run(
         bundles,
-        settings,
+        {**settings, "workers": workers},
         request_threads,
         url,
         announce or _say,
@@ -152,6 +152,7 @@ def _run(
     worker.install()
     master = os.getpid()
     answered = mmap.mmap(-1, 1)  # shared with the workers: set once one of them has answered its warm-up run
+    told = mmap.mmap(-1, 1)  # set once one of them has said why it cannot start
 
     class Logger(glogging.Logger):  # type: ignore[misc]
         """gunicorn's log, less what follows a worker's sentence why it cannot start."""
@@ -187,6 +188,9 @@ def _run(
             try:
                 return Front(create_app(bundles, **settings), threads=request_threads)
             except EdgedlError as error:
+                if told[0]:
+                    os._exit(Arbiter.APP_LOAD_ERROR)
+                told[0] = 1
                 # The type that gunicorn takes for "do not try again"; its text is all that is printed.
                 raise AppImportError(f"edgedl serve: {error}") from error
 
@@ -226,4 +230,6 @@ def _run(
         if arbiter.interrupted:
             return _INTERRUPTED
         return {0: 0, None: 0, Arbiter.APP_LOAD_ERROR: 2}.get(end.code, _BUG)
+    except HaltServer as halt:  # gunicorn raises it once more where a second worker could not start either
+        return {Arbiter.APP_LOAD_ERROR: 2}.get(halt.exit_status, _BUG)
     return 0

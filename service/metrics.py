@@ -81,6 +81,7 @@ class Metrics:
 
     def exposition(self, served: Mapping[str, Served]) -> Reply:
         """The text that Prometheus reads."""
+        self.ready.clear()  # bundles come and go
         for name, one in served.items():
             self.ready.labels(name).set(one.failure is None)
         return Reply(200, generate_latest(self.registry), CONTENT_TYPE_LATEST)

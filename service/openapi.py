@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 from runtime.pipelines.base import ArrayPipeline
 from service.json_body import MOST_BYTES
@@ -57,7 +59,7 @@ def document(served: Repository, settings: Settings) -> dict[str, Any]:
         "/": ("The page for people.", {"200": ("HTML", "text/html")}),
         "/v1": ("The bundles, their signatures and the limits.", {"200": ("the list", "application/json")}),
         "/livez": ("The process is alive.", {"200": ("alive", "application/json")}),
-        "/readyz": ("Every bundle has answered a warm-up run.", _READINESS),
+        "/readyz": ("Every bundle answers; what was proven of each on this machine.", _READINESS),
         "/health": ("Liveness and readiness of each bundle, in detail.", _READINESS),
         "/metrics": ("Prometheus metrics.", {"200": ("exposition", "text/plain")}),
         "/openapi.json": ("This document.", {"200": ("OpenAPI 3.1", "application/json")}),
@@ -72,19 +74,22 @@ def document(served: Repository, settings: Settings) -> dict[str, Any]:
         }
         for path, (summary, answers) in plain.items()
     }
-    for name, one in served.items():
-        paths[f"/v1/{name}"] = {"post": _predict(one, settings)}
+    for one in served.all():
+        routes = {f"/v1/{one.name}": {"post": _predict(one, settings)}}
         if one.streams is not None:
-            paths |= _streams(one, one.streams.limits)
+            routes |= _streams(one, one.streams.limits)
         if one.pipeline.can_draw:
-            paths |= _drawings(one)
+            routes |= _drawings(one)
         if one.pipeline.has_example:
-            paths |= _example(one, paths[f"/v1/{name}"]["post"]["requestBody"]["content"]["application/json"])
+            routes |= _example(one, routes[f"/v1/{one.name}"]["post"]["requestBody"]["content"]["application/json"])
+        paths |= _of_version(routes, one)
+        if served[one.name] is one:
+            paths |= routes
     paths |= v2.paths(served)
     listed = paths["/v1"]["get"]["responses"]["200"]["content"]["application/json"]
     listed["schema"] = {"$ref": "#/components/schemas/Bundles"}
     schemas: dict[str, Any] = {"Problem": _PROBLEM, "Bundles": BUNDLES, **v2.SCHEMAS}
-    for one in served.values():
+    for one in served.all():
         schemas[one.pipeline.result["title"]] = one.pipeline.result
     return {
         "openapi": "3.1.0",
@@ -96,6 +101,17 @@ def document(served: Repository, settings: Settings) -> dict[str, Any]:
         "servers": [{"url": "."}],
         "paths": paths,
         "components": {"schemas": schemas},
+    }
+
+
+def _of_version(routes: Mapping[str, Any], one: Served) -> dict[str, Any]:
+    """The same routes of the version that is named."""
+    base, mark = f"/v1/{one.name}", "_" + re.sub(r"\W", "_", one.version)
+    return {
+        f"{base}/versions/{quote(one.version, safe='')}{path.removeprefix(base)}": {
+            method: operation | {"operationId": operation["operationId"] + mark} for method, operation in item.items()
+        }
+        for path, item in routes.items()
     }
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from flask import Blueprint, Response
 
 from service.metrics import Metrics
 from service.openapi import document
+from service.readiness import readiness
 from service.replies import Reply, json_reply
 from service.repository import Repository
 from service.served import Settings
+from service.swaps import Swaps
 
 _RETRY = {"Retry-After": "2"}
 
@@ -20,8 +21,8 @@ _RETRY = {"Retry-After": "2"}
 class Probes:
     """Answers that take no time and no thread: they read what is known, and run nothing."""
 
-    def __init__(self, served: Repository, metrics: Metrics) -> None:
-        self._served, self._metrics = served, metrics
+    def __init__(self, served: Repository, swaps: Swaps, metrics: Metrics) -> None:
+        self._served, self._swaps, self._metrics = served, swaps, metrics
         self._started = time.monotonic()
         self.routes: Mapping[str, Callable[[], Reply]] = {
             "/livez": self.live,
@@ -35,19 +36,17 @@ class Probes:
         return json_reply({"status": "alive"})
 
     def ready(self) -> Reply:
-        """Every bundle answers. Asking is also what makes a failed one try again."""
-        unready = [name for name, one in self._served.items() if not one.ready()]
-        if not unready:
-            return json_reply({"status": "ready"})
-        return json_reply({"status": "unready", "unready": unready}, 503, _RETRY)
+        """Which bundles answer, and what was proven of each."""
+        document, ok = readiness(self._served, self._swaps.kept_out)
+        return json_reply(document, 200 if ok else 503, {} if ok else _RETRY)
 
     def health(self) -> Reply:
         """Liveness and readiness of each bundle."""
-        bundles: dict[str, Any] = {}
-        for name, one in self._served.items():
-            ok = one.ready()
-            bundles[name] = {"ready": ok, "failure": one.failure, "warm_up_ms": one.warm_up_ms}
-        ok = all(entry["ready"] for entry in bundles.values())
+        bundles = {
+            name: {"ready": one.ready(), "failure": one.failure, "warm_up_ms": one.health.warm_up_ms}
+            for name, one in self._served.items()
+        }
+        ok = all(one.ready() for one in self._served.all())
         body = {
             "status": "ready" if ok else "unready",
             "live": True,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from service.loading import Loading
 from service.metrics import Metrics
 from service.operations import Probes
 from service.repository import Repository
 from service.served import Settings
+from service.swaps import Swaps
 from service.v2.statistics import Statistics
 
 
@@ -21,6 +23,8 @@ class Parts:
         metrics: The counters.
         probes: The answers that need no thread.
         statistics: What ``/v2`` tells of its models.
+        swaps: What brings bundles in and takes them out.
+        loading: What loads and unloads by name; None where that is off.
     """
 
     served: Repository
@@ -28,3 +32,5 @@ class Parts:
     metrics: Metrics
     probes: Probes
     statistics: Statistics
+    swaps: Swaps
+    loading: Loading | None

@@ -29,6 +29,7 @@ BUNDLES: Schema = {
                 "properties": {
                     **dict.fromkeys(("name", "version", "task", "license", "description", "url"), _TEXT),
                     **dict.fromkeys(("data", "streams", "drawings", "example"), _OPTIONAL_TEXT),
+                    "versions": {"type": "array", "items": {"type": "object", "additionalProperties": _TEXT}},
                     "ready": {"type": "boolean"},
                     "options": {"type": "object", "additionalProperties": _TEXT},
                     "accepts": {"type": "array", "items": _TEXT},

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from threading import Lock
 from typing import Any, TypeVar
+from urllib.parse import quote
 
-import numpy as np
 from numpy.typing import NDArray
 
 from runtime.arena import release_memory
-from runtime.axes import input_dimensions
+from runtime.axes import batch_axes, input_dimensions
 from runtime.checks import size_range
 from runtime.errors import BundleError, InputError, MediaError, TooLargeError
 from runtime.fields import flat_name
@@ -25,15 +23,15 @@ from runtime.pieces import count_outputs, run_in_pieces, run_together
 from runtime.pipelines.base import ArrayPipeline, ClipPipeline, PicturePipeline, Pipeline, Source
 from runtime.threads import default_threads
 from service.batching import BatchingQueue, Call
+from service.health import Health
+from service.leases import Leases
 from service.media_types import raw_types
-from service.problems import Problem
 from service.streams import StreamLimits, Streams
 
 LOG = logging.getLogger("edgedl.service")
 
 Answer = TypeVar("Answer")
 
-RETRY_SECONDS = 1.0
 NO_OTHERS = StreamLimits()
 
 MOST_NUMBERS = 1 << 25
@@ -68,54 +66,54 @@ class Settings:
 
 
 class Served:
-    """One pipeline and its health.
+    """One pipeline, its queue and its health.
 
     It answers under the name in its manifest unless it is given another.
 
     A pipeline that fails on a request is tried on its warm-up input at once: that tells a picture the pipeline cannot
-    take from an engine that is broken. A broken one refuses requests (503) and reports unready until a later try,
-    at most one a second, succeeds.
+    take from an engine that is broken. A broken one refuses requests (503) and reports unready until a later try
+    succeeds, see `service.health`.
+
+    Attributes:
+        health: Whether it can answer, and what was proven.
+        leases: Who is using it. It is closed when nobody does.
+
+    Raises:
+        CheckFailedError: It does not give a recorded answer.
     """
 
     def __init__(self, pipeline: Pipeline, limits: StreamLimits = NO_OTHERS, name: str | None = None) -> None:
         self.pipeline = pipeline
         self.name = pipeline.bundle.manifest.name if name is None else _checked(name)
         self.version = pipeline.bundle.manifest.version
-        self.stackable = True
-        self.failure: str | None = "not tried yet"
-        self.warm_up_ms: float | None = None
         self.streams = Streams(pipeline.lines, limits) if pipeline.has_steps else None
-        self._trying = Lock()
-        self._tried = 0.0
-        self._probes = _recorded_inputs(pipeline)
+        self.leases = Leases()
         self.queue = BatchingQueue(self._answer, tidy=release_memory, lanes=_lanes(pipeline))
-        self.warm_up()
+        self.health = Health(pipeline, self.name, lambda: self.leases.count > 0)
 
-    def warm_up(self) -> None:
-        """Run the pipeline on a grey image and each engine on its smallest recorded case, and note the outcome."""
-        start = time.perf_counter()
-        try:
-            with suppress(InputError):  # a task that takes no pictures answers, too
-                self.pipeline.predict(np.full((64, 64, 3), 128, np.uint8))
-            for model, inputs in self._probes.items():
-                self.pipeline.engines[model].run(inputs)
-        except Exception as error:
-            LOG.error("bundle %s does not answer its warm-up run", self.name, exc_info=error)
-            self.failure = type(error).__name__
-        else:
-            self.failure = None
-            self.warm_up_ms = (time.perf_counter() - start) * 1e3
-        self._tried = time.monotonic()
+    @property
+    def failure(self) -> str | None:
+        """Why it cannot answer; None where it can."""
+        return self.health.failure
 
     def ready(self) -> bool:
-        """Whether the pipeline answers; a failed one is tried again, at most once a second and by one thread."""
-        if self.failure is not None and self._trying.acquire(blocking=False):
-            try:
-                if time.monotonic() - self._tried >= RETRY_SECONDS:
-                    self.warm_up()
-            finally:
-                self._trying.release()
-        return self.failure is None
+        """Whether the pipeline answers. This reads a state; a broken pipeline is tried again in the background."""
+        return self.health.failure is None
+
+    def may_stack(self, model: str | None) -> bool:
+        """Whether the rows of several requests may run in one call.
+
+        Args:
+            model: One of the pipeline's engines; None stands for the pipeline, which asks all of them. A graph without
+                a batch axis stands in nobody's way, because it is never stacked.
+        """
+        stackable = self.health.door.stackable
+        models = stackable if model is None else (model,)
+        return all(stackable[name] or batch_axes(self.pipeline.engines[name].spec) is None for name in models)
+
+    def holds(self, stream: str) -> bool:
+        """Whether a stream of this name is open on it."""
+        return self.streams is not None and stream in self.streams
 
     @property
     def accepts(self) -> tuple[str, ...]:
@@ -216,7 +214,7 @@ class Served:
             Problem: 503.
         """
         if not self.ready():
-            raise self._unavailable()
+            raise self.health.problem()
 
     def guarded(self, work: Callable[[], Answer]) -> Answer:
         """Does a request's work; where it fails, the pipeline is tried on its warm-up input.
@@ -230,14 +228,22 @@ class Served:
         except InputError:
             raise
         except Exception as error:
-            self.warm_up()
+            self.health.warm_up()
             if self.failure is not None:
-                raise self._unavailable() from error
+                raise self.health.problem() from error
             raise
+
+    def close_if_idle(self) -> bool:
+        """Closes it if no request is under way and no stream is open; gives whether it is closed."""
+        if (self.streams is not None and len(self.streams)) or not self.leases.close_if_idle():
+            return False
+        self.close()
+        return True
 
     def close(self) -> None:
         """Answers what was taken, then lets the sessions go. A second call does nothing."""
         self.queue.close()
+        self.health.close()
         self.pipeline.close()
 
     def _answer(self, calls: Sequence[Call]) -> None:
@@ -264,7 +270,7 @@ class Served:
     def _answer_group(self, calls: Sequence[Call]) -> None:
         """The calls ask the same model, with the same options."""
         model, options = calls[0].model, calls[0].options
-        if len(calls) > 1 and self.stackable:
+        if len(calls) > 1 and self.may_stack(model):
             sources = [call.source for call in calls]
             try:
                 if model is None:
@@ -293,8 +299,8 @@ class Served:
             raise TooLargeError(f"the answer has {numbers:,} numbers; at most {MOST_NUMBERS:,} are given at once")
         return run_in_pieces(engine, call.source)
 
-    def describe(self) -> dict[str, Any]:
-        """The bundle as ``GET /v1`` lists it."""
+    def describe(self, versions: Sequence[str] = ()) -> dict[str, Any]:
+        """The bundle as ``GET /v1`` lists it, with the versions of its name, the highest first."""
         manifest = self.pipeline.bundle.manifest
         return {
             "name": self.name,
@@ -305,6 +311,10 @@ class Served:
             "data": _data(manifest.provenance),
             "metrics": list(manifest.metrics),
             "url": f"/v1/{self.name}",
+            "versions": [
+                {"version": version, "url": f"/v1/{self.name}/versions/{quote(version, safe='')}"}
+                for version in versions or (self.version,)
+            ],
             "streams": None if self.streams is None else f"/v1/{self.name}/streams",
             "drawings": f"/v1/{self.name}/drawings" if self.pipeline.can_draw else None,
             "example": f"/v1/{self.name}/example" if self.pipeline.has_example else None,
@@ -323,11 +333,6 @@ class Served:
                 for name, model in manifest.models.items()
             },
         }
-
-    def _unavailable(self) -> Problem:
-        return Problem(
-            503, f"The bundle {self.name!r} cannot answer at present; try again soon.", headers={"Retry-After": "2"}
-        )
 
 
 def _checked(name: str) -> str:
@@ -375,14 +380,3 @@ def _engine(pipeline: Pipeline, model: str, variants: tuple[str, ...]) -> dict[s
         # A variant that only some models have leaves the others as they are.
         "variant": pipeline.variant if pipeline.variant in variants else "fp32",
     }
-
-
-def _recorded_inputs(pipeline: Pipeline) -> dict[str, Mapping[str, NDArray[Any]]]:
-    """For each engine, the inputs of the smallest case recorded in the bundle."""
-    probes: dict[str, Mapping[str, NDArray[Any]]] = {}
-    for model in pipeline.engines:
-        if pipeline.bundle.manifest.models[model].golden is not None:
-            cases = pipeline.bundle.golden(model)
-            smallest = min(cases, key=lambda case: sum(array.size for array in case.inputs.values()))
-            probes[model] = smallest.inputs
-    return probes

@@ -135,6 +135,9 @@ class Streams:
             self._expire()
             return len(self._open)
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._open
+
     def _find(self, name: str) -> _Open:
         if not NAME.fullmatch(name):
             raise Problem(404, "That is no name of a stream; POST to …/streams opens one and gives its name.")

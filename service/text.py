@@ -68,6 +68,8 @@ class Texts:
         response = Response(_events(one, characters, report), content_type=EVENT_STREAM)
         # Not in the generator: one that was never begun is never ended.
         response.call_on_close(self._slots.release)
+        if one.leases.begin():  # the caller's own ends before the text does
+            response.call_on_close(one.leases.end)
         response.headers["X-Accel-Buffering"] = "no"  # a proxy that collects would undo it
         return response
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote
 
 from flask import Blueprint, Response, request
 
 from runtime.errors import InputError
 from runtime.pipelines.base import ArrayPipeline, TextPipeline
 from service.arrays import json_arrays
+from service.direct import BASES
 from service.drawings import wanted_drawing
 from service.examples import example
 from service.inputs import read_body, read_files, read_options, unsupported
@@ -19,9 +21,11 @@ from service.operations import flask_response
 from service.problems import Problem, from_edgedl
 from service.replies import JSON_TYPE, answered, json_reply
 from service.repository import Repository
-from service.served import LARGE, Settings
+from service.served import LARGE, Served, Settings
 from service.streams import Streams
 from service.text import Texts
+
+View = TypeVar("View", bound=Callable[..., Response])
 
 STEP_TYPES = (JSON_TYPE, "text/plain")
 
@@ -32,14 +36,18 @@ def json_response(document: Any, status: int = 200) -> Response:
 
 
 def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: Texts) -> Blueprint:
-    """The routes ``GET /v1``, ``POST /v1/NAME`` and those of ``/v1/NAME/streams``."""
+    """The routes ``GET /v1``, ``POST /v1/NAME`` and those below it; for a version below ``/v1/NAME/versions/V``."""
     routes = Blueprint("v1", __name__)
 
-    def streams(name: str) -> Streams:
-        found = served.find(name).streams
-        if found is None:
-            raise Problem(404, f"The bundle {name!r} carries no state from step to step; POST /v1/{name} asks it.")
-        return found
+    def route(below: str, method: str) -> Callable[[View], View]:
+        """A route of a bundle's highest version, and the same of a version that is named."""
+
+        def register(view: View) -> View:
+            for base in BASES:
+                routes.route(base + below, methods=[method])(view)
+            return view
+
+        return register
 
     @routes.get("/v1")
     def bundles() -> Response:
@@ -49,14 +57,18 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
             "max_images": settings.max_images,
             "video_seconds": settings.video_seconds,
         }
-        return json_response({"bundles": [one.describe() for one in served.values()], "limits": limits})
+        listed = [one.describe(served.versions(name)) for name, one in served.items()]
+        return json_response({"bundles": listed, "limits": limits})
 
-    @routes.post("/v1/<name>")
-    def predict(name: str) -> Response:
-        one = served.find(name)
+    @route("", "POST")
+    def predict(name: str, version: str | None = None) -> Response:
+        with served.lease(name, version) as one:
+            if isinstance(one.pipeline, TextPipeline):
+                return texts.answer(one, one.pipeline, request, settings)
+            return answer(one)
+
+    def answer(one: Served) -> Response:
         pipeline = one.pipeline
-        if isinstance(pipeline, TextPipeline):
-            return texts.answer(one, pipeline, request, settings)
         options = read_options(request.args.to_dict(flat=False), pipeline.options)
         start = time.perf_counter()
         if isinstance(pipeline, ArrayPipeline) and request.mimetype == JSON_TYPE:
@@ -65,7 +77,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
             arrays = json_arrays(body, pipeline.array_inputs)
             decoding = time.perf_counter() - start
             result = one.predict(arrays, options)
-            metrics.count_result(name, result)
+            metrics.count_result(one.name, result)
             predicting = time.perf_counter() - start - decoding
             one.mark(len(body), predicting)
             return flask_response(answered(one.name, one.version, [result], decode=decoding, predict=predicting))
@@ -88,33 +100,36 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
                 del decoded_source  # two large pictures are never in memory at once
                 decoding += decoded - begun
                 predicting += time.perf_counter() - decoded
-                metrics.count_result(name, results[-1])
+                metrics.count_result(one.name, results[-1])
         finally:
             one.mark(request.content_length or LARGE, time.perf_counter() - start)
         return flask_response(answered(one.name, one.version, results, decode=decoding, predict=predicting))
 
-    @routes.get("/v1/<name>/example")
-    def recorded(name: str) -> Response:
-        return json_response(example(served.find(name), settings.max_images))
+    @route("/example", "GET")
+    def recorded(name: str, version: str | None = None) -> Response:
+        with served.lease(name, version) as one:
+            return json_response(example(one, settings.max_images))
 
-    @routes.post("/v1/<name>/drawings")
-    def drawing(name: str) -> Response:
-        one = served.find(name)
-        if not one.pipeline.can_draw:
-            raise Problem(404, f"The bundle {name!r} draws nothing; POST /v1/{name} asks it.")
-        if request.mimetype != JSON_TYPE:
-            raise unsupported(request.mimetype, (JSON_TYPE,))
-        wanted = wanted_drawing(read_body(request, settings))
-        start = time.perf_counter()
-        result = one.predict(wanted, {})
-        return flask_response(answered(one.name, one.version, [result], predict=time.perf_counter() - start))
+    @route("/drawings", "POST")
+    def drawing(name: str, version: str | None = None) -> Response:
+        with served.lease(name, version) as one:
+            if not one.pipeline.can_draw:
+                raise Problem(404, f"The bundle {name!r} draws nothing; POST /v1/{name} asks it.")
+            if request.mimetype != JSON_TYPE:
+                raise unsupported(request.mimetype, (JSON_TYPE,))
+            wanted = wanted_drawing(read_body(request, settings))
+            start = time.perf_counter()
+            result = one.predict(wanted, {})
+            return flask_response(answered(one.name, one.version, [result], predict=time.perf_counter() - start))
 
-    @routes.post("/v1/<name>/streams")
-    def open_stream(name: str) -> Response:
-        opened = streams(name)
-        read_body(request, settings)  # nothing is asked for, but what was sent has to be taken
-        stream = opened.open()
-        url = f"/v1/{name}/streams/{stream}"
+    @route("/streams", "POST")
+    def open_stream(name: str, version: str | None = None) -> Response:
+        with served.lease(name, version) as one:
+            opened = streams(one)
+            read_body(request, settings)  # nothing is asked for, but what was sent has to be taken
+            one.require()
+            stream = opened.open()
+        url = f"{quote(request.path.rstrip('/'))}/{stream}"
         response = json_response(
             {
                 "stream": stream,
@@ -127,17 +142,32 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
         response.headers["Location"] = url
         return response
 
-    @routes.post("/v1/<name>/streams/<stream>")
-    def steps(name: str, stream: str) -> Response:
-        fed = streams(name)
-        if request.mimetype not in STEP_TYPES:
-            raise unsupported(request.mimetype, STEP_TYPES)
-        body = read_body(request, settings)
-        return json_response(fed.feed(stream, body, as_json=request.mimetype == STEP_TYPES[0]))
+    @route("/streams/<stream>", "POST")
+    def steps(name: str, stream: str, version: str | None = None) -> Response:
+        with served.lease_stream(name, version, stream) as one:
+            fed = streams(one)
+            if request.mimetype not in STEP_TYPES:
+                raise unsupported(request.mimetype, STEP_TYPES)
+            body = read_body(request, settings)
+            if one.health.withdrawn is not None:
+                raise one.health.problem()
+            return json_response(fed.feed(stream, body, as_json=request.mimetype == STEP_TYPES[0]))
 
-    @routes.delete("/v1/<name>/streams/<stream>")
-    def close_stream(name: str, stream: str) -> Response:
-        streams(name).close(stream)
+    @route("/streams/<stream>", "DELETE")
+    def close_stream(name: str, stream: str, version: str | None = None) -> Response:
+        with served.lease_stream(name, version, stream) as one:
+            streams(one).close(stream)
         return Response(status=204)
 
     return routes
+
+
+def streams(one: Served) -> Streams:
+    """The streams of a bundle.
+
+    Raises:
+        Problem: 404, it has none.
+    """
+    if one.streams is None:
+        raise Problem(404, f"The bundle {one.name!r} carries no state from step to step; POST /v1/{one.name} asks it.")
+    return one.streams

@@ -40,13 +40,31 @@ def scale_graph(scale: np.ndarray) -> bytes:
     return model.SerializeToString()
 
 
-def write_scale_bundle(path: Path, scale: np.ndarray = SCALE) -> Bundle:
-    """A bundle whose recorded answers are those of SCALE; with another scale its graph differs from them."""
+def write_scale_bundle(
+    path: Path,
+    scale: np.ndarray = SCALE,
+    *,
+    recorded: np.ndarray = SCALE,
+    name: str = "scale",
+    version: str = "2.0.1",
+    spoilt: int | None = None,
+) -> Bundle:
+    """A bundle of one graph.
+
+    Args:
+        path: where it is written.
+        scale: of its graph.
+        recorded: the scale of its recorded answers; another one than the graph's makes a wrong bundle.
+        name: in its manifest.
+        version: in its manifest.
+        spoilt: the place of a recorded answer that is wrong in any case.
+    """
     graph = scale_graph(scale)
     rng = np.random.default_rng(3)
     inputs = [rng.normal(size=(rows, 3)).astype(np.float32) for rows in (1, 2, 7, 32)]
+    answers = [x.astype(np.float64) * recorded + (place == spoilt) for place, x in enumerate(inputs)]
     golden = golden_to_npz(
-        [GoldenCase(f"batch {len(x)}", {"x": x}, {"y": x.astype(np.float64) * SCALE}) for x in inputs]
+        [GoldenCase(f"batch {len(x)}", {"x": x}, {"y": y}) for x, y in zip(inputs, answers, strict=True)]
     )
     model = ModelSpec(
         variants={"fp32": Variant("scale.onnx", hashlib.sha256(graph).hexdigest(), len(graph))},
@@ -58,8 +76,8 @@ def write_scale_bundle(path: Path, scale: np.ndarray = SCALE) -> Bundle:
         ),
     )
     manifest = Manifest(
-        name="scale",
-        version="2.0.1",
+        name=name,
+        version=version,
         task="scaling",
         license="CC0-1.0",
         description="three numbers, scaled",
@@ -96,8 +114,8 @@ def sums_graph() -> bytes:
     return model.SerializeToString()
 
 
-def write_sums_bundle(path: Path) -> Bundle:
-    """A bundle that carries a state: running sums."""
+def write_sums_bundle(path: Path, version: str = "1.0.0") -> Bundle:
+    """A bundle that carries a state, and of which nothing was recorded: running sums."""
     graph = sums_graph()
     model = ModelSpec(
         variants={"fp32": Variant("sums.onnx", hashlib.sha256(graph).hexdigest(), len(graph))},
@@ -105,5 +123,5 @@ def write_sums_bundle(path: Path) -> Bundle:
         outputs=(TensorSpec("y", "float32", ("B", "T", 2)), TensorSpec("sn", "float32", ("B", 2))),
         state=(StateSpec("s0", "sn", ("B", 2), "float32"),),
     )
-    manifest = Manifest("sums", "1.0.0", "summing", "CC0-1.0", "two numbers, summed", {"sums": model})
+    manifest = Manifest("sums", version, "summing", "CC0-1.0", "two numbers, summed", {"sums": model})
     return write_bundle(path, manifest, {"sums.onnx": graph})

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgedl.cli import arguments, signing
-from edgedl.cli.failures import BUG, USAGE
+from edgedl.cli.failures import BUG, USAGE, UsageError
 
 
 def add_parser(sub: arguments.Subparsers) -> None:
@@ -23,8 +23,25 @@ def add_parser(sub: arguments.Subparsers) -> None:
     parser.add_argument(
         "bundles",
         metavar="[NAME=]B",
-        nargs="+",
+        nargs="*",
         help="bundles: folders or files NAME.edge; each is served under its own name unless you give it another",
+    )
+    parser.add_argument(
+        "--repository",
+        metavar="FOLDER",
+        help="serve all bundles NAME.edge of a folder; they may be loaded and unloaded by name over HTTP",
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="when a bundle's files are replaced, verify what lies there and swap it in without losing a request",
+    )
+    parser.add_argument(
+        "--workers",
+        type=arguments.positive,
+        default=1,
+        metavar="N",
+        help="processes that answer, each with its own copy of the bundles, which may not stream (default: 1)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", type=arguments.port, default=8000, help="the port to listen on (default: 8000)")
@@ -36,6 +53,9 @@ def add_parser(sub: arguments.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from service.gunicorn import announcement, serve
+
+    if not args.bundles and args.repository is None:
+        raise UsageError("no bundle to serve; give bundles, or a folder of them with --repository FOLDER")
 
     def announce(url: str, names: Sequence[str]) -> None:
         """The line with the address is the result of this verb."""
@@ -56,6 +76,9 @@ def run(args: argparse.Namespace) -> int:
         port=args.port,
         device=args.device,
         threads=args.threads,
+        watch=args.watch,
+        repository=args.repository,
+        workers=args.workers,
         announce=announce,
         trust=trust,
         **limits,

@@ -5,11 +5,18 @@ from __future__ import annotations
 from os import PathLike
 
 from runtime.bundle import Bundle
+from runtime.door import Door
+from runtime.errors import EdgedlError
 from runtime.pipelines.base import Pipeline as Pipeline
 
 
 def load(
-    path: str | PathLike[str] | Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
+    path: str | PathLike[str] | Bundle,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    variant: str | None = None,
+    check: bool = False,
 ) -> Pipeline:
     """Opens a bundle as its task's pipeline.
 
@@ -21,6 +28,7 @@ def load(
         device: "cpu", "gpu", "auto" or another device that ONNX Runtime offers; strict, never a silent fallback.
         threads: of one model's run; None takes what affinity and the container's quota allow.
         variant: "fp32", "int8" …; None takes float32.
+        check: replay the smallest recorded case of each model first, as `verify` does with all of them.
 
     Returns:
         The task's pipeline; a `TensorPipeline` for a task that has no steps outside the graph.
@@ -28,9 +36,17 @@ def load(
     Raises:
         BundleError: the bundle is damaged, or its settings do not fit its task.
         DeviceError: the device cannot be had.
+        CheckFailedError: with `check`, an answer differs from the recorded one.
     """
     bundle = path if isinstance(path, Bundle) else Bundle.open(path, check=False)
-    return pipeline_class(bundle.manifest.task).open(bundle, device=device, threads=threads, variant=variant)
+    pipeline = pipeline_class(bundle.manifest.task).open(bundle, device=device, threads=threads, variant=variant)
+    if check:
+        try:
+            Door(bundle, pipeline.engines, variant).first()
+        except EdgedlError:
+            pipeline.close()
+            raise
+    return pipeline
 
 
 def pipeline_class(task: str) -> type[Pipeline]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,17 @@ def find_model(repository: Repository, name: str, version: str | None = None) ->
                 return Model(one, graph)
     known = ", ".join(dict.fromkeys(model.name for model in all_models(repository)))
     raise Problem(404, f"There is no model {name!r}; this service has {known}.", found=name, expected=known)
+
+
+@contextmanager
+def lease_model(repository: Repository, name: str, version: str | None = None) -> Iterator[Model]:
+    """A model as `find_model` gives it. Its bundle is not closed before the request has ended.
+
+    Raises:
+        Problem: 404.
+    """
+    with repository.hold(lambda: find_model(repository, name, version).served) as one:
+        yield Model(one, None if name == one.name else name.removeprefix(f"{one.name}."))
 
 
 def all_models(repository: Repository) -> Iterator[Model]:

@@ -19,7 +19,7 @@ from service.repository import Repository
 from service.served import Settings
 from service.text import Texts
 from service.v2.encoding import decompress, read_header_length
-from service.v2.models import Model, all_models, configuration, find_model, metadata, versions_of
+from service.v2.models import Model, all_models, configuration, find_model, lease_model, metadata, versions_of
 from service.v2.pipelines import Answered, ask_graph, ask_pipeline
 from service.v2.statistics import Statistics
 from service.v2.tensors import HEADER_LENGTH, JSON_TYPE, Inference, read_infer, write_infer
@@ -75,7 +75,7 @@ def blueprint(
 
     @routes.get("/v2/health/ready")
     def ready() -> Response:
-        unready = [name for name, one in served.items() if not one.ready()]
+        unready = [one.name for one in served.all() if not one.ready()]
         if unready:
             raise Problem(503, f"The bundle {unready[0]!r} cannot answer at present; try again soon.", headers=_RETRY)
         return _json({"ready": True})
@@ -106,7 +106,10 @@ def blueprint(
     @routes.post("/v2/models/<name>/infer")
     @routes.post("/v2/models/<name>/versions/<version>/infer")
     def infer(name: str, version: str | None = None) -> Response:
-        model = find_model(served, name, version)
+        with lease_model(served, name, version) as model:
+            return infer_model(model)
+
+    def infer_model(model: Model) -> Response:
         counted = statistics.of(model.name, model.version)
         sent = read_body(request, settings)
         start = time.perf_counter_ns()

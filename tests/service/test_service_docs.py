@@ -109,6 +109,13 @@ def test_the_shown_problem_is_the_real_one(url: str, tmp_path: Path) -> None:
         assert problem[key].startswith(shown[key].rstrip("…"))
 
 
+def test_the_shown_proof_has_the_keys_of_a_real_one(graphs_url: str, tmp_path: Path) -> None:
+    (shown,) = [orjson.loads(text) for text in re.findall(r"```json\n(\{\"status\".*?)```", PAGE, re.DOTALL)]
+    told = orjson.loads(run("curl -sS http://127.0.0.1:8000/readyz", graphs_url, tmp_path))
+    assert told.keys() == shown.keys()
+    assert [row.keys() for row in told["bundles"]] == 2 * [shown["bundles"][0].keys()]
+
+
 def test_every_route_of_the_table_answers(url: str, tmp_path: Path) -> None:
     (commands,) = [c for c in COMMANDS if "/livez" in c]
     routes = {route.replace("NAME", "age") for route in re.findall(r"\| `GET (/\S*)`", PAGE)} - {"/"}

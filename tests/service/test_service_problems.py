@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.test import TestResponse
 
-from service import served
 from service.app import create_app
 from tests.service.fake_pipeline import FakePipeline, encoded, picture
+from tests.waiting import until
 
 PNG = encoded()
 
@@ -244,9 +244,10 @@ def test_500_shows_an_id_and_logs_the_rest(
     assert client.get("/readyz").status_code == 200
 
 
-def test_a_broken_engine_is_unready_and_comes_back(
+def test_a_broken_engine_is_unready(
     client: FlaskClient, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("service.health.RETRY_SECONDS", 600.0)
     pipeline.fault = RuntimeError("CUDA error: out of memory")
     response = client.post("/v1/age", data=PNG, content_type="image/png")
     check(response, 503)
@@ -266,9 +267,18 @@ def test_a_broken_engine_is_unready_and_comes_back(
     check(client.post("/v1/age", data=PNG, content_type="image/png"), 503)
     assert pipeline.calls == calls, "a broken engine is not tried for every request"
 
+
+def test_an_engine_that_works_again_comes_back_without_being_asked(
+    client: FlaskClient, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.health.RETRY_SECONDS", 0.05)
+    pipeline.fault = RuntimeError("CUDA error: out of memory")
+    check(client.post("/v1/age", data=PNG, content_type="image/png"), 503)
+    calls = pipeline.calls
+    until(lambda: pipeline.calls > calls)
+    assert client.get("/readyz").status_code == 503
     pipeline.fault = None
-    monkeypatch.setattr(served, "RETRY_SECONDS", 0.0)
-    assert client.get("/readyz").status_code == 200
+    until(lambda: client.get("/readyz").status_code == 200)
     assert client.post("/v1/age", data=PNG, content_type="image/png").status_code == 200
 
 

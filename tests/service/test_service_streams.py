@@ -112,7 +112,11 @@ def test_the_document_has_the_routes(client: FlaskClient) -> None:
     paths = client.get("/openapi.json").json["paths"]
     assert set(paths["/v1/sums/streams"]) == {"post"}
     assert set(paths["/v1/sums/streams/{stream}"]) == {"post", "delete"}
-    assert [path for path in paths if path.startswith("/v1/scale/")] == ["/v1/scale/example"]
+    assert [path for path in paths if path.startswith("/v1/scale/")] == [
+        "/v1/scale/versions/2.0.1",
+        "/v1/scale/versions/2.0.1/example",
+        "/v1/scale/example",
+    ]
 
 
 class Clock:

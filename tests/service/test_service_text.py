@@ -191,7 +191,7 @@ def test_an_engine_that_breaks_is_503_and_a_text_breaks_off(client: FlaskClient,
     monkeypatch.setattr(one.pipeline.engine, "run", broken)
     check(client.post("/v1/chars", json={}), 503)
     monkeypatch.setattr(one.pipeline.engine, "run", working)
-    one.warm_up()
+    one.health.warm_up()
     left = iter(range(10))
 
     def breaks(*inputs: Any, **more: Any) -> Any:

@@ -1,0 +1,254 @@
+"""Truth at the door: whether an opened bundle answers on this machine as it was recorded, one case at a time.
+
+`verify`, `load(check=True)` and the service call `prove_case`, so all of them judge as the gate at export did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from runtime.bundle import Bundle
+from runtime.compare import EXACT, OutputCheck, compare, failure, merge
+from runtime.engine import Engine
+from runtime.errors import BundleError, CheckFailedError, EdgedlError
+from runtime.golden import GoldenCase
+from runtime.machine import installed, processor_name
+from runtime.manifest import ModelSpec
+from runtime.proofs import Proof
+from runtime.rows import rows_stand_alone, telling_rows
+
+
+def prove_case(engine: Engine, case: GoldenCase, variant: str = "fp32") -> tuple[OutputCheck, ...]:
+    """Runs one recorded case and compares each output with the recorded answer, see `runtime.compare`.
+
+    Args:
+        engine: The graph, opened with the bundle's signature and under the model's name.
+        case: One of the model's recorded cases.
+        variant: The form of the graph; it may have tolerances of its own.
+
+    Returns:
+        A verdict for each output. One without a recorded answer does not pass, and neither does a refused case.
+    """
+    parity = engine.spec.parity_of(variant) if variant in engine.spec.variants else engine.spec.parity
+    try:
+        answers = engine.run(case.inputs)
+    except EdgedlError as error:
+        answers, problem = {}, str(error)
+    else:
+        problem = "there is no recorded answer"
+    checks = []
+    for tensor in engine.spec.outputs:
+        name = tensor.name
+        tolerance = parity.outputs.get(name, EXACT) if parity else EXACT
+        if name in answers and name in case.outputs:
+            check = compare(name, answers[name], case.outputs[name], tolerance, case=case.name)
+        else:
+            check = failure(OutputCheck(name, cases=1, worst_case=case.name), problem)
+        checks.append(replace(check, model=engine.name, variant=variant))
+    return tuple(checks)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a bundle was opened: what its answers depend on beside its graphs."""
+
+    device: str
+    provider: str
+    onnxruntime: str
+    processor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What was replayed so far.
+
+    Attributes:
+        cases: Recorded cases that were replayed.
+        recorded: All recorded cases; 0 where nothing was recorded, and then nothing is proven.
+        share: The worst error as a share of what is allowed; None before the first case.
+        place: Where; None for a bundle without graphs.
+        last: The last proof beside the bundle, if there is one.
+        differs: What is another than in the last proof: ``onnxruntime``, ``processor``.
+    """
+
+    cases: int
+    recorded: int
+    share: float | None
+    place: Place | None
+    last: Proof | None
+    differs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if not self.recorded:
+            return "nothing recorded"
+        return f"{self.cases} of {self.recorded} recorded cases" + (
+            f", at most {self.share:.2g} of the tolerance" if self.share is not None else ""
+        )
+
+
+class Door:
+    """Replays the recorded cases of an opened bundle, first one of each model, then the others.
+
+    A variant that declares an error of its own, and no tolerances, does not claim the recorded answers and is left
+    out. A bundle without recorded cases has nothing that could differ. `first` may be called from several threads and
+    `rest` from one.
+
+    Args:
+        bundle: The bundle.
+        engines: Its engines by model.
+        variant: Which form of the graphs they hold; models that lack it run in ``fp32``.
+
+    Attributes:
+        stackable: For each model whether requests may be stacked along the batch axis, see `judge_rows`.
+
+    Raises:
+        BundleError: The recorded cases are damaged.
+    """
+
+    def __init__(self, bundle: Bundle, engines: Mapping[str, Engine], variant: str | None = None) -> None:
+        self._bundle = bundle
+        self._engines = engines
+        self._variants = {name: _held(engine.spec, variant) for name, engine in engines.items()}
+        self._place = _place(engines)
+        self._last = _last_proof(bundle, self._place) if engines else None
+        self._checks: dict[tuple[str, str], OutputCheck] = {}
+        self._done: set[tuple[str, int]] = set()
+        self._first: dict[str, tuple[int, GoldenCase]] = {}
+        self._telling: dict[str, GoldenCase] = {}
+        self._recorded = 0
+        self.stackable = dict.fromkeys(engines, False)
+        for name, held in self._variants.items():
+            golden = engines[name].spec.golden
+            if golden is None or held is None:
+                continue
+            self._recorded += golden.cases
+            cases = bundle.golden(name)
+            sizes = [sum(array.size for array in case.inputs.values()) for case in cases]
+            if cases:
+                place = sizes.index(min(sizes))
+                self._first[name] = place, cases[place]
+            several = [place for place, case in enumerate(cases) if telling_rows(engines[name].spec, case)]
+            if several:
+                self._telling[name] = cases[min(several, key=sizes.__getitem__)]
+
+    @property
+    def proven(self) -> Proven:
+        """What was replayed so far. Reading it costs nothing."""
+        shares = [check.share for check in self._checks.values()]
+        place, last = self._place, self._last
+        differs = (
+            ()
+            if place is None or last is None
+            else tuple(key for key in ("onnxruntime", "processor") if getattr(place, key) != getattr(last, key))
+        )
+        return Proven(len(self._done), self._recorded, max(shares, default=None), place, last, differs)
+
+    def first(self) -> None:
+        """Replays the smallest case of each model; those without recorded cases are left out.
+
+        Raises:
+            CheckFailedError: An answer differs: model, output, error and what was allowed.
+        """
+        for name, (place, case) in self._first.items():
+            self._replay(name, place, case)
+
+    def judge_rows(self) -> None:
+        """Finds out which models may be asked several requests at once. Until then none is `stackable`."""
+        for name, case in list(self._telling.items()):
+            self.stackable[name] = self._stand_alone(name, case)
+            self._telling.pop(name, None)
+
+    def rest(self) -> Iterator[None]:
+        """Replays one more case at each step, until all are done.
+
+        Raises:
+            CheckFailedError: An answer differs.
+            BundleError: The files of the bundle are not there any more.
+        """
+        for name in self._first:
+            for place, case in enumerate(self._bundle.golden(name)):
+                if (name, place) in self._done:
+                    continue
+                self._replay(name, place, case)
+                if self.stackable[name] and telling_rows(self._engines[name].spec, case):
+                    self.stackable[name] = self._stand_alone(name, case)
+                yield
+
+    def _stand_alone(self, name: str, case: GoldenCase) -> bool:
+        variant = self._variants[name] or "fp32"
+        engine = self._engines[name]
+        return all(prove_case(engine, case, variant)) and rows_stand_alone(engine, case, variant)
+
+    def _replay(self, name: str, place: int, case: GoldenCase) -> None:
+        checks = prove_case(self._engines[name], case, self._variants[name] or "fp32")
+        wrong = next((check for check in checks if not check.ok), None)
+        if wrong is not None:
+            raise CheckFailedError(self._told(wrong))
+        if (name, place) not in self._done:
+            for check in checks:
+                key = (name, check.output)
+                self._checks[key] = merge((self._checks[key], check)) if key in self._checks else check
+            self._done.add((name, place))
+
+    def _told(self, check: OutputCheck) -> str:
+        manifest, place = self._bundle.manifest, self._place
+        numbers = f"error {check.max_abs:.2e}, allowed {check.allowed:.2e}"
+        found = check.note if check.max_abs == float("inf") else ", ".join(filter(None, (numbers, check.note)))
+        where = f" with ONNX Runtime {place.onnxruntime}, {place.provider}, on {place.processor}" if place else ""
+        return (
+            f"{manifest.name} {manifest.version} does not answer here as it was recorded: model {check.model}, output "
+            f"{check.output}: {found} (case {check.worst_case!r}, variant {check.variant}){where}; `edgedl verify "
+            "--explain` names the node"
+        )
+
+
+def _held(spec: ModelSpec, variant: str | None) -> str | None:
+    """The variant that runs; None where it does not claim the recorded answers."""
+    name = variant if variant is not None and variant in spec.variants else "fp32"
+    form = spec.variants.get(name)
+    return None if form is not None and form.error is not None and form.parity is None else name
+
+
+def _place(engines: Mapping[str, Engine]) -> Place | None:
+    if not engines:
+        return None
+
+    def every(values: Iterator[str]) -> str:
+        return ", ".join(dict.fromkeys(values))
+
+    return Place(
+        every(engine.device for engine in engines.values()),
+        every(engine.provider for engine in engines.values()),
+        installed("onnxruntime") or installed("onnxruntime-gpu") or "of an unknown version",
+        processor_name(),
+    )
+
+
+def _last_proof(bundle: Bundle, place: Place | None) -> Proof | None:
+    """The last good proof of this very bundle, one made in such a place before all others."""
+    try:
+        proofs = [proof for proof in bundle.proofs if proof.digest == bundle.digest and proof.ok]
+    except BundleError:
+        return None  # proofs lie outside of what is trusted; a damaged file of them says nothing of the bundle
+    here = [p for p in proofs if place and (p.onnxruntime, p.processor) == (place.onnxruntime, place.processor)]
+    found = here or proofs
+    return found[-1] if found else None
+
+
+def proven_json(proven: Proven) -> dict[str, Any]:
+    """JSON-able values of what was proven."""
+    place, last = proven.place, proven.last
+    return {
+        "cases": proven.cases,
+        "recorded": proven.recorded,
+        "share": None if proven.share is None else float(f"{proven.share:.3g}"),
+        "onnxruntime": place.onnxruntime if place else None,
+        "provider": place.provider if place else None,
+        "processor": place.processor if place else None,
+        "last_proof": None if last is None else {
+            "target": last.target, "onnxruntime": last.onnxruntime, "processor": last.processor, "date": last.date,
+        },
+        "differs": proven.differs,
+    }  # fmt: skip
