@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from os import PathLike
 
-from flask import Flask, Response
+from flask import Flask, redirect, request
+from flask.typing import ResponseReturnValue
 
 from runtime.bundle import Bundle
 from runtime.errors import InputError, MissingExtraError
@@ -15,7 +16,9 @@ from runtime.minisign import PublicKey
 from runtime.pipelines import load
 from runtime.pipelines.base import Pipeline
 from runtime.signatures import check
-from service import headers, operations, problems, v1
+from service import headers, hooks, operations, problems, v1
+from service.batching import CAPACITY, TOGETHER
+from service.keys import Keys
 from service.metrics import Metrics
 from service.parts import Parts
 from service.repository import Repository
@@ -46,6 +49,9 @@ def create_app(
     cors_origins: Sequence[str] = (),
     streams: StreamLimits | None = None,
     trust: Sequence[PublicKey] | None = None,
+    keys: Keys | None = None,
+    queue: int = CAPACITY,
+    together: int = TOGETHER,
 ) -> Flask:
     """The service for some bundles. Every pipeline is loaded and has answered a warm-up run when this returns.
 
@@ -65,6 +71,9 @@ def create_app(
         cors_origins: Origins of other sites whose pages may call the service.
         streams: How many streams a recurrent bundle may have open, and for how long.
         trust: Keys of which one must have signed each bundle (`runtime.signatures.read_keys`); None takes any bundle.
+        keys: Of which a request has to show one (`service.keys.read_keys`); None asks for none.
+        queue: Requests that may wait for one bundle.
+        together: Requests that a bundle answers in one run, at most.
 
     Raises:
         BundleError: A bundle is damaged, or no trusted key signed it.
@@ -74,8 +83,15 @@ def create_app(
     """
     if find_spec("cv2") is None:
         raise MissingExtraError("opencv-python-headless", "serve")  # better now than at the first photo
-    settings = Settings(max_bytes, max_pixels, max_images, video_seconds, body_seconds, tuple(cors_origins))
+    settings = Settings(max_bytes, max_pixels, max_images, video_seconds, body_seconds, tuple(cors_origins), keys)
     served = Repository()
+    metrics = Metrics(served)
+
+    def arrived(one: Served) -> None:
+        one.queue.capacity, one.queue.together = queue, together
+        metrics.watch(one)
+
+    served.arrived = arrived
     for bundle in bundles:
         name, source = bundle if isinstance(bundle, tuple) else (None, bundle)
         served.add(Served(_pipeline(source, device, threads, variant, trust), streams or StreamLimits(), name))
@@ -86,11 +102,10 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.extensions["edgedl"] = served
-    metrics = Metrics()
     statistics = Statistics()
     probes = operations.Probes(served, metrics)
     app.extensions["edgedl.parts"] = Parts(served, settings, metrics, probes, statistics)
-    metrics.install(app, served)
+    hooks.install(app, served, metrics, keys)
     headers.install(app, settings.cors_origins)
     problems.install(app)
     texts = Texts()
@@ -99,7 +114,9 @@ def create_app(
     app.register_blueprint(operations.blueprint(served, settings, probes))
 
     @app.get("/")
-    def page() -> Response:
+    def page() -> ResponseReturnValue:
+        if not request.environ["PATH_INFO"]:  # what the page asks for stands beside the last slash of its address
+            return redirect(f"{request.script_root}/", 308)
         return app.send_static_file("index.html")
 
     return app

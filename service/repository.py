@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
 
 from runtime.errors import InputError
@@ -14,11 +14,15 @@ class Repository(Mapping[str, Served]):
     """Bundles by name; as a mapping, the highest version of each.
 
     Safe to use from several threads: a change replaces the table, so whoever reads sees the one before or after it.
+
+    Attributes:
+        arrived: Told of each bundle before it is asked for the first time.
     """
 
     def __init__(self) -> None:
         self._changing = Lock()
         self._table: dict[str, dict[str, Served]] = {}
+        self.arrived: Callable[[Served], None] = lambda _one: None
 
     def add(self, one: Served) -> None:
         """Takes in a bundle.
@@ -33,6 +37,7 @@ class Repository(Mapping[str, Served]):
                     f"two bundles are called {one.name!r} and have the version {one.version}; each needs a route of "
                     f"its own: serve one of them as NAME={one.name}.edge"
                 )
+            self.arrived(one)
             ordered = sorted([*versions.values(), one], key=lambda other: version_key(other.version), reverse=True)
             self._table = self._table | {one.name: {other.version: other for other in ordered}}
 

@@ -49,7 +49,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
             "max_images": settings.max_images,
             "video_seconds": settings.video_seconds,
         }
-        return json_response({"bundles": [one.describe() for one in served.values()], "limits": limits})
+        return json_response({"bundles": [_placed(one.describe()) for one in served.values()], "limits": limits})
 
     @routes.post("/v1/<name>")
     def predict(name: str) -> Response:
@@ -64,6 +64,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
             start = time.perf_counter()
             arrays = json_arrays(body, pipeline.array_inputs)
             decoding = time.perf_counter() - start
+            one.watch.decoded(decoding)
             result = one.predict(arrays, options)
             metrics.count_result(name, result)
             predicting = time.perf_counter() - start - decoding
@@ -114,7 +115,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
         opened = streams(name)
         read_body(request, settings)  # nothing is asked for, but what was sent has to be taken
         stream = opened.open()
-        url = f"/v1/{name}/streams/{stream}"
+        url = f"{request.script_root}/v1/{name}/streams/{stream}"
         response = json_response(
             {
                 "stream": stream,
@@ -141,3 +142,12 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
         return Response(status=204)
 
     return routes
+
+
+def _placed(bundle: dict[str, Any]) -> dict[str, Any]:
+    """The description of a bundle, with its routes as the client has to ask for them: below any prefix."""
+    root = request.script_root
+    return {
+        key: root + value if isinstance(value, str) and value.startswith("/v1/") else value
+        for key, value in bundle.items()
+    }
