@@ -10,6 +10,7 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Semaphore
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from service.app import create_app
+from service.batching import BatchingQueue
 from service.front import Front
 from service.problems import Problem
 from service.visits import KINDS, kind_of
@@ -146,13 +148,20 @@ def test_the_numbers_are_those_of_what_was_asked(service: Flask) -> None:
     assert value(service, "edgedl_requests_in_flight") == 1, "the scrape itself"
 
 
+def one_lane(queue: BatchingQueue) -> Semaphore:
+    """Whoever holds this keeps the bundle from running."""
+    queue._lanes, queue._turns = 1, Semaphore(1)
+    return queue._turns
+
+
 def test_a_batch_is_one_run(service: Flask) -> None:
     """Eight arrays gather while the bundle is busy; then they are answered by one run."""
     one = service.extensions["edgedl"]["scale"]
+    turn = one_lane(one.queue)
 
     async def together() -> None:
         front = Front(service)
-        with one.queue._turn:  # somebody else runs the bundle
+        with turn:  # somebody else runs the bundle
             waiting = [asyncio.create_task(ask(front, "POST", "/v1/scale", npy(), NPY)) for _ in range(9)]
             while len(one.queue) < 8:  # its thread holds the ninth
                 await asyncio.sleep(0.01)
@@ -259,10 +268,11 @@ def test_a_bundle_that_is_broken_a_full_queue_and_who_leaves_are_kinds_of_their_
     asked(service, ("POST", "/v1/age", encoded(), PNG))
     assert value(service, "edgedl_errors_total", kind="overload") == 1
     one.queue.capacity = 2
+    turn = one_lane(one.queue)
 
     async def leave() -> None:
         front = Front(service)
-        with one.queue._turn:  # somebody else runs the bundle
+        with turn:  # somebody else runs the bundle
             await ask(front, "POST", "/v1/age", encoded(), PNG, leave_after=0.05)
         await ask(front, "POST", "/v1/age", encoded(), PNG)
 
