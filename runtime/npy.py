@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+import re
 import sys
 import zipfile
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,15 @@ MAX_HEADER_BYTES = 10_000
 
 MAX_RANK = 32
 """Dimensions; what every numpy can hold."""
+
+_PLAIN_HEADER = re.compile(
+    rb"\{'descr': '([<>|=]?[a-zA-Z]\d{0,4})', 'fortran_order': (True|False), 'shape': "
+    rb"\(((?:\d{1,19},)?|\d{1,19}(?:, \d{1,19})+),?\),? *\} *\n"
+)
+"""What numpy writes. Read without `ast`, which costs more than a small array, and which Python 3.11 does not always
+survive in several threads at a time (cpython#106905)."""
+
+_PARSING = Lock()
 
 _PLAIN_KINDS = "biufU"  # truth values, integers, floats, fixed-length text (tokens)
 
@@ -65,7 +76,13 @@ def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """
     read_header = npy_format.read_array_header_1_0 if head[6] == 1 else npy_format.read_array_header_2_0
     try:
-        shape, fortran_order, dtype = read_header(io.BytesIO(head[8:]))
+        if plain := _PLAIN_HEADER.fullmatch(head, 10 if head[6] == 1 else 12):
+            descr, order, sizes = (part.decode() for part in plain.groups())
+            dtype, fortran_order = np.dtype(descr), order == "True"
+            shape = tuple(int(size) for size in sizes.split(",") if size.strip())
+        else:
+            with _PARSING:
+                shape, fortran_order, dtype = read_header(io.BytesIO(head[8:]))
     # A hostile header reaches numpy's parser (`ast.literal_eval`), whose errors are many, and some name its objects.
     except Exception as error:
         raise ValueError("the npy header is none; expected descr, fortran_order and shape of an array") from error

@@ -7,20 +7,24 @@ from functools import partial
 from importlib.util import find_spec
 from os import PathLike
 
-from flask import Flask, Response
+from flask import Flask, redirect, request
+from flask.typing import ResponseReturnValue
 
 from runtime.errors import InputError, MissingExtraError
 from runtime.media.pictures import MAX_PIXELS
 from runtime.minisign import PublicKey
 from runtime.signatures import check
-from service import headers, operations, problems, v1
+from service import headers, hooks, operations, problems, v1
+from service.batching import CAPACITY, TOGETHER
 from service.folder import BundleFolder
+from service.keys import Keys
 from service.metrics import Metrics
 from service.opening import Opening, admit_all
 from service.opening import Source as Source
 from service.parts import Parts
 from service.repository import Repository
-from service.served import Settings
+from service.served import Served
+from service.settings import Settings
 from service.streams import StreamLimits
 from service.swaps import Swaps
 from service.text import Texts
@@ -48,6 +52,9 @@ def create_app(
     watch: bool = False,
     repository: str | PathLike[str] | None = None,
     workers: int = 1,
+    keys: Keys | None = None,
+    queue: int = CAPACITY,
+    together: int = TOGETHER,
 ) -> Flask:
     """The service for some bundles.
 
@@ -73,6 +80,9 @@ def create_app(
         watch: Replace a bundle by what takes the place of its files, once that is tried and warmed up.
         repository: A folder whose bundles are served as well, and may be loaded and unloaded by name.
         workers: Processes that answer the same requests. With several, no bundle may stream or be loaded by name.
+        keys: Of which a request has to show one (`service.keys.read_keys`); None asks for none.
+        queue: Requests that may wait for one bundle.
+        together: Requests that a bundle answers in one run, at most.
 
     Raises:
         BundleError: A bundle is damaged, or no trusted key signed it.
@@ -83,13 +93,20 @@ def create_app(
     """
     if find_spec("cv2") is None:
         raise MissingExtraError("opencv-python-headless", "serve")  # better now than at the first photo
-    settings = Settings(max_bytes, max_pixels, max_images, video_seconds, body_seconds, tuple(cors_origins))
+    settings = Settings(max_bytes, max_pixels, max_images, video_seconds, body_seconds, tuple(cors_origins), keys)
     if workers > 1 and repository is not None:
         raise InputError(
             f"what is loaded by name is loaded by one process, and there are {workers} workers: take one, or name the "
             "bundles, and watch their files to replace them"
         )
     served = Repository()
+    metrics = Metrics(served)
+
+    def arrived(one: Served) -> None:
+        one.queue.capacity, one.queue.together = queue, together
+        metrics.watch(one)
+
+    served.arrived = arrived
     admit = admit_all if trust is None else partial(check, keys=trust)
     swaps = Swaps(served, Opening(device, threads, variant, streams or StreamLimits(), admit, workers))
     for bundle in bundles:
@@ -107,11 +124,10 @@ def create_app(
     app.url_map.strict_slashes = False
     app.url_map.merge_slashes = False
     app.extensions["edgedl"] = served
-    metrics = Metrics()
     statistics = Statistics()
     probes = operations.Probes(served, swaps, metrics)
     app.extensions["edgedl.parts"] = Parts(served, settings, metrics, probes, statistics, swaps, loading)
-    metrics.install(app, served)
+    hooks.install(app, served, metrics, keys)
     headers.install(app, settings.cors_origins)
     problems.install(app)
     texts = Texts()
@@ -120,7 +136,9 @@ def create_app(
     app.register_blueprint(operations.blueprint(served, settings, probes))
 
     @app.get("/")
-    def page() -> Response:
+    def page() -> ResponseReturnValue:
+        if not request.environ["PATH_INFO"]:  # what the page asks for stands beside the last slash of its address
+            return redirect(f"{request.script_root}/", 308)
         return app.send_static_file("index.html")
 
     return app

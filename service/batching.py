@@ -14,6 +14,7 @@ from threading import Event, Lock, Semaphore, Thread
 from typing import Any
 
 from service.problems import Problem
+from service.visits import Visit
 
 CAPACITY = 256
 """Calls that may wait for one bundle."""
@@ -44,6 +45,7 @@ class Call:
         taken: When the bundle's thread took it.
         ended: When its answer was there.
         together: How many calls were taken with it.
+        visit: The request that it belongs to.
     """
 
     source: Any
@@ -60,6 +62,7 @@ class Call:
     taken: float = 0.0
     ended: float = 0.0
     together: int = 1
+    visit: Visit | None = None
 
 
 def busy() -> Problem:
@@ -69,11 +72,17 @@ def busy() -> Problem:
 
 def overdue() -> Problem:
     """503: a request was not answered in time."""
-    return Problem(503, "The request waited too long for its turn; try again soon.", headers={"Retry-After": "1"})
+    return Problem(
+        503, "The request waited too long for its turn; try again soon.", headers={"Retry-After": "1"}, kind="timeout"
+    )
 
 
 class BatchingQueue:
     """Hands calls to the thread that runs a bundle.
+
+    Attributes:
+        capacity: Calls that may wait.
+        together: Calls that are taken at once.
 
     Args:
         run: Answers calls: sets `outcome` or `error` of each. As many threads call it at a time as there are lanes.
@@ -93,7 +102,7 @@ class BatchingQueue:
         lanes: int = 1,
     ) -> None:
         self._run_calls, self._tidy = run, tidy
-        self._capacity, self._together = capacity, together
+        self.capacity, self.together = capacity, together
         self._waiting: SimpleQueue[Call | None] = SimpleQueue()
         self._lanes = lanes
         self._turns = Semaphore(lanes)  # whoever holds one runs the bundle
@@ -111,7 +120,7 @@ class BatchingQueue:
         """
         if self._closed:
             raise Problem(503, "This bundle is being replaced; try again.", headers={"Retry-After": "1"})
-        if self._waiting.qsize() >= self._capacity:
+        if self._waiting.qsize() >= self.capacity:
             raise busy()
         if not self._threads:
             self._start()
@@ -189,7 +198,7 @@ class BatchingQueue:
     def _drained(self, first: Call | None) -> tuple[list[Call], bool]:
         """What waits, up to as much as is taken at once, and whether it ends there."""
         # What waits is shared out, so that no lane stands idle.
-        most = min(self._together, -(-(self._waiting.qsize() + 1) // self._lanes))
+        most = min(self.together, -(-(self._waiting.qsize() + 1) // self._lanes))
         calls: list[Call] = []
         call = first
         while call is not None:

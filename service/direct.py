@@ -19,6 +19,7 @@ from service.batching import Call
 from service.inputs import check_files, read_options
 from service.media_types import WRAPPED_TYPES, is_taken
 from service.parts import Parts
+from service.problems import Problem
 from service.replies import Reply, answered
 from service.served import Served
 from service.v2.encoding import read_header_length
@@ -63,12 +64,14 @@ def taken(
 ) -> Iterator[Direct | None]:
     """As `direct`. The bundle is not closed while it is asked.
 
-    Raises:
-        Problem: The request is wrong.
+    A request that is wrong gives None: Flask refuses it in the same words, and knows its route.
     """
-    asked = direct(parts, path, headers, query, body)
-    while asked is not None and not asked.served.leases.begin():
-        asked = direct(parts, path, headers, query, body)  # the bundle was swapped since
+    try:
+        asked = direct(parts, path, headers, query, body)
+        while asked is not None and not asked.served.leases.begin():
+            asked = direct(parts, path, headers, query, body)  # the bundle was swapped since
+    except Problem:
+        asked = None
     try:
         yield asked
     finally:

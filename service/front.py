@@ -13,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -21,13 +22,16 @@ from flask import Flask
 
 from runtime.errors import EdgedlError
 from service.batching import Call, busy, overdue
+from service.bodies import Body, Gone
 from service.direct import Direct, taken
-from service.headers import answer_headers, request_id
-from service.inputs import too_large
+from service.headers import answer_headers
+from service.hooks import VISIT
 from service.parts import Parts
+from service.places import NOWHERE_ELSE, Places
 from service.problems import PROBLEM_JSON, Problem, from_edgedl, problem_document
 from service.replies import Reply
-from service.wsgi import Message, Scope, environ_of, response_start, run_wsgi
+from service.visits import CURRENT, Visit, kind_of
+from service.wsgi import Message, Relay, Scope, environ_of, response_start
 
 LOG = logging.getLogger("edgedl.service")
 
@@ -47,13 +51,6 @@ SMALL_BODY = 1 << 18
 WAIT_SECONDS = 30.0
 """How long a request waits for its turn."""
 
-DRAIN_SECONDS, DRAIN_BYTES = 2.0, 64 << 20
-"""What is still read of a body that was refused, so that its sender gets to read why."""
-
-
-class Gone(Exception):  # noqa: N818 - nothing is wrong
-    """Whoever asked has left."""
-
 
 class Front:
     """Answers HTTP requests for an application made by `service.app.create_app`.
@@ -62,11 +59,15 @@ class Front:
         app: The application.
         threads: Requests that Flask answers at a time.
         wait_seconds: How long a request waits for its turn.
+        places: Where the routes are.
     """
 
-    def __init__(self, app: Flask, *, threads: int = THREADS, wait_seconds: float = WAIT_SECONDS) -> None:
+    def __init__(
+        self, app: Flask, *, threads: int = THREADS, wait_seconds: float = WAIT_SECONDS, places: Places = NOWHERE_ELSE
+    ) -> None:
         self.app = app
         self.parts: Parts = app.extensions["edgedl.parts"]
+        self.places = places
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="edgedl-request")
         self._decoded = asyncio.Semaphore(threads)  # pictures in memory at a time
         self._waiting = 0
@@ -160,7 +161,8 @@ class Front:
             raise busy()
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            # In a copy of the context, which says which request the thread works for.
+            return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, work)
         finally:
             self._waiting -= 1
 
@@ -172,82 +174,80 @@ class _Exchange:
         self.front, self.scope = front, scope
         self.receive, self.send = receive, send
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.path: str = scope["path"]
-        self.began = time.perf_counter()
-        self.whole = False  # the body has been read to its end
-        self.held = 0
+        self.root, path = front.places.find(scope, self.headers)
+        self.outside = path is None
+        self.path: str = scope["path"] if path is None else path
+        number = self._header(b"x-request-id")
+        self.visit = Visit.of(scope["method"], self.path, number, self._header(b"traceparent"))
+        self.body = Body(receive, self.headers, self.visit, front.parts.settings, front.hold)
+        self.begun = False  # the answer
+        self.ended = False
 
     async def answer(self) -> None:
         """Answers, whatever happens."""
-        parts, method = self.front.parts, self.scope["method"]
-        probe = parts.probes.routes.get(self.path)
-        route, bundle, posted = "unmatched", "", method == "POST"
-        failed: Callable[[], None] | None = None
+        CURRENT.set(self.visit)
+        self.front.parts.metrics.begin()
         try:
-            if probe is not None and method in ("GET", "HEAD"):
-                route, reply = self.path, probe()
-            else:
-                body = await self._body()
-                with taken(
-                    parts, self.path, self.headers, self.scope["query_string"], body if posted else b""
-                ) as asked:
-                    if asked is None:
-                        await self._flask(body)
-                        return
-                    route, bundle, failed = asked.route, asked.served.name, asked.failed
-                    reply = await self._ask(asked, len(body))
-        except Gone:
-            return
-        except Exception as error:  # noqa: BLE001 - it becomes a problem document
-            if failed is not None:
-                failed()
-            reply = self._refusal(error)
+            reply = await self._outcome()
+            if reply is not None:
+                await self._send(reply)
         finally:
-            self.front.release(self.held)
-        parts.metrics.count_request(route, bundle, method, reply.status, time.perf_counter() - self.began)
-        await self._send(reply)
-        await self._drain()
+            self._end()
+        await self.body.drain()
 
-    async def _body(self) -> bytes:
-        """The whole body.
+    def _end(self) -> None:
+        """The last byte of the answer is on its way."""
+        if not self.ended:
+            self.ended = True
+            if not self.visit.status:
+                self.visit.leave()
+            self.front.parts.metrics.end(self.visit)
 
-        Raises:
-            Problem: 408 or 413; 503, too many bodies arrive at once.
-            Gone: Its sender has left.
-        """
-        settings = self.front.parts.settings
-        length = self.headers.get(b"content-length")
-        if length is not None and int(length) > settings.max_bytes:
-            raise too_large(f"a body of {int(length):,} bytes", settings)
-        deadline = self.began + settings.body_seconds
-        pieces: list[bytes] = []
-        while not self.whole:
-            message = await self._message(deadline - time.perf_counter())
-            piece: bytes = message.get("body", b"")
-            if self.held + len(piece) > settings.max_bytes:
-                raise too_large(f"a body of more than {settings.max_bytes:,} bytes", settings)
-            self.front.hold(len(piece), self.held + len(piece))
-            self.held += len(piece)
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    async def _outcome(self) -> Reply | None:
+        """The answer or the refusal; None where nothing is left to be sent."""
+        try:
+            return await self._reply()
+        except Gone:
+            return None
+        except Exception as error:  # noqa: BLE001 - it becomes a problem document
+            refusal = self._refusal(error)
+            return None if self.begun else refusal
+        finally:
+            self.front.release(self.visit.received)
 
-    async def _message(self, seconds: float) -> Message:
-        """The next part of the body.
+    async def _reply(self) -> Reply | None:
+        """The answer; None where Flask has given it.
 
         Raises:
-            Problem: 408, it did not come in time.
+            Problem: The request is wrong, or there is too much to do.
+            EdgedlError: The bundle refuses it.
             Gone: The sender has left.
         """
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                message = await self.receive()
-        except TimeoutError:
-            allowed = self.front.parts.settings.body_seconds
-            raise Problem(408, f"The body did not arrive within {allowed:g} seconds.") from None
-        if message["type"] == "http.disconnect":
-            raise Gone
-        self.whole = not message.get("more_body", False)
-        return message
+        parts, visit = self.front.parts, self.visit
+        probe = parts.probes.routes.get(self.path) if visit.method in ("GET", "HEAD") else None
+        if probe is None and self.outside:
+            raise Problem(404, f"There is nothing at {self.path}; this service answers below {self.root}/.")
+        if parts.settings.keys is not None:
+            parts.settings.keys.admit(visit, self._header(b"authorization"))
+        if probe is not None:
+            visit.route = self.path
+            return probe()
+        body = await self.body.read()
+        posted = body if visit.method == "POST" else b""
+        with taken(parts, self.path, self.headers, self.scope["query_string"], posted) as asked:
+            if asked is None:
+                await self._flask(body)
+                return None
+            visit.route, visit.bundle = asked.route, asked.served.name
+            try:
+                return await self._ask(asked, len(body))
+            except Exception as error:
+                if asked.failed is not None and not isinstance(error, Gone):
+                    asked.failed()
+                raise
+
+    def _header(self, name: bytes) -> str:
+        return self.headers.get(name, b"").decode("latin-1")
 
     async def _ask(self, asked: Direct, size: int) -> Reply:
         """The answer of a bundle's queue.
@@ -299,78 +299,45 @@ class _Exchange:
 
     async def _flask(self, body: bytes) -> None:
         """Lets Flask answer, and sends what it gives as it comes."""
-        loop = asyncio.get_running_loop()
-        messages: asyncio.Queue[Message | None] = asyncio.Queue()
-        left = False
-
-        def emit(message: Message | None) -> bool:
-            loop.call_soon_threadsafe(messages.put_nowait, message)
-            return left
-
-        async def run() -> None:
-            try:
-                await self.front.in_thread(partial(run_wsgi, self.front.app, environ_of(self.scope, body), emit))
-            finally:
-                messages.put_nowait(None)
-
-        async def watch() -> None:
-            nonlocal left
-            await self._disconnected()
-            left = True
-
-        running = loop.create_task(run())
-        watching: asyncio.Task[None] | None = None
-        started = False
-        try:
-            while (message := await messages.get()) is not None:
-                started = True
+        visit = self.visit
+        environ = environ_of(self.scope, body, self.root, len(self.scope["path"]) - len(self.path))
+        environ[VISIT] = visit
+        async with Relay(self.front.app, environ, self.front.in_thread) as relay:
+            while (message := await relay.next()) is not None:
+                self.begun = True
+                visit.sent += len(message.get("body", b""))
                 await self.send(message)
-                if watching is None and message.get("more_body", False):
-                    watching = loop.create_task(watch())
-            await running
-        except Problem as problem:
-            if not started:
-                await self._send(self._refusal(problem))
-        finally:
-            left = True
-            if watching is not None:
-                watching.cancel()
+                if message.get("more_body", False):
+                    relay.stop_once(self._disconnected)
+                elif message["type"] == "http.response.body":
+                    if relay.left:
+                        visit.leave()
+                    self._end()
 
     def _refusal(self, error: Exception) -> Reply:
         """The problem document of an error."""
-        number = self._number()
+        visit = self.visit
+        name = self.path.removeprefix("/v1/")
+        if visit.route == "unmatched" and name != self.path and name in self.front.parts.served:
+            visit.route, visit.bundle = "/v1/<name>", name  # refused before it was asked
         if isinstance(error, EdgedlError):
             error = from_edgedl(error)
         if not isinstance(error, Problem):
-            LOG.error("request %s failed: %s %s", number, self.scope["method"], self.path, exc_info=error)
+            LOG.error("request %s failed: %s %s", visit.number, visit.method, visit.shown, exc_info=error)
             error = Problem(500, "The server failed; its log has the reason under this request id.")
-        document = problem_document(error, number, self.path)
-        return Reply(error.status, document, PROBLEM_JSON, {**error.headers, "X-Request-ID": number})
-
-    def _number(self) -> str:
-        return request_id(self.headers.get(b"x-request-id", b"").decode("latin-1"))
+        visit.kind = error.kind
+        return Reply(error.status, problem_document(error, visit.number, self.path), PROBLEM_JSON, error.headers)
 
     async def _send(self, reply: Reply) -> None:
-        origin = self.headers.get(b"origin", b"").decode("latin-1")
-        common = answer_headers(self._number(), origin, self.front.parts.settings.cors_origins)
+        visit = self.visit
+        common = answer_headers(visit, self._header(b"origin"), self.front.parts.settings.cors_origins)
         headers = common | dict(reply.headers) | {"Content-Type": reply.content_type}
-        if not self.whole and self.scope["method"] not in ("GET", "HEAD"):
+        if not self.body.whole and visit.method not in ("GET", "HEAD"):
             headers["Connection"] = "close"
+        visit.status, visit.kind = reply.status, visit.kind or kind_of(reply.status)
+        visit.sent = 0 if visit.method == "HEAD" else len(reply.body)
         await self.send(response_start(reply.status, [*headers.items(), ("Content-Length", str(len(reply.body)))]))
         await self.send({"type": "http.response.body", "body": reply.body})
-
-    async def _drain(self) -> None:
-        """Reads on for a while where the body was refused: closing at once could destroy the answer on its way."""
-        if self.whole or (b"content-length" not in self.headers and b"transfer-encoding" not in self.headers):
-            return
-        size = 0
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_SECONDS):
-                while size < DRAIN_BYTES:
-                    message = await self.receive()
-                    size += len(message.get("body", b""))
-                    if not message.get("more_body", False):
-                        return
 
 
 def _finish(done: asyncio.Future[None]) -> None:

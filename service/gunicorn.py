@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import mmap
 import os
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from runtime.errors import EdgedlError, InputError, MissingExtraError
+from runtime.errors import EdgedlError, MissingExtraError
+from service.listening import Tls, address, listen, listen_at, remove_socket
+from service.logs import configure, say
+from service.places import Places
 
 if TYPE_CHECKING:
     from service.app import Source
@@ -33,10 +35,17 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     *,
+    socket_path: str | None = None,
+    tls: Tls | None = None,
     workers: int = 1,
     request_threads: int = 8,
+    wait_seconds: float = 30.0,
+    connections: int = 1000,
+    prefix: str = "",
+    proxies: Sequence[str] | None = None,
     graceful_seconds: int = 30,
     access_log: bool = False,
+    log_format: str = "text",
     announce: Announce | None = None,
     **settings: Any,
 ) -> int:
@@ -46,10 +55,18 @@ def serve(
         bundles: See :func:`service.app.create_app`.
         host: Address to listen on; the default is reachable from this machine only.
         port: Port, or 0 for any free one.
-        workers: Worker processes, each with its own sessions and metrics.
+        socket_path: A Unix socket to listen on in place of a port; it is removed at the end.
+        tls: A certificate and its key, to speak https alone.
+        workers: Worker processes, each with its own sessions and metrics; more than one only if no bundle streams.
         request_threads: Requests that one worker answers at a time, beside those that go straight to a bundle.
+        wait_seconds: How long a request may wait for its turn.
+        connections: Connections that one worker may have open.
+        prefix: What every path begins with, such as ``/edgedl``.
+        proxies: Addresses and networks of proxies whose headers say where the service stands, and ``unix`` for whoever
+            connects to the socket; None takes them from the variable ``FORWARDED_ALLOW_IPS``.
         graceful_seconds: Time that running requests get to finish after SIGTERM.
         access_log: Write a line for each request to standard error.
+        log_format: ``text`` or ``json``: how the lines on standard error are written.
         announce: Called in place of printing, in the worker, with the URL and the names of the bundles.
         **settings: For :func:`service.app.create_app`.
 
@@ -64,35 +81,47 @@ def serve(
     for package in ("flask", "gunicorn", "orjson", "prometheus_client"):
         if find_spec(package) is None:
             raise MissingExtraError(package.replace("_", "-"), "serve")
-    listener = listen(host, port)
-    url = address(listener)
-    if not listener.getsockname()[0].startswith(_LOOPBACK):
-        print(f"{url} is reachable from other machines and asks nobody for a password.", file=sys.stderr)  # noqa: T201
+    if proxies is None:
+        proxies = os.environ.get("FORWARDED_ALLOW_IPS", "").replace(",", " ").split()
+    places = Places.of(prefix, proxies)
+    secure = None if tls is None else tls.context()
+    formatter = configure(log_format, access=access_log)
+    listener = listen(host, port) if socket_path is None else listen_at(socket_path)
+    url = address(listener, tls=tls is not None) + places.prefix
+    made = None if socket_path is None else os.lstat(socket_path)
+    if made is None and not listener.getsockname()[0].startswith(_LOOPBACK) and settings.get("keys") is None:
+        say(f"{url} is reachable from other machines and asks nobody for a password or a key.", logging.WARNING)
     sys.stdout.flush()  # a buffer carried through the fork would be written twice
-    return _run(
-        bundles,
-        {**settings, "workers": workers},
-        request_threads,
-        url,
-        announce or _say,
-        {
-            "bind": f"fd://{listener.detach()}",
-            "workers": workers,
-            "worker_class": "service.worker.Worker",
-            "graceful_timeout": graceful_seconds,
-            "timeout": 120,  # a worker says nothing while it loads its bundles, and boards are slow
-            "keepalive": 5,
-            # gunicorn trusts whoever is on this machine, and SCRIPT_NAME of a stranger makes it answer 500.
-            "forwarded_allow_ips": os.environ.get("FORWARDED_ALLOW_IPS", ""),
-            "loglevel": "warning",
-            "accesslog": "-" if access_log else None,
-            # What was asked and how it went, but nothing of what a sender says of himself or puts into the query.
-            "access_log_format": '%(t)s "%(m)s %(U)s" %(s)s %(B)s bytes %(M)s ms',
-            "control_socket_disable": True,  # a file in the user's home that nobody asked for
-            # gunicorn's heartbeat is a file; on a disk it can stall, and a container's root may be read-only.
-            "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108
-        },
-    )
+    options = {
+        "bind": f"fd://{listener.detach()}",
+        "workers": workers,
+        "worker_class": "service.worker.Worker",
+        "worker_connections": connections,
+        "graceful_timeout": graceful_seconds,
+        "timeout": 120,  # a worker says nothing while it loads its bundles, and boards are slow
+        "keepalive": 5,
+        # gunicorn trusts whoever is on this machine, and SCRIPT_NAME of a stranger makes it answer 500.
+        "forwarded_allow_ips": ",".join(map(str, places.proxies)),
+        "loglevel": "warning",
+        "control_socket_disable": True,  # a file in the user's home that nobody asked for
+        # gunicorn's heartbeat is a file; on a disk it can stall, and a container's root may be read-only.
+        "worker_tmp_dir": "/dev/shm" if os.access("/dev/shm", os.W_OK) else None,  # noqa: S108
+    }
+    if tls is not None:
+        options |= {"certfile": tls.certificate, "keyfile": tls.key, "ssl_context": lambda _config, _default: secure}
+
+    def load() -> Front:
+        from service.app import create_app
+        from service.front import Front
+
+        app = create_app(bundles, workers=workers, **settings)
+        return Front(app, threads=request_threads, wait_seconds=wait_seconds, places=places)
+
+    try:
+        return _run(load, url, announce or _say, formatter, options)
+    finally:
+        if socket_path is not None and made is not None:
+            remove_socket(socket_path, made)
 
 
 def announcement(url: str, names: Sequence[str]) -> str:
@@ -104,58 +133,29 @@ def _say(url: str, names: Sequence[str]) -> None:
     print(announcement(url, names), flush=True)  # noqa: T201
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket, or one sentence that says why not. gunicorn itself would try for five seconds."""
-    if not 0 <= port <= 65535:
-        raise InputError(f"port {port} does not exist; take one from 0 to 65535")
-    try:
-        family, kind, protocol, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise InputError(f"{host!r} is not an address of this machine: {error.strerror or error}") from error
-    listener = socket.socket(family, kind, protocol)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(target)
-        listener.listen(512)
-    except OSError as error:
-        listener.close()
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(
-            f"cannot listen on {host} port {port}: {reason}; choose another with --port (0 takes any free one)"
-        ) from error
-    return listener
-
-
-def address(listener: socket.socket) -> str:
-    """The URL of a listening socket; an unspecified address is given as this machine's own."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def _run(
-    bundles: Sequence[Source | tuple[str, Source]],
-    settings: dict[str, Any],
-    request_threads: int,
-    url: str,
-    announce: Announce,
-    options: dict[str, Any],
+    front: Callable[[], Front], url: str, announce: Announce, formatter: logging.Formatter, options: dict[str, Any]
 ) -> int:
     # Imported here so that `edgedl serve --help` does not need the extra.
     from gunicorn import glogging
     from gunicorn.app.base import BaseApplication
     from gunicorn.arbiter import Arbiter
-    from gunicorn.errors import AppImportError, HaltServer
+    from gunicorn.errors import HaltServer
 
     from service import worker
 
     worker.install()
     master = os.getpid()
-    answered = mmap.mmap(-1, 1)  # shared with the workers: set once one of them has answered its warm-up run
-    told = mmap.mmap(-1, 1)  # set once one of them has said why it cannot start
+    # Shared with the workers: set once one of them has answered its warm-up run, or said why it cannot start.
+    answered, told = mmap.mmap(-1, 1), mmap.mmap(-1, 1)
 
     class Logger(glogging.Logger):  # type: ignore[misc]
-        """gunicorn's log, less what follows a worker's sentence why it cannot start."""
+        """gunicorn's log in our form, less what follows a worker's sentence why it cannot start."""
+
+        def setup(self, cfg: Any) -> None:
+            super().setup(cfg)
+            for handler in self.error_log.handlers:
+                handler.setFormatter(formatter)
 
         def error(self, msg: str, *args: Any, **kwargs: Any) -> None:
             if (
@@ -179,20 +179,17 @@ def _run(
 
         def load(self) -> Front:
             from runtime.memory import return_large_blocks, share_one_arena
-            from service.app import create_app
-            from service.front import Front
 
             share_one_arena()
             return_large_blocks()
-            logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
             try:
-                return Front(create_app(bundles, **settings), threads=request_threads)
+                return front()
             except EdgedlError as error:
-                if told[0]:
+                if told[0]:  # each worker finds the same
                     os._exit(Arbiter.APP_LOAD_ERROR)
                 told[0] = 1
-                # The type that gunicorn takes for "do not try again"; its text is all that is printed.
-                raise AppImportError(f"edgedl serve: {error}") from error
+                say(f"edgedl serve: {error}")
+                raise SystemExit(Arbiter.APP_LOAD_ERROR) from error  # which gunicorn takes for "do not try again"
 
     class Minder(Arbiter):  # type: ignore[misc]
         """gunicorn's master, which remembers how it was stopped."""
@@ -215,10 +212,11 @@ def _run(
     def bury(arbiter: Minder, _worker: Any) -> None:
         # Without this, a bundle that crashes the runtime would be loaded, and crash it, for ever.
         if not answered[0] and not arbiter.stopping:
-            print("edgedl serve: the worker died while it loaded the bundles", file=sys.stderr)  # noqa: T201
+            say("edgedl serve: the worker died while it loaded the bundles")
             raise HaltServer("the worker died while it loaded the bundles", Arbiter.WORKER_BOOT_ERROR)
 
     arbiter = Minder(Server())
+    arbiter.systemd = True  # whoever made the socket removes it, and not gunicorn
     try:
         arbiter.run()
     except SystemExit as end:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Sequence
 
 from flask import Flask, Response, g, request
+
+from service.visits import Visit
 
 # Everything the page needs comes from its own origin as a file: no inline script or style, no other host, no frame.
 # blob: is a video that the person chose, played from the browser's own memory.
@@ -20,23 +20,19 @@ SECURITY_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
-def request_id(given: str) -> str:
-    """A proxy's id is kept, so that its log and ours can be joined; what is not plainly an id is replaced."""
-    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-
-
-def answer_headers(number: str, origin: str, cors_origins: Sequence[str]) -> dict[str, str]:
+def answer_headers(visit: Visit, origin: str, cors_origins: Sequence[str]) -> dict[str, str]:
     """What every answer carries that is not a file of the page.
 
     Args:
-        number: The request id.
+        visit: The request.
         origin: The request's header of that name; empty where there is none.
         cors_origins: Origins whose pages may call the service (``https://example.org``, no path), or ``("*",)``.
     """
-    headers = {"X-Request-ID": number, **SECURITY_HEADERS, "Cache-Control": "no-store"}
+    headers = {"X-Request-ID": visit.number, **SECURITY_HEADERS, "Cache-Control": "no-store"}
+    if visit.trace is not None:
+        headers["traceparent"] = visit.trace.header
     if not cors_origins:
         headers["Cross-Origin-Resource-Policy"] = "same-origin"
         return headers
@@ -44,7 +40,7 @@ def answer_headers(number: str, origin: str, cors_origins: Sequence[str]) -> dic
     if origin and (origin in cors_origins or "*" in cors_origins):
         headers["Access-Control-Allow-Origin"] = "*" if "*" in cors_origins else origin
         headers["Access-Control-Expose-Headers"] = (
-            "X-Request-ID, Server-Timing, Retry-After, Location, Inference-Header-Content-Length"
+            "X-Request-ID, Server-Timing, Retry-After, Location, Inference-Header-Content-Length, traceparent"
         )
     return headers
 
@@ -52,14 +48,10 @@ def answer_headers(number: str, origin: str, cors_origins: Sequence[str]) -> dic
 def install(app: Flask, cors_origins: Sequence[str]) -> None:
     """Sets the headers on every answer of ``app``; see `answer_headers`."""
 
-    @app.before_request
-    def identify() -> None:
-        g.request_id = request_id(request.headers.get("X-Request-ID", ""))
-
     @app.after_request
     def protect(response: Response) -> Response:
         origin = request.headers.get("Origin", "")
-        for name, value in answer_headers(g.get("request_id", ""), origin, cors_origins).items():
+        for name, value in answer_headers(g.visit, origin, cors_origins).items():
             if name == "Vary":
                 response.vary.add(value)
             else:
@@ -70,7 +62,7 @@ def install(app: Flask, cors_origins: Sequence[str]) -> None:
         if request.method == "OPTIONS" and "Access-Control-Allow-Origin" in response.headers:
             response.headers["Access-Control-Allow-Methods"] = "GET, POST, DELETE"
             response.headers["Access-Control-Allow-Headers"] = (
-                "Content-Type, X-Request-ID, Inference-Header-Content-Length"
+                "Authorization, Content-Type, X-Request-ID, Inference-Header-Content-Length, traceparent"
             )
             response.headers["Access-Control-Max-Age"] = "600"
         return response

@@ -80,9 +80,13 @@ class Health:
                 503,
                 f"The bundle {self._name!r} was withdrawn: it does not give its recorded answers on this machine.",
                 headers={"Retry-After": "60"},
+                kind="broken",
             )
         return Problem(
-            503, f"The bundle {self._name!r} cannot answer at present; try again soon.", headers={"Retry-After": "2"}
+            503,
+            f"The bundle {self._name!r} cannot answer at present; try again soon.",
+            headers={"Retry-After": "2"},
+            kind="broken",
         )
 
     def close(self) -> None:

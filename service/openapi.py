@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from runtime.pipelines.base import ArrayPipeline
 from service.json_body import MOST_BYTES
+from service.keys import OPEN
 from service.media_types import raw_types
 from service.repository import Repository
 from service.schemas import BUNDLES, array_schema, closed, step_schema
@@ -37,6 +38,7 @@ _PROBLEMS = {
     "500": "The server failed; its log has the reason under `request_id`.",
     "503": "The bundle cannot answer at present; `Retry-After` says when to try again.",
 }
+_UNAUTHORIZED = "The request has no key, or one that is not known; `WWW-Authenticate` says how to send it."
 _PROBLEM = {
     "type": "object",
     "required": ["type", "title", "status", "detail", "request_id"],
@@ -91,6 +93,13 @@ def document(served: Repository, settings: Settings) -> dict[str, Any]:
     schemas: dict[str, Any] = {"Problem": _PROBLEM, "Bundles": BUNDLES, **v2.SCHEMAS}
     for one in served.all():
         schemas[one.pipeline.result["title"]] = one.pipeline.result
+    components: dict[str, Any] = {"schemas": schemas}
+    if settings.keys is not None:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        for path, operations in paths.items():
+            for operation in operations.values() if path not in OPEN else ():
+                operation["security"] = [{"key": []}]
+                operation["responses"] = operation["responses"] | {"401": _problem(_UNAUTHORIZED)}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -100,7 +109,7 @@ def document(served: Repository, settings: Settings) -> dict[str, Any]:
         },
         "servers": [{"url": "."}],
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": components,
     }
 
 

@@ -58,7 +58,7 @@ class Probes:
 
     def exposition(self) -> Reply:
         """What Prometheus reads."""
-        return self._metrics.exposition(self._served)
+        return self._metrics.exposition()
 
 
 def blueprint(served: Repository, settings: Settings, probes: Probes) -> Blueprint:

@@ -15,6 +15,7 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from runtime.errors import EdgedlError, InputError, MissingExtraError, TooLargeError
+from service.visits import CURRENT, kind_of
 
 PROBLEM_JSON = "application/problem+json"
 LOG = logging.getLogger("edgedl.service")
@@ -29,6 +30,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's own word
         found: What was found, if the request was at fault.
         expected: What was expected instead.
         headers: Further response headers, such as ``Allow``.
+        kind: The kind of error in the metrics, one of `service.visits.KINDS`, if the status does not tell it.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's own word
         found: str | None = None,
         expected: str | None = None,
         headers: dict[str, str] | None = None,
+        kind: str = "",
     ) -> None:
         super().__init__(detail)
         self.status = status
@@ -46,6 +49,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's own word
         self.found = found
         self.expected = expected
         self.headers = headers or {}
+        self.kind = kind or kind_of(status)
 
 
 def bad_request(found: str, expected: str) -> Problem:
@@ -87,6 +91,9 @@ def problem_document(problem: Problem, request_id: str, path: str = "") -> bytes
 
 def problem_response(problem: Problem) -> Response:
     """The response that carries a problem document."""
+    visit = CURRENT.get()
+    if visit is not None:
+        visit.kind = problem.kind
     body = problem_document(problem, g.get("request_id", ""), request.path)
     response = Response(body, status=problem.status, content_type=PROBLEM_JSON)
     response.headers.extend(problem.headers)
@@ -112,7 +119,9 @@ def _http_exception(error: HTTPException) -> Response:
     status = error.code or 500
     headers = {k: v for k, v in error.get_headers() if k.lower() in {"allow", "retry-after"}}
     if status == 404:
-        problem = Problem(404, f"There is nothing at {request.path}; GET /openapi.json lists what there is.")
+        problem = Problem(
+            404, f"There is nothing at {request.path}; GET {request.script_root}/openapi.json lists what there is."
+        )
     elif status == 405:
         allowed = headers.get("Allow", "")
         problem = Problem(
@@ -129,5 +138,6 @@ def _http_exception(error: HTTPException) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     """A fault of ours: the log gets the trace, the sender the id to ask for."""
-    LOG.error("request %s failed: %s %s", g.get("request_id", "?"), request.method, request.path, exc_info=error)
+    shown = "" if (visit := CURRENT.get()) is None else visit.shown
+    LOG.error("request %s failed: %s %s", g.get("request_id", "?"), request.method, shown, exc_info=error)
     return problem_response(Problem(500, "The server failed; its log has the reason under this request id."))

@@ -16,12 +16,16 @@ class Repository(Mapping[str, Served]):
     """Bundles by name; as a mapping, the highest version of each.
 
     Safe to use from several threads: a change replaces the table, so whoever reads sees the one before or after it.
+
+    Attributes:
+        arrived: Told of each bundle before it is asked for the first time.
     """
 
     def __init__(self) -> None:
         self._changing = Lock()
         self._table: dict[str, dict[str, Served]] = {}
         self.retired = Retired()
+        self.arrived: Callable[[Served], None] = lambda _one: None
 
     def add(self, one: Served) -> None:
         """Takes in a bundle.
@@ -52,6 +56,7 @@ class Repository(Mapping[str, Served]):
                         f"two bundles are called {new.name!r} and have the version {new.version}; each needs a route "
                         f"of its own: serve one of them as NAME={new.name}.edge"
                     )
+                self.arrived(new)
                 rows.append(new)
             table: dict[str, dict[str, Served]] = {name: {} for name in self._table}
             for one in sorted(rows, key=lambda one: version_key(one.version), reverse=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -26,7 +26,10 @@ from service.batching import BatchingQueue, Call
 from service.health import Health
 from service.leases import Leases
 from service.media_types import raw_types
+from service.settings import Settings as Settings
 from service.streams import StreamLimits, Streams
+from service.visits import CURRENT
+from service.watch import Watch
 
 LOG = logging.getLogger("edgedl.service")
 
@@ -42,27 +45,6 @@ LARGE = 1 << 16
 
 LONG_SECONDS, LARGE_FILE = 0.25, 4 << 20
 """The same of a picture or a clip: how long it took, or how many bytes it had. An ordinary photo stays below both."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a service accepts.
-
-    Attributes:
-        max_bytes: Largest request body, in bytes.
-        max_pixels: Most pixels of an image (width times height) that are decoded; known from its header before.
-        max_images: Most images in one request.
-        video_seconds: Longest time that decoding one video may take.
-        body_seconds: Longest time that a request body may take to arrive; a slow sender must not hold a thread.
-        cors_origins: Origins of other sites whose pages may call the service; none by default.
-    """
-
-    max_bytes: int
-    max_pixels: int
-    max_images: int
-    video_seconds: float
-    body_seconds: float
-    cors_origins: tuple[str, ...]
 
 
 class Served:
@@ -86,6 +68,7 @@ class Served:
         self.pipeline = pipeline
         self.name = pipeline.bundle.manifest.name if name is None else _checked(name)
         self.version = pipeline.bundle.manifest.version
+        self.watch = Watch()
         self.streams = Streams(pipeline.lines, limits) if pipeline.has_steps else None
         self.leases = Leases()
         self.queue = BatchingQueue(self._answer, tidy=release_memory, lanes=_lanes(pipeline))
@@ -140,6 +123,13 @@ class Served:
             MediaError: A file cannot be decoded.
             TooLargeError: It has more pixels than allowed, or takes longer to decode.
         """
+        start = time.perf_counter()
+        try:
+            return self._decode(files, settings)
+        finally:
+            self.watch.decoded(time.perf_counter() - start)
+
+    def _decode(self, files: Sequence[bytes], settings: Settings) -> Source:
         pipeline = self.pipeline
         if isinstance(pipeline, ClipPipeline):
             limits = VideoLimits(
@@ -184,6 +174,7 @@ class Served:
             Problem: 503, the engine is broken, or too many wait.
         """
         self.require()
+        call.visit = CURRENT.get()
         return self.queue.ask(call)
 
     def submit(self, call: Call) -> None:
@@ -193,6 +184,7 @@ class Served:
             Problem: As `ask`.
         """
         self.require()
+        call.visit = CURRENT.get()
         self.queue.submit(call)
 
     def mark(self, sent: int, seconds: float, *, graph: bool = False) -> None:
@@ -250,6 +242,7 @@ class Served:
         """Sets the outcome or the error of each call: those that may run together do."""
         groups: dict[Any, list[Call]] = {}
         for call in calls:
+            self.watch.waited(call.taken - call.asked)
             try:
                 if call.prepare is not None:
                     call.source = call.prepare(call.source)
@@ -270,6 +263,7 @@ class Served:
     def _answer_group(self, calls: Sequence[Call]) -> None:
         """The calls ask the same model, with the same options."""
         model, options = calls[0].model, calls[0].options
+        start = time.perf_counter()
         if len(calls) > 1 and self.may_stack(model):
             sources = [call.source for call in calls]
             try:
@@ -283,12 +277,22 @@ class Served:
             else:
                 for call, outcome in zip(calls, outcomes, strict=True):
                     call.outcome = outcome
+                self._ran(len(calls), start)
                 return
         for call in calls:
+            start = time.perf_counter()
+            token = CURRENT.set(call.visit)
             try:
                 call.outcome = self.guarded(partial(self._one, model, call))
             except Exception as error:  # noqa: BLE001 - it goes to whoever asks
                 call.error = error
+            finally:
+                CURRENT.reset(token)
+            self._ran(1, start)
+
+    def _ran(self, together: int, start: float) -> None:
+        self.watch.together(together)
+        self.watch.ran(time.perf_counter() - start)
 
     def _one(self, model: str | None, call: Call) -> Any:
         if model is None:

@@ -57,7 +57,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
             "max_images": settings.max_images,
             "video_seconds": settings.video_seconds,
         }
-        listed = [one.describe(served.versions(name)) for name, one in served.items()]
+        listed = [_placed(one.describe(served.versions(name))) for name, one in served.items()]
         return json_response({"bundles": listed, "limits": limits})
 
     @route("", "POST")
@@ -76,6 +76,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
             start = time.perf_counter()
             arrays = json_arrays(body, pipeline.array_inputs)
             decoding = time.perf_counter() - start
+            one.watch.decoded(decoding)
             result = one.predict(arrays, options)
             metrics.count_result(one.name, result)
             predicting = time.perf_counter() - start - decoding
@@ -129,7 +130,7 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
             read_body(request, settings)  # nothing is asked for, but what was sent has to be taken
             one.require()
             stream = opened.open()
-        url = f"{quote(request.path.rstrip('/'))}/{stream}"
+        url = f"{quote(request.script_root + request.path.rstrip('/'))}/{stream}"
         response = json_response(
             {
                 "stream": stream,
@@ -171,3 +172,12 @@ def streams(one: Served) -> Streams:
     if one.streams is None:
         raise Problem(404, f"The bundle {one.name!r} carries no state from step to step; POST /v1/{one.name} asks it.")
     return one.streams
+
+
+def _placed(bundle: dict[str, Any]) -> dict[str, Any]:
+    """The description of a bundle, with its routes as the client has to ask for them: below any prefix."""
+    root = request.script_root
+    return {
+        key: root + value if isinstance(value, str) and value.startswith("/v1/") else value
+        for key, value in bundle.items()
+    }

@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import secrets
 import socket
 import struct
 import sys
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +20,7 @@ from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
 from service.problems import PROBLEM_JSON, Problem, problem_document
+from service.visits import Visit, kind_of
 
 HEAD_SECONDS = 10.0
 """How long the head of a request may take to arrive."""
@@ -37,9 +38,6 @@ SETTLE_SECONDS = 0.02
 """What connections that are being made may take, once no others are begun."""
 
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER, which Python has no name for
-
-CONNECTIONS = 1000
-"""Open at a time. More are told so and closed."""
 
 LONGEST = 200
 """Characters of gunicorn's sentence, which quotes what was sent."""
@@ -59,7 +57,7 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         """A connection is there: within some seconds it has to bring the head of a request."""
         super().connection_made(transport)
         self.worker.connections.add(self)
-        if self.worker.nr_conns > CONNECTIONS:
+        if self.worker.nr_conns > self.worker.worker_connections:
             self._send_error_response(503, "As many connections are open as this service allows; try again soon.")
             self._close_transport()
             return
@@ -144,11 +142,13 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
     def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
         """Says why a request cannot be read, as a problem document and not as text."""
         peer = self.transport.get_extra_info("peername") or ("a socket",)
-        self.log.warning("Invalid request from ip=%s", peer[0])  # and not what was sent
         # gunicorn's 501, for an unknown transfer coding, is the sender's fault as well.
         status = 400 if status == 501 else status
-        self.app.parts.metrics.count_request("unreadable", "", "other", status, 0.0)
-        number = secrets.token_hex(8)
+        visit = Visit.of("-", "-", "", "")
+        visit.route, visit.status, visit.kind = "unreadable", status, kind_of(status)
+        number = visit.number
+        fields = {"request_id": number, "status": status}
+        self.log.warning("Invalid request from ip=%s", peer[0], extra={"fields": fields})  # and not what was sent
         detail = "The server failed before it could answer." if status == 500 else message[:LONGEST]
         extra = {"Retry-After": "2"} if status == 503 else {}
         body = problem_document(Problem(status, detail), number)
@@ -156,6 +156,9 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         headers = {"Content-Type": PROBLEM_JSON, "Content-Length": str(len(body)), "X-Request-ID": number}
         lines += [f"{name}: {value}" for name, value in (headers | extra | dict(extra_headers)).items()]
         self._safe_write("\r\n".join([*lines, "", ""]).encode("latin-1") + body)
+        visit.sent = len(body)
+        self.app.parts.metrics.begin()
+        self.app.parts.metrics.end(visit)
 
     @staticmethod
     def _stop(timer: asyncio.TimerHandle | None) -> None:
@@ -178,6 +181,18 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
         self.stopping = False
         self.connections: set[Connection] = set()
         self._draining: asyncio.Task[None] | None = None
+
+    def _setup_event_loop(self) -> None:
+        super()._setup_event_loop()
+        if self.cfg.is_ssl:  # gunicorn leaves the handshake a minute, and this is how its server is reached
+            self.loop.create_server = partial(self.loop.create_server, ssl_handshake_timeout=HEAD_SECONDS)
+
+    def load_wsgi(self) -> None:
+        """Loads the application, and lets its metrics know which worker this is."""
+        super().load_wsgi()
+        metrics = self.asgi.parts.metrics
+        metrics.connections = lambda: self.nr_conns
+        metrics.worker = str(self.age) if self.cfg.workers > 1 else ""
 
     def handle_exit_signal(self) -> None:
         """SIGTERM."""
@@ -211,7 +226,10 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
         for server in self.servers:
             server.close()
         for connection in accepted:
-            await self.loop.connect_accepted_socket(lambda: Connection(self), connection, ssl=self._get_ssl_context())
+            with suppress(OSError):  # of the handshake, too
+                await self.loop.connect_accepted_socket(
+                    lambda: Connection(self), connection, ssl=self._get_ssl_context()
+                )
 
 
 def _take_no_more(listener: int) -> None:

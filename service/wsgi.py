@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
+from functools import partial
+from typing import Any, Self
 from urllib.parse import unquote_to_bytes
 
 from flask import Flask
@@ -16,18 +18,23 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 
 
-def environ_of(scope: Scope, body: bytes) -> dict[str, Any]:
+def environ_of(scope: Scope, body: bytes, root: str = "", skip: int = 0) -> dict[str, Any]:
     """The request as WSGI has it (PEP 3333).
 
     Args:
         scope: Of the ASGI connection.
         body: The whole of it.
+        root: What stands before the application's routes.
+        skip: How many characters of the path belong to it.
     """
     server, client = scope.get("server") or ("localhost", 80), scope.get("client") or ("", 0)
+    if not isinstance(server[1], int):
+        server = ("localhost", 80)  # a Unix socket, whose path gunicorn takes for a pair
+    path: bytes = unquote_to_bytes(scope.get("raw_path") or scope["path"].encode())
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope["method"],
-        "SCRIPT_NAME": scope.get("root_path", ""),
-        "PATH_INFO": unquote_to_bytes(scope.get("raw_path") or scope["path"].encode()).decode("latin-1"),
+        "SCRIPT_NAME": root,
+        "PATH_INFO": path[skip:].decode("latin-1"),
         "QUERY_STRING": scope["query_string"].decode("latin-1"),
         "SERVER_NAME": str(server[0]),
         "SERVER_PORT": str(server[1] or 0),
@@ -92,6 +99,69 @@ def run_wsgi(app: Flask, environ: dict[str, Any], emit: Callable[[Message], bool
         close = getattr(chunks, "close", None)
         if close is not None:
             close()
+
+
+class Relay:
+    """Runs a WSGI application in a thread and hands on its ASGI messages one by one.
+
+    Attributes:
+        left: Whoever asked has left.
+
+    Args:
+        app: The application.
+        environ: The request.
+        in_thread: Runs work in a thread.
+    """
+
+    def __init__(
+        self, app: Flask, environ: dict[str, Any], in_thread: Callable[[Callable[[], None]], Awaitable[None]]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
+        self.left = False
+        self._work = partial(run_wsgi, app, environ, self._emit)
+        self._in_thread = in_thread
+        self._watching: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._running = self._loop.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.left = True
+        if self._watching is not None:
+            self._watching.cancel()
+
+    async def next(self) -> Message | None:
+        """The next message; None after the last one.
+
+        Raises:
+            Exception: What kept the application from answering.
+        """
+        message = await self._messages.get()
+        if message is None:
+            await self._running
+        return message
+
+    def stop_once(self, left: Callable[[], Awaitable[None]]) -> None:
+        """Stops the application when its receiver has left; a second call does nothing."""
+
+        async def watch() -> None:
+            await left()
+            self.left = True
+
+        if self._watching is None:
+            self._watching = self._loop.create_task(watch())
+
+    async def _run(self) -> None:
+        try:
+            await self._in_thread(self._work)
+        finally:
+            self._messages.put_nowait(None)
+
+    def _emit(self, message: Message) -> bool:
+        self._loop.call_soon_threadsafe(self._messages.put_nowait, message)
+        return self.left
 
 
 class _Errors(io.TextIOBase):

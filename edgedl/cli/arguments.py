@@ -119,7 +119,7 @@ def device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def max_pixels(parser: argparse.ArgumentParser) -> None:
+def max_pixels(parser: argparse._ActionsContainer) -> None:
     """How large pictures may be."""
     parser.add_argument(
         "--max-pixels",
@@ -140,6 +140,17 @@ def positive(text: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time of more than nothing and at most a day."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, above 0 and at most 86400")
     return value
 
 

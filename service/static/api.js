@@ -1,5 +1,7 @@
 // The service's own HTTP interface. Every failure becomes a Failure with words for a person.
 
+import { fetchWithKey } from "./key.js";
+
 export class Failure extends Error {
   /**
    * @param {string} title a few words @param {string} detail a sentence @param {string} [id] the request's id
@@ -13,6 +15,7 @@ export class Failure extends Error {
 
 const TITLES = {
   400: "The server did not understand the request",
+  401: "The service asks for a key",
   404: "That bundle is not here",
   408: "The upload took too long",
   410: "The stream is lost",
@@ -44,7 +47,7 @@ export function jsonRequest(value, more = {}) {
 export async function send(url, request, thing = "picture") {
   let response;
   try {
-    response = await fetch(url, request);
+    response = await fetchWithKey(url, request);
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Failure("The server cannot be reached", "Is it still running? Try again in a moment.");

@@ -1,6 +1,7 @@
 // A stream of steps: its state stays with the server, and steps are posted to it one after the other.
 
 import { address, ask, jsonRequest } from "./api.js";
+import { fetchWithKey } from "./key.js";
 
 export class StepStream {
   constructor(bundle, name) {
@@ -26,7 +27,7 @@ export class StepStream {
 
   /** Give it back to the server, also while the page is being left. Nobody waits for it: an unused one expires. */
   close() {
-    fetch(this.#address(), { method: "DELETE", keepalive: true }).catch(() => {});
+    fetchWithKey(this.#address(), { method: "DELETE", keepalive: true }).catch(() => {});
   }
 
   #address() {

@@ -77,7 +77,8 @@ def blueprint(
     def ready() -> Response:
         unready = [one.name for one in served.all() if not one.ready()]
         if unready:
-            raise Problem(503, f"The bundle {unready[0]!r} cannot answer at present; try again soon.", headers=_RETRY)
+            detail = f"The bundle {unready[0]!r} cannot answer at present; try again soon."
+            raise Problem(503, detail, headers=_RETRY, kind="broken")
         return _json({"ready": True})
 
     @routes.get("/v2/models")
@@ -95,7 +96,8 @@ def blueprint(
     def model_ready(name: str, version: str | None = None) -> Response:
         model = find_model(served, name, version)
         if not model.served.ready():
-            raise Problem(503, f"The model {name!r} cannot answer at present; try again soon.", headers=_RETRY)
+            detail = f"The model {name!r} cannot answer at present; try again soon."
+            raise Problem(503, detail, headers=_RETRY, kind="broken")
         return _json({"name": model.name, "ready": True})
 
     @routes.get("/v2/models/<name>/config")

@@ -44,7 +44,7 @@ class FakePipeline(PicturePipeline):
                 "pipeline": {"years": YEARS},
             }
         )
-        self.bundle: Any = SimpleNamespace(manifest=manifest)
+        self.bundle: Any = SimpleNamespace(manifest=manifest, digest="0" * 64)
         self.engines = {}
         self.variant = None
         self.fault: Exception | None = None

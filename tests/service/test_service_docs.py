@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import shutil
 import subprocess
@@ -129,9 +128,3 @@ def test_the_table_of_statuses_is_that_of_openapi(url: str) -> None:
     table = PAGE[PAGE.index("| status | when |") :].split("\n\n")[0]
     statuses = set(re.findall(r"\b([45]\d\d)\b", "".join(line.split("|")[1] for line in table.splitlines())))
     assert statuses == set(described["responses"]) - {"200"}
-
-
-def test_every_setting_is_described() -> None:
-    settings = set(inspect.signature(create_app).parameters) - {"bundles"}
-    table = PAGE[PAGE.index("| setting |") :].split("\n\n")[0]
-    assert settings <= set(re.findall(r"`(\w+)`", table))

@@ -184,13 +184,13 @@ def test_a_websocket_is_declined(app: Flask) -> None:
 
 PATIENCE = """
 import service.worker as worker
-worker.HEAD_SECONDS, worker.READ_SECONDS, worker.CONNECTIONS = 1.0, 1.0, 60
+worker.HEAD_SECONDS, worker.READ_SECONDS = 1.0, 1.0
 """
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with running("[Slow()]", before=PATIENCE, body_seconds=2.0) as running_server:
+    with running("[Slow()]", before=PATIENCE, body_seconds=2.0, connections=60) as running_server:
         yield running_server
 
 

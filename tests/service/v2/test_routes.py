@@ -256,7 +256,7 @@ def test_bundles_are_loaded_where_that_was_asked_for() -> None:
     app = Flask("service")
     problems.install(app)
     limits = Settings(10_000, 1_000_000, 4, 1.0, 1.0, ("https://friend.example",))
-    app.register_blueprint(routes.blueprint(served, limits, Metrics(), Texts(), Statistics(), folder))
+    app.register_blueprint(routes.blueprint(served, limits, Metrics(served), Texts(), Statistics(), folder))
     client = app.test_client()
     rows = client.post("/v2/repository/index", data=b"").json
     assert [(row["name"], row["state"]) for row in rows] == [("age", "READY"), ("bad", "UNAVAILABLE")]
