@@ -123,6 +123,21 @@ def embedding_bag(
     return total / there.sum(1).clamp(min=1) if mode == "mean" else total
 
 
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **more: Any,
+) -> Tensor:
+    """Takes a comparison of sizes for ``is_causal``, such as ``t > 1``, which torch's own function refuses."""
+    return _ATTENTION(query, key, value, attn_mask, dropout_p, bool(is_causal), **more)
+
+
+_ATTENTION = F.scaled_dot_product_attention
+
 _OTHERS: dict[Any, Callable[..., Any]] = {
     F.avg_pool2d: average_pool,
     F.max_pool2d: max_pool,
