@@ -18,6 +18,7 @@ from torch import nn
 from exporters import loops, recurrent
 from exporters.errors import GuardError
 from exporters.lowerings.functions import Functions, attention
+from exporters.lowerings.known_values import KnownValues
 from exporters.places import line_of_error
 from exporters.spec import Input
 
@@ -64,7 +65,8 @@ def _exported(
     module: nn.Module, arguments: tuple[torch.Tensor, ...], dynamic: tuple[dict[int, Any], ...]
 ) -> torch.export.ExportedProgram:
     patched = mock.patch.object(F, "scaled_dot_product_attention", attention)
-    with recurrent.lowered(), Functions(), patched, _attributes_as_they_were(module), _buffers_aside(module):
+    kept = _attributes_as_they_were(module), _buffers_aside(module)
+    with recurrent.lowered(), KnownValues(module), Functions(), patched, kept[0], kept[1]:
         return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
 
 
