@@ -92,6 +92,32 @@ def linspace(start: Any, end: Any, steps: Any = 100, **more: Any) -> Any:
     return torch.where(at < length // 2, start + step * at, end - step * (length - 1 - at))
 
 
+def convolution(
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+) -> Any:
+    """A group for each row of a batch, laid side by side as channels with kernels of its own; ONNX counts no groups."""
+    if not isinstance(groups, torch.SymInt) or isinstance(padding, str) or input.shape[0] != 1:
+        return NotImplemented
+    _, channels, *kernel = weight.shape
+    steps, pads, spread = (
+        part if isinstance(part, tuple | list) else (part, part) for part in (stride, padding, dilation)
+    )
+    sizes = [
+        (size + 2 * pad - far * (wide - 1) - 1) // step + 1
+        for size, pad, far, wide, step in zip(input.shape[2:], pads, spread, kernel, steps, strict=True)
+    ]
+    rows = input.reshape(groups, channels, *input.shape[2:])
+    patches = F.unfold(rows, kernel, spread, pads, steps)  # (G, C·k·k, L)
+    answer = (weight.reshape(groups, -1, channels * kernel[0] * kernel[1]) @ patches).reshape(1, -1, *sizes)
+    return answer if bias is None else answer + bias.reshape(1, -1, 1, 1)
+
+
 def embedding_bag(
     input: Tensor,  # noqa: A002 - torch's name
     weight: Tensor,
@@ -144,6 +170,7 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
     F.affine_grid: affine_grid,
     torch.linspace: linspace,
     F.embedding_bag: embedding_bag,
+    F.conv2d: convolution,
 }
 
 _REFUSED: dict[Any, str] = {
