@@ -88,7 +88,7 @@ def convert(
     model = program.model_proto
     fold_weights(model)
     widen_sigmoids(model)
-    values, places = _torch_names(model, program.exported_program), _places(model)
+    values, places = _torch_names(model, program.exported_program), _places(model.graph)
     _clean(model)
     _name_transposed(model, program.exported_program.state_dict)
     return Converted(model, program.exported_program, values, places)
@@ -251,12 +251,16 @@ def _torch_names(model: onnx.ModelProto, program: torch.export.ExportedProgram) 
     return values
 
 
-def _places(model: onnx.ModelProto) -> dict[str, str]:
+def _places(graph: onnx.GraphProto, around: str | None = None) -> dict[str, str]:
+    """The user's line behind each value; in the body of a loop, of which torch notes none, that of the loop."""
     found: dict[str, str] = {}
-    for node in all_nodes(model):
+    for node in graph.node:
         stack = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.stack_trace"), "")
-        if place := line_in(stack):
+        place = line_in(stack) or around
+        if place:
             found |= dict.fromkeys(node.output, place)
+        for inner in bodies(node):
+            found |= _places(inner, place)
     return found
 
 
