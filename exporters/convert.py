@@ -269,10 +269,17 @@ def _explain_translation(error: Exception, traced: torch.export.ExportedProgram,
     reason = str(error.__cause__ or error).strip().splitlines()[0]
     found = re.search(r"target=torch\.ops\.(\w+\.\w+)", reason)
     if found is not None:
-        named = (node for node in traced.graph.nodes if found[1] in str(node.target).removeprefix("torch.ops."))
-        node = next(named, None)
+        nodes = (
+            n for part in traced.graph_module.modules() for n in getattr(getattr(part, "graph", None), "nodes", ())
+        )
+        node = next((n for n in nodes if found[1] in str(n.target).removeprefix("torch.ops.")), None)
         place = "" if node is None else line_of(node)
-        return f"{place}torch's {found[1].partition('.')[2]} cannot be exported: torch.onnx has no translation for it"
+        why = (
+            "torch.onnx does not write it for complex numbers; compute with their real and imaginary parts"
+            if "complex" in f"{error} {error.__cause__} {getattr(error.__cause__, '__cause__', '')}"
+            else "torch.onnx has no translation for it; write it with other operators"
+        )
+        return f"{place}torch's {found[1].partition('.')[2]} cannot be exported: {why}"
     for symbol, name in symbol_names(traced, inputs)[0].items():
         reason = re.sub(rf"\b{symbol}\b", str(name), reason)
     return f"torch.onnx cannot write the module: {reason}"

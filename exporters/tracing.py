@@ -67,7 +67,17 @@ def _exported(
     patched = mock.patch.object(F, "scaled_dot_product_attention", attention)
     kept = _attributes_as_they_were(module), _buffers_aside(module)
     with recurrent.lowered(), KnownValues(module), Functions(), patched, kept[0], kept[1]:
-        return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+        program = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
+    _limits_of_one_type(program)
+    return program
+
+
+def _limits_of_one_type(program: torch.export.ExportedProgram) -> None:
+    """Writes ``clamp(0.1, 3)`` as ``clamp(0.1, 3.0)``: torch.onnx stops at limits of two types."""
+    for graph in (part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)):
+        for node in graph.find_nodes(op="call_function", target=torch.ops.aten.clamp.default):
+            if {type(limit) for limit in node.args[1:]} == {int, float}:
+                node.args = (node.args[0], *map(float, node.args[1:]))
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Numbers that forward reads out of weights and buffers: ``int(self.k)``, ``if self.ready``, ``scale.exp().item()``.
 
 While a module is traced its tensors have no numbers. Those that depend on no input have always the same ones, which are
-worked out here from the module's own.
+worked out here from the module's own. So are windows and what linear algebra makes of weights, which ONNX has no
+operators for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ _READERS = (
     Tensor.item, Tensor.tolist, Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, torch.is_nonzero,
     torch.equal, torch.allclose,
 )  # fmt: skip
+
+
+_WINDOWS = (torch.hamming_window, torch.blackman_window, torch.bartlett_window, torch.kaiser_window)
+_OF_MATRICES = (torch.matrix_exp, torch.inverse, Tensor.inverse, torch.det, torch.svd, torch.cholesky_inverse)
 
 
 class KnownValues(TorchFunctionMode):
@@ -42,6 +47,10 @@ class KnownValues(TorchFunctionMode):
             found = self._read(func, args, kwargs)
             if found is not NotImplemented:
                 return found
+        if func in _WINDOWS + _OF_MATRICES or getattr(func, "__name__", "").startswith("linalg_"):
+            found = self._read(func, args, kwargs)  # of what depends on weights alone ONNX needs the numbers only
+            if found is not NotImplemented:
+                return _pytree.tree_map_only(Tensor, lambda one: torch.tensor(one.tolist(), dtype=one.dtype), found)
         answer = func(*args, **kwargs)
         if _is_in_place(getattr(func, "__name__", "")):
             self._made[id(args[0])] = (args[0], None, args, kwargs)  # changed in place: no longer what it was made as
