@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
+from torch.export.graph_signature import OutputKind, TensorArgument
 
 from exporters import loops, recurrent
 from exporters.errors import GuardError
@@ -69,7 +70,27 @@ def _exported(
     with recurrent.lowered(), KnownValues(module), Functions(), patched, kept[0], kept[1]:
         program = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
     _limits_of_one_type(program)
+    _answers_of_their_own(program)
     return program
+
+
+def _answers_of_their_own(program: torch.export.ExportedProgram) -> None:
+    """Copies answers that are inputs, or one another: in a graph a value has one name."""
+    (output,) = program.graph.find_nodes(op="output")
+    seen: set[torch.fx.Node] = set()
+    answers = list(output.args[0])
+    for place, (answer, spec) in enumerate(zip(answers, program.graph_signature.output_specs, strict=True)):
+        if spec.kind == OutputKind.USER_OUTPUT and isinstance(answer, torch.fx.Node):
+            if answer.op == "placeholder" or answer in seen:
+                with program.graph.inserting_before(output):
+                    copied = program.graph.call_function(torch.ops.aten.clone.default, (answer,))
+                copied.meta = dict(answer.meta)
+                spec.arg = TensorArgument(copied.name)
+                answers[place] = copied
+            seen.add(answer)
+    if answers != list(output.args[0]):
+        output.args = (tuple(answers),)
+        program.graph_module.recompile()
 
 
 def _limits_of_one_type(program: torch.export.ExportedProgram) -> None:

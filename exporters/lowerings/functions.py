@@ -118,6 +118,26 @@ def convolution(
     return answer if bias is None else answer + bias.reshape(1, -1, 1, 1)
 
 
+def einsum(equation: Any, *operands: Any) -> Any:
+    """Of two complex operands: the products of their real and imaginary parts."""
+    parts = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+    if not isinstance(equation, str) or len(parts) != 2 or not any(part.is_complex() for part in parts):
+        return NotImplemented
+    (a, b), (c, d) = ((x.real, x.imag) if x.is_complex() else (x, torch.zeros_like(x)) for x in parts)
+    real = torch.einsum(equation, a, c) - torch.einsum(equation, b, d)
+    return torch.complex(real, torch.einsum(equation, a, d) + torch.einsum(equation, b, c))
+
+
+def data(parameter: Tensor) -> Any:
+    """What is written into a weight's ``data`` while it is traced goes nowhere: calls before have written it."""
+    return parameter.detach().clone() if isinstance(parameter, torch.nn.Parameter) else NotImplemented
+
+
+def set_data(parameter: Tensor, value: Any) -> Any:
+    """See `data`."""
+    return None if isinstance(parameter, torch.nn.Parameter) else NotImplemented
+
+
 def embedding_bag(
     input: Tensor,  # noqa: A002 - torch's name
     weight: Tensor,
@@ -131,7 +151,11 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Any:
-    """Bags of equal length, (N, T) -> (N, D): their rows' sum, mean or maximum."""
+    """Bags of equal length, (N, T) -> (N, D): their rows' sum, mean or maximum; weighted bags that begin at offsets."""
+    if offsets is not None and per_sample_weights is not None and padding_idx is None and not include_last_offset:
+        rows = F.embedding(input, weight) * per_sample_weights.unsqueeze(-1)  # (T, D)
+        bag = (torch.arange(input.shape[0]).unsqueeze(-1) >= offsets).sum(-1) - 1
+        return rows.new_zeros(offsets.shape[0], weight.shape[1]).index_add(0, bag, rows)
     if input.dim() != 2 or offsets is not None or max_norm is not None:
         return NotImplemented
     rows = F.embedding(input, weight)
@@ -171,6 +195,9 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
     torch.linspace: linspace,
     F.embedding_bag: embedding_bag,
     F.conv2d: convolution,
+    torch.einsum: einsum,
+    Tensor.data.__get__: data,
+    Tensor.data.__set__: set_data,
 }
 
 _REFUSED: dict[Any, str] = {
