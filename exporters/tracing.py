@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import torch
@@ -78,7 +78,7 @@ def _answers_of_their_own(program: torch.export.ExportedProgram) -> None:
     """Copies answers that are inputs, or one another: in a graph a value has one name."""
     (output,) = program.graph.find_nodes(op="output")
     seen: set[torch.fx.Node] = set()
-    answers = list(output.args[0])
+    answers = list(cast(Sequence[Any], output.args[0]))
     for place, (answer, spec) in enumerate(zip(answers, program.graph_signature.output_specs, strict=True)):
         if spec.kind == OutputKind.USER_OUTPUT and isinstance(answer, torch.fx.Node):
             if answer.op == "placeholder" or answer in seen:
@@ -88,7 +88,7 @@ def _answers_of_their_own(program: torch.export.ExportedProgram) -> None:
                 spec.arg = TensorArgument(copied.name)
                 answers[place] = copied
             seen.add(answer)
-    if answers != list(output.args[0]):
+    if any(now is not before for now, before in zip(answers, cast(Sequence[Any], output.args[0]), strict=True)):
         output.args = (tuple(answers),)
         program.graph_module.recompile()
 
@@ -97,8 +97,9 @@ def _limits_of_one_type(program: torch.export.ExportedProgram) -> None:
     """Writes ``clamp(0.1, 3)`` as ``clamp(0.1, 3.0)``: torch.onnx stops at limits of two types."""
     for graph in (part.graph for part in program.graph_module.modules() if isinstance(part, torch.fx.GraphModule)):
         for node in graph.find_nodes(op="call_function", target=torch.ops.aten.clamp.default):
-            if {type(limit) for limit in node.args[1:]} == {int, float}:
-                node.args = (node.args[0], *map(float, node.args[1:]))
+            given, *limits = cast(list[Any], node.args)
+            if {type(limit) for limit in limits} == {int, float}:
+                node.args = (given, *map(float, limits))
 
 
 @contextmanager
