@@ -188,6 +188,8 @@ def attention(
 
 _ATTENTION = F.scaled_dot_product_attention
 
+_DATA: Any = Tensor.data
+
 _OTHERS: dict[Any, Callable[..., Any]] = {
     F.avg_pool2d: average_pool,
     F.max_pool2d: max_pool,
@@ -196,8 +198,8 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
     F.embedding_bag: embedding_bag,
     F.conv2d: convolution,
     torch.einsum: einsum,
-    Tensor.data.__get__: data,
-    Tensor.data.__set__: set_data,
+    _DATA.__get__: data,
+    _DATA.__set__: set_data,
 }
 
 _REFUSED: dict[Any, str] = {

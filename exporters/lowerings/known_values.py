@@ -76,6 +76,7 @@ class KnownValues(TorchFunctionMode):
                 raise _UnknownError
             if not isinstance(leaf, Tensor):
                 return leaf
+            func: Any
             _, func, args, kwargs = self._made.get(id(leaf), (None, None, (), {}))
             if func is None and (id(leaf) in self._made or id(leaf) not in known):
                 raise _UnknownError
