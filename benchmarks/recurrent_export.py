@@ -1,6 +1,6 @@
 """Exported recurrent layers against torch eager, and streams against one call: every combination that is promised.
 
-    python benchmarks/recurrent_export.py [--only loop] [--part 8] [--rounds 15] [--write]
+    python benchmarks/recurrent_export.py [--only loop] [--part 8] [--rounds 15] [--resume ROWS] [--write]
 
 ``matrix``: each combination of `tests.exporters.recurrent_networks` is exported, all in one process, held against torch
 in float64 at batch 1, 2, 7 and 1, 2, 33, 200 steps, and timed at batch 1 and 8 with 33 steps on one thread. Both sides
@@ -10,7 +10,8 @@ times what torch in float32 differs from torch in float64.
 ``streaming``: 10,000 steps one at a time through `Engine.stream` against one call, and what a step costs more than a
 bare ``session.run``.
 
---only takes the combinations whose kind begins so, --part every so-many-th combination.
+--only takes the combinations whose kind begins so, --part every so-many-th combination. --resume keeps each finished
+combination as a line of JSON in a file, and measures none again that the file has.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +55,13 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="KIND", help="combinations whose kind begins so, e.g. loop-gru")
     parser.add_argument("--part", type=int, default=1, metavar="N", help="every N-th combination")
     parser.add_argument("--rounds", type=int, default=15, metavar="N", help="timed turns of each side")
+    parser.add_argument("--resume", type=Path, metavar="ROWS", help="a file that keeps what is measured")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    rows = [
-        measured(options, arguments.rounds)
-        for options in itertools.islice(
-            (found for found in combinations() if found.kind.startswith(arguments.only)), 0, None, arguments.part
-        )
-    ]
+    chosen = [found for found in combinations() if found.kind.startswith(arguments.only)][:: arguments.part]
+    rows = list(resumed(chosen, arguments.rounds, arguments.resume))
     ratios = sorted(ratio for row in rows for ratio in row["ratios"].values())
     streams = [streamed(kind) for kind in ("rnn-tanh", "lstm", "gru")]
     wrong = [row["combination"] for row in rows if not row["equal"] or not row["operators"]]
@@ -88,6 +86,18 @@ def main() -> int:
         and all(row["max_abs"] <= row["allowed"] and row["overhead_us"] <= OVERHEAD_US for row in streams)
     )
     return 0 if good else 1
+
+
+def resumed(chosen: Sequence[Combination], rounds: int, path: Path | None) -> Iterator[dict[str, Any]]:
+    """A row of each combination: from the file where it has one, otherwise measured and added to the file."""
+    lines = path.read_text().splitlines() if path is not None and path.exists() else []
+    known = {row["combination"]: row for row in map(json.loads, lines)}
+    for options in chosen:
+        row = known.get(str(options)) or measured(options, rounds)
+        if path is not None and str(options) not in known:
+            with path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        yield row
 
 
 def measured(options: Combination, rounds: int) -> dict[str, Any]:

@@ -8,15 +8,11 @@ the same bytes.
 from __future__ import annotations
 
 import ast
-import logging
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import onnx
@@ -24,20 +20,17 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from exporters import decoding, image, loops, lowerings, recurrent, recurrent_operators
+from exporters import decoding, image, lowerings, recurrent_operators
 from exporters.errors import GuardError
 from exporters.folding import fold_weights
 from exporters.graphs import all_nodes, bodies, graphs
-from exporters.lowerings.functions import Functions
 from exporters.lowerings.sigmoids import widen_sigmoids
 from exporters.lowerings.unsupported import line_of, unsupported
-from exporters.places import line_in, line_of_error
+from exporters.places import line_in
 from exporters.simplify import simplify
 from exporters.size_guards import symbol_names
 from exporters.spec import Input, Output, Signature
-
-_FROZEN = re.compile(r"(?:specialized|inferred).*?constant \((\d+)\)", re.DOTALL)
-"""What torch says when an axis that is to be dynamic has become a number."""
+from exporters.tracing import quiet, trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +62,8 @@ def convert(
         {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
         for tensor in inputs
     )
-    with _quiet():
-        traced = _trace(module, arguments, dynamic, example, inputs)
+    with quiet():
+        traced = trace(module, arguments, dynamic, example, inputs)
         if reason := unsupported(traced):
             raise GuardError(reason)
         try:
@@ -95,7 +88,7 @@ def convert(
     model = program.model_proto
     fold_weights(model)
     widen_sigmoids(model)
-    values, places = _torch_names(model, program.exported_program), _places(model)
+    values, places = _torch_names(model, program.exported_program), _places(model.graph)
     _clean(model)
     _name_transposed(model, program.exported_program.state_dict)
     return Converted(model, program.exported_program, values, places)
@@ -151,73 +144,6 @@ def stamp(graph: bytes, properties: Mapping[str, str]) -> bytes:
     onnx.helper.set_model_props(model, dict(properties))
     data: bytes = model.SerializeToString(deterministic=True)
     return data
-
-
-def _trace(
-    module: nn.Module,
-    arguments: tuple[torch.Tensor, ...],
-    dynamic: tuple[dict[int, Any], ...],
-    example: Mapping[str, NDArray[Any]],
-    inputs: Sequence[Input],
-) -> torch.export.ExportedProgram:
-    """The module as torch traces it; where a loop of its own freezes an axis, with that loop rolled up."""
-    try:
-        with recurrent.lowered(), Functions(), loops.told_at_once():
-            traced = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
-        if loops.is_written_out(traced):
-            with (
-                suppress(loops.NotRolledError),
-                loops.rolled(module, example, inputs, None),
-                recurrent.lowered(),
-                Functions(),
-            ):
-                return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
-        return traced
-    except GuardError:
-        raise
-    # Whatever forward does can go wrong while it is traced, with any exception.
-    except Exception as error:
-        if "len(" in (line_of_error(error) or ""):
-            with suppress(Exception), recurrent.lowered(), Functions(), _symbolic_len(), loops.told_at_once():
-                return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
-        explained, reasons = _explain_trace(error, inputs, example), []
-        for axis in _frozen(error, inputs, example):
-            try:
-                with loops.rolled(module, example, inputs, axis), recurrent.lowered(), Functions():
-                    return torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
-            except loops.NotRolledError as refusal:
-                reasons.append(str(refusal))
-            except Exception as again:  # noqa: BLE001 - what it says is told
-                reasons.append(f"rolled up, it cannot be traced either: {_explain_trace(again, inputs, example)}")
-        why = f". A loop of one's own is rolled up where it can be; here: {'; '.join(reasons)}" if reasons else ""
-        raise GuardError(explained + why) from error
-
-
-@contextmanager
-def _symbolic_len() -> Iterator[None]:
-    """Lets ``len(x)`` of a tensor be the size of its first axis, which Python turns into a number otherwise."""
-    right = len
-
-    def length(value: Any) -> Any:
-        return value.shape[0] if isinstance(value, torch.Tensor) and value.shape else right(value)
-
-    with mock.patch("builtins.len", length):
-        yield
-
-
-def _frozen(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDArray[Any]]) -> tuple[str, ...]:
-    """The names of the axes that torch says were frozen: those whose example has the size that it names."""
-    found = _FROZEN.search(str(error))
-    if found is None:
-        return ()
-    return tuple(
-        dict.fromkeys(
-            name
-            for tensor in inputs
-            for axis, name in enumerate(tensor.shape)
-            if isinstance(name, str) and example[tensor.name].shape[axis] == int(found[1])
-        )
-    )
 
 
 def _translations() -> dict[Any, Any]:
@@ -325,44 +251,17 @@ def _torch_names(model: onnx.ModelProto, program: torch.export.ExportedProgram) 
     return values
 
 
-def _places(model: onnx.ModelProto) -> dict[str, str]:
+def _places(graph: onnx.GraphProto, around: str | None = None) -> dict[str, str]:
+    """The user's line behind each value; in the body of a loop, of which torch notes none, that of the loop."""
     found: dict[str, str] = {}
-    for node in all_nodes(model):
+    for node in graph.node:
         stack = next((entry.value for entry in node.metadata_props if entry.key == "pkg.torch.onnx.stack_trace"), "")
-        if place := line_in(stack):
+        place = line_in(stack) or around
+        if place:
             found |= dict.fromkeys(node.output, place)
+        for inner in bodies(node):
+            found |= _places(inner, place)
     return found
-
-
-def _explain_trace(error: Exception, inputs: Sequence[Input], example: Mapping[str, NDArray[Any]]) -> str:
-    text, place = str(error).strip(), line_of_error(error)
-    frozen = _FROZEN.search(text)
-    if frozen:
-        size = int(frozen[1])
-        axes = [
-            f"{name} of {tensor.name}"
-            for tensor in inputs
-            for axis, name in enumerate(tensor.shape)
-            if isinstance(name, str) and example[tensor.name].shape[axis] == size
-        ]
-        return (
-            f"forward freezes {' and '.join(axes) or 'an axis'} to {size}, the size of the example"
-            f"{f' ({place})' if place else ''}: it turns the size into a Python number, a constant or a loop. Use "
-            "tensor operations (a loop over time: exporters.recurrent.over_time), or declare the axis with a number"
-        )
-    if "data-dependent" in text:
-        return (
-            f"{place or 'forward'}: forward decides by values here (if, while, int(), .item(), a range or a size), and "
-            "a graph has one way for all values. Use tensor operations (torch.where, masks) or torch.cond"
-        )
-    if "unhashable type" in text and "SymInt" in text:
-        return (
-            f"{place or 'forward'}: forward looks something up by a size (lru_cache, a dict), which has no number "
-            "while the network is traced. Compute it from tensors, or keep a table that is long enough and slice it"
-        )
-    lines = text.splitlines()
-    told = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
-    return f"torch cannot export the module: {told}{f' ({place})' if place else ''}"
 
 
 def _explain_translation(error: Exception, traced: torch.export.ExportedProgram, inputs: Sequence[Input]) -> str:
@@ -370,30 +269,17 @@ def _explain_translation(error: Exception, traced: torch.export.ExportedProgram,
     reason = str(error.__cause__ or error).strip().splitlines()[0]
     found = re.search(r"target=torch\.ops\.(\w+\.\w+)", reason)
     if found is not None:
-        named = (node for node in traced.graph.nodes if found[1] in str(node.target).removeprefix("torch.ops."))
-        node = next(named, None)
+        nodes = (
+            n for part in traced.graph_module.modules() for n in getattr(getattr(part, "graph", None), "nodes", ())
+        )
+        node = next((n for n in nodes if found[1] in str(n.target).removeprefix("torch.ops.")), None)
         place = "" if node is None else line_of(node)
-        return f"{place}torch's {found[1].partition('.')[2]} cannot be exported: torch.onnx has no translation for it"
+        why = (
+            "torch.onnx does not write it for complex numbers; compute with their real and imaginary parts"
+            if "complex" in f"{error} {error.__cause__} {getattr(error.__cause__, '__cause__', '')}"
+            else "torch.onnx has no translation for it; write it with other operators"
+        )
+        return f"{place}torch's {found[1].partition('.')[2]} cannot be exported: {why}"
     for symbol, name in symbol_names(traced, inputs)[0].items():
         reason = re.sub(rf"\b{symbol}\b", str(name), reason)
     return f"torch.onnx cannot write the module: {reason}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silences the exporter, which logs and warns about itself; what matters is asserted on the graph afterwards."""
-    names = ("torch.onnx", "torch.export", "torch._dynamo", "torch.fx", "onnxscript", "onnx_ir")
-    levels = {name: logging.getLogger(name).level for name in names}
-    try:
-        for name in names:
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-        # Where torch gives up it prints the graph that it has so far.
-        silent = mock.patch("torch.export._trace.print", create=True)
-        # A distribution checks its values with Python conditions.
-        unchecked = mock.patch("torch.distributions.Distribution._validate_args", new=False)
-        with warnings.catch_warnings(), silent, unchecked:
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

@@ -34,10 +34,11 @@ from exporters.gather import Gathered, add_extremes, extend, first_cases, ranges
 from exporters.graphs import operators
 from exporters.guards import check_declaration, check_graph, check_module
 from exporters.mutant_search import find_mutants, notes_on
+from exporters.mutants import Mutant
 from exporters.optimize import FLUSH_BELOW, flush_graph
-from exporters.parity import ParityReport, Tolerance, derive_tolerances, hold, hold_extremes
+from exporters.parity import NOISE_MARGIN, ParityReport, Tolerance, derive_tolerances, hold, hold_extremes
 from exporters.precision import computing_in
-from exporters.reference import Arrays, collected_seldom, measure_noise, one_thread
+from exporters.reference import ULP, Arrays, collected_seldom, measure_noise, one_thread
 from exporters.runtimes import check_runtimes, parse_runtime
 from exporters.size_guards import SizeGuard, size_guards, sizes_to_try
 from exporters.source import ModuleSource, Source
@@ -117,17 +118,15 @@ def export_model(
         found.notes.append("no real input was held: all cases are generated; give cases= (--sample) for that")
     declared = ranges(found, declared, guards, base)
 
-    noise = measure_noise(signature.outputs, found.cases, found.truth, found.single)
     # Whoever gives cases puts the telling ones there; generated ones fill up what is missing.
     choice = asked if found.real and asked >= MIN_GOLDEN else len(found.cases)
     recorded = choose_golden(signature.inputs, found.cases[:choice], found.truth[:choice], golden)
     rename_axes(converted.model, signature)
     check_runtimes(converted.model, runtimes)
     try:
-        mutants = find_mutants(converted.program, signature, found.cases, found.single, recorded, noise)
+        noise, mutants, tolerances = _tolerances(converted, signature, found, recorded, untrained)
     except GuardError as error:
         raise GuardError(other_way(guards, signature.inputs, found.cases) or str(error)) from error
-    tolerances = derive_tolerances(signature.outputs, noise, mutants)
     graph, flushed = _flushed(converted.model, found, signature.outputs, tolerances)
     check_graph(onnx.load_from_string(graph), signature, opset)
     usual = hold(graph, signature.outputs, found.cases, found.truth, tolerances)
@@ -180,8 +179,9 @@ def proven(
     """
     if report.vacuous and not report.untrained:
         raise VacuousGateError(
-            f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. Train the "
-            f"network, or export it as untrained\n{report}"
+            f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. "
+            f"{'' if found.real else 'Give real inputs (cases=, --sample) if the network is trained; else '}"
+            f"{'Train' if found.real else 'train'} it, or export it as untrained\n{report}"
         )
     log.info("%s", report)
     spec = source.signature.spec(dimensions, found.cases)
@@ -317,6 +317,30 @@ def _agreeing(program: torch.export.ExportedProgram, inputs: Sequence[Input], fo
             for answer, expected in zip(answers, one.single.values(), strict=True)
         )
     return count
+
+
+def _tolerances(
+    converted: Converted, signature: Signature, found: Gathered, recorded: Sequence[int], untrained: bool
+) -> tuple[dict[str, float], tuple[Mutant, ...], dict[str, Tolerance]]:
+    """The noise and the tolerance of each output, with the mutants.
+
+    An output may hold numbers of several sizes, such as logits beside the -10000 of a mask. What the large ones lose to
+    rounding would hide every fault of the small ones, so that there the tolerance grows with the number.
+    """
+
+    def measured(rtol: Mapping[str, float]) -> tuple[dict[str, float], tuple[Mutant, ...], dict[str, Tolerance]]:
+        noise = measure_noise(signature.outputs, found.cases, found.truth, found.single, rtol)
+        mutants = find_mutants(converted.program, signature, found.cases, found.single, recorded, noise, rtol)
+        return noise, mutants, derive_tolerances(signature.outputs, noise, mutants, rtol)
+
+    first = measured({})
+    vacuous = {name: NOISE_MARGIN * ULP for name, tolerance in first[2].items() if tolerance.vacuous}
+    if untrained or not vacuous or not first[1]:
+        return first
+    second = measured(vacuous)
+    live, shown = ({m.layer for m in mutants if any(m.effects.values())} for _, mutants, _ in (first, second))
+    # A fault that is always within what grows with the number would look like that of a dead layer.
+    return first if live - shown or any(tolerance.vacuous for tolerance in second[2].values()) else second
 
 
 def _flushed(

@@ -42,6 +42,7 @@ def find_mutants(
     answers: Sequence[Arrays],
     recorded: Sequence[int],
     noise: Mapping[str, float],
+    rtol: Mapping[str, float] | None = None,
 ) -> tuple[Mutant, ...]:
     """Effects over recorded cases only: what `verify` replays on a device must show them as well.
 
@@ -65,14 +66,14 @@ def find_mutants(
         if not part:
             break
         open_layers = None if start == 0 else _open_layers(mutants, noise)
-        found = measure_mutants(program, signature, [sweep[i] for i in part], open_layers)
+        found = measure_mutants(program, signature, [sweep[i] for i in part], open_layers, rtol=rtol)
         mutants = found if start == 0 else merge(mutants, found)
     for _ in range(len(FORMATS) - 1):
         unseen = {mutant.layer: mutant.format for mutant in mutants if _is_unseen(mutant, noise)}
         if not unseen:
             break
         lively = [sweep[i] for i in order[: MUTANT_STEPS[-1]]]
-        coarser = measure_mutants(program, signature, lively, unseen.keys(), unseen)
+        coarser = measure_mutants(program, signature, lively, unseen.keys(), unseen, rtol)
         again = {mutant.layer: mutant for mutant in coarser}
         mutants = tuple(again.get(mutant.layer, mutant) for mutant in mutants)
     return mutants

@@ -21,9 +21,8 @@ from torch.fx import GraphModule, Node
 from torch.utils import _pytree
 
 from exporters.errors import GuardError
-from exporters.reference import float_outputs
+from exporters.reference import beyond, float_outputs
 from exporters.spec import Case, Signature
-from runtime.compare import distance
 
 
 def _in_8_bits(weight: Tensor) -> Tensor:
@@ -95,6 +94,7 @@ def measure_mutants(
     cases: Sequence[Case],
     only: Container[str] | None = None,
     finer: Mapping[str, str] | None = None,
+    rtol: Mapping[str, float] | None = None,
 ) -> tuple[Mutant, ...]:
     """Effect of each mutant on each float output, both in float32.
 
@@ -104,6 +104,7 @@ def measure_mutants(
         cases: The cases to look at.
         only: Names of the weights to look at; by default all.
         finer: For each of them the format that was too fine to be seen.
+        rtol: Of outputs whose tolerance grows with each number; an effect is what is beyond that.
     """
     # torch's guards hold sizes to what it assumed while tracing; whether the graph can do more, the sweep finds out.
     module = program.module(check_guards=False)
@@ -117,7 +118,7 @@ def measure_mutants(
             found = dict(zip(names, replay.again(mutation[0]), strict=True))
             worst = effects.setdefault(mutation, dict.fromkeys(measured, 0.0))
             for name in measured:
-                worst[name] = max(worst[name], distance(found[name], expected[name]))
+                worst[name] = max(worst[name], beyond(found[name], expected[name], (rtol or {}).get(name, 0.0)))
     return tuple(Mutant(layer, form, worst) for (layer, form), worst in effects.items())
 
 

@@ -144,7 +144,10 @@ class Verdict:
 
 
 def derive_tolerances(
-    outputs: Sequence[Output], noise: Mapping[str, float], mutants: Sequence[Mutant]
+    outputs: Sequence[Output],
+    noise: Mapping[str, float],
+    mutants: Sequence[Mutant],
+    rtol: Mapping[str, float] | None = None,
 ) -> dict[str, Tolerance]:
     """A two-sided tolerance for each output, as the module's docstring says.
 
@@ -153,6 +156,7 @@ def derive_tolerances(
         noise: Of each float output.
         mutants: With their effects on the float outputs; empty for a module without weights, whose tolerances then
             have no upper side.
+        rtol: Of outputs whose tolerance grows with each number.
     """
     live = [mutant for mutant in mutants if any(mutant.effects.values())]
     atol = {name: _tolerance(name, noise[name], live) for name in noise}
@@ -184,7 +188,7 @@ def derive_tolerances(
         tolerances[name] = Tolerance(
             OutputParity(
                 atol=atol[name],
-                rtol=0.0,
+                rtol=(rtol or {}).get(name, 0.0),
                 noise=noise[name],
                 mutant=effect if effect is not None and math.isfinite(effect) else None,
                 decision=_decision(output),

@@ -37,7 +37,7 @@ def _innermost(frames: Iterable[traceback.FrameSummary]) -> str | None:
             return None  # what lies further out called the exporter
         if file.startswith((_EXPORTER, _TORCH, "<")) or (file.startswith(_PYTHON) and "site-packages" not in file):
             continue
-        return f"{Path(file).name}:{frame.lineno}: {frame.line}"
+        return f"{Path(file).name}:{frame.lineno}" + (f": {frame.line}" if frame.line else "")
     return None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,12 @@ COLLECTED_AFTER = 20_000
 """New objects after which Python looks for garbage while a module is exported."""
 
 Arrays = dict[str, NDArray[Any]]
+
+SMALL = 0.1
+"""The share of the numbers of an output that are taken for small ones."""
+
+ULP = 2.0**-23
+"""One unit in the last place of float32, relative to the number."""
 
 
 @contextmanager
@@ -51,12 +57,17 @@ def collected_seldom() -> Iterator[None]:
 
 
 def measure_noise(
-    outputs: Sequence[Output], cases: Sequence[Case], truth: Sequence[Arrays], single: Sequence[Arrays]
+    outputs: Sequence[Output],
+    cases: Sequence[Case],
+    truth: Sequence[Arrays],
+    single: Sequence[Arrays],
+    relative: Container[str] = (),
 ) -> dict[str, float]:
     """The float32 noise of each output with a tolerance: the largest difference between torch float32 and float64.
 
     It is never taken as smaller than one unit in the last place of the output's largest magnitude: float32 cannot
-    promise more, and another processor rounds elsewhere.
+    promise more, and another processor rounds elsewhere. Outputs in ``relative`` have a tolerance that grows with each
+    number: their noise is what is beyond one unit in the last place of the number, and at least that of a small one.
 
     Raises:
         GuardError: float32 and float64 disagree about a size or about an integer output, so that the case lies on the
@@ -64,7 +75,8 @@ def measure_noise(
     """
     noise: dict[str, float] = {}
     for output in outputs:
-        worst, magnitude = 0.0, 0.0
+        worst, magnitudes = 0.0, [np.zeros(1)]
+        rtol = ULP if output.name in relative else 0.0
         for case, exact, rounded in zip(cases, truth, single, strict=True):
             a, b = rounded[output.name], exact[output.name]
             if a.shape != b.shape or (b.dtype.kind != "f" and not np.array_equal(a, b)):
@@ -73,12 +85,23 @@ def measure_noise(
                     "the case lies on the edge of a decision and proves nothing: change it or leave it out"
                 )
             if b.dtype.kind == "f" and b.size:
-                worst = max(worst, distance(a, b))
-                finite = np.abs(b[np.isfinite(b)])
-                magnitude = max(magnitude, float(finite.max(initial=0)))
+                worst = max(worst, beyond(a, b, rtol))
+                magnitudes.append(np.abs(b[np.isfinite(b)]))
         if float_outputs([output]):
+            every = np.concatenate(magnitudes)
+            magnitude = np.quantile(every[every > 0], SMALL) if rtol and every.any() else every.max()
             noise[output.name] = max(worst, float(np.spacing(np.float32(magnitude))))
     return noise
+
+
+def beyond(answer: NDArray[Any], reference: NDArray[Any], rtol: float) -> float:
+    """The largest error, without ``rtol`` times the size of the number; infinite as `runtime.compare.distance` is."""
+    whole = distance(answer, reference)
+    if not rtol or not np.isfinite(whole) or not reference.size:
+        return whole
+    told = np.isfinite(reference)
+    exact = reference[told].astype(np.float64)
+    return float((np.abs(answer[told] - exact) - rtol * np.abs(exact)).max(initial=0))
 
 
 def float_outputs(outputs: Sequence[Output]) -> tuple[Output, ...]:

@@ -65,6 +65,12 @@ class ModuleSource:
         self.module = plain(module)
         self.signature = signature
         self.own = own_dtype(self.module)
+        halves = [tensor.name for tensor in signature.tensors if tensor.dtype == "float16"]
+        if halves and self.own in (torch.float16, torch.bfloat16):
+            raise GuardError(
+                f"{', '.join(halves)}: declared is float16, but a network in half precision becomes a float32 graph; "
+                "declare float32"
+            )
         self._masters: dict[torch.dtype, nn.Module] = {}
         self._operators = True
         self.tied: str | None = None

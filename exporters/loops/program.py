@@ -104,6 +104,9 @@ class Count:
 
     number: Any
 
+    def __str__(self) -> str:
+        return f"a loop of {self.number} steps"
+
 
 class Program:
     """Values in an order in which they can be computed, and which of them are the answer.

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.fx import traceback as fx_traceback
 from torch.utils import _pytree
 
 from exporters.loops import operators
@@ -108,8 +109,19 @@ def run(program: Program, module: nn.Module, shapes: Shapes, *inputs: Tensor) ->
             )
         else:
             args, kwargs = _pytree.tree_map(filled, (value.args, dict(value.kwargs)))
-            seen[value] = value.target(*args, **kwargs)
+            with _told(value):
+                seen[value] = value.target(*args, **kwargs)
     return _pytree.tree_unflatten([filled(leaf) for leaf in program.outputs], program.structure)
+
+
+@contextmanager
+def _told(value: Value) -> Iterator[None]:
+    """While it lasts, torch notes with its nodes the line of the user's code that a value comes from."""
+    file, _, line = value.origin.where.rpartition(":")
+    with fx_traceback.preserve_node_meta():
+        if file:
+            fx_traceback.set_stack_trace([f'File "{file}", line {line}, in forward\n\n'])
+        yield
 
 
 def compare(

@@ -92,6 +92,52 @@ def linspace(start: Any, end: Any, steps: Any = 100, **more: Any) -> Any:
     return torch.where(at < length // 2, start + step * at, end - step * (length - 1 - at))
 
 
+def convolution(
+    input: Tensor,  # noqa: A002 - torch's name
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+) -> Any:
+    """A group for each row of a batch, laid side by side as channels with kernels of its own; ONNX counts no groups."""
+    if not isinstance(groups, torch.SymInt) or isinstance(padding, str) or input.shape[0] != 1:
+        return NotImplemented
+    _, channels, *kernel = weight.shape
+    steps, pads, spread = (
+        part if isinstance(part, tuple | list) else (part, part) for part in (stride, padding, dilation)
+    )
+    sizes = [
+        (size + 2 * pad - far * (wide - 1) - 1) // step + 1
+        for size, pad, far, wide, step in zip(input.shape[2:], pads, spread, kernel, steps, strict=True)
+    ]
+    rows = input.reshape(groups, channels, *input.shape[2:])
+    patches = F.unfold(rows, kernel, spread, pads, steps)  # (G, C·k·k, L)
+    answer = (weight.reshape(groups, -1, channels * kernel[0] * kernel[1]) @ patches).reshape(1, -1, *sizes)
+    return answer if bias is None else answer + bias.reshape(1, -1, 1, 1)
+
+
+def einsum(equation: Any, *operands: Any) -> Any:
+    """Of two complex operands: the products of their real and imaginary parts."""
+    parts = operands[0] if len(operands) == 1 and isinstance(operands[0], list | tuple) else operands
+    if not isinstance(equation, str) or len(parts) != 2 or not any(part.is_complex() for part in parts):
+        return NotImplemented
+    (a, b), (c, d) = ((x.real, x.imag) if x.is_complex() else (x, torch.zeros_like(x)) for x in parts)
+    real = torch.einsum(equation, a, c) - torch.einsum(equation, b, d)
+    return torch.complex(real, torch.einsum(equation, a, d) + torch.einsum(equation, b, c))
+
+
+def data(parameter: Tensor) -> Any:
+    """What is written into a weight's ``data`` while it is traced goes nowhere: calls before have written it."""
+    return parameter.detach().clone() if isinstance(parameter, torch.nn.Parameter) else NotImplemented
+
+
+def set_data(parameter: Tensor, value: Any) -> Any:
+    """See `data`."""
+    return None if isinstance(parameter, torch.nn.Parameter) else NotImplemented
+
+
 def embedding_bag(
     input: Tensor,  # noqa: A002 - torch's name
     weight: Tensor,
@@ -105,7 +151,11 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Any:
-    """Bags of equal length, (N, T) -> (N, D): their rows' sum, mean or maximum."""
+    """Bags of equal length, (N, T) -> (N, D): their rows' sum, mean or maximum; weighted bags that begin at offsets."""
+    if offsets is not None and per_sample_weights is not None and padding_idx is None and not include_last_offset:
+        rows = F.embedding(input, weight) * per_sample_weights.unsqueeze(-1)  # (T, D)
+        bag = (torch.arange(input.shape[0]).unsqueeze(-1) >= offsets).sum(-1) - 1
+        return rows.new_zeros(offsets.shape[0], weight.shape[1]).index_add(0, bag, rows)
     if input.dim() != 2 or offsets is not None or max_norm is not None:
         return NotImplemented
     rows = F.embedding(input, weight)
@@ -123,12 +173,33 @@ def embedding_bag(
     return total / there.sum(1).clamp(min=1) if mode == "mean" else total
 
 
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **more: Any,
+) -> Tensor:
+    """Takes a comparison of sizes for ``is_causal``, such as ``t > 1``, which torch's own function refuses."""
+    return _ATTENTION(query, key, value, attn_mask, dropout_p, bool(is_causal), **more)
+
+
+_ATTENTION = F.scaled_dot_product_attention
+
+_DATA: Any = Tensor.data
+
 _OTHERS: dict[Any, Callable[..., Any]] = {
     F.avg_pool2d: average_pool,
     F.max_pool2d: max_pool,
     F.affine_grid: affine_grid,
     torch.linspace: linspace,
     F.embedding_bag: embedding_bag,
+    F.conv2d: convolution,
+    torch.einsum: einsum,
+    _DATA.__get__: data,
+    _DATA.__set__: set_data,
 }
 
 _REFUSED: dict[Any, str] = {

@@ -28,7 +28,7 @@ def unsupported(program: torch.export.ExportedProgram) -> str | None:
         One sentence; None if nothing is known to stand in the way.
     """
     for node, operator in _calls(program):
-        check = _checks().get(operator)
+        check = _drawn(node) or _checks().get(operator)
         reason = check if isinstance(check, str) or check is None else check(node)
         if reason is not None:
             return f"{line_of(node)}torch's {operator._opname} cannot be exported: {reason}"
@@ -48,6 +48,36 @@ def _checks() -> dict[Any, str | Check]:
     checks[aten.bincount.default] = _weighted_count
     checks[aten.split.Tensor] = checks[aten.chunk.default] = _parts
     return checks
+
+
+SEEDED = (
+    "it draws random numbers, each time the same ones only because forward sets the seed, which a graph cannot. Draw "
+    "them once in __init__ and keep them (register_buffer), or take them as an input"
+)
+
+
+def _drawn(node: Node) -> str | None:
+    """Random numbers that reach an answer. A module that answers otherwise from call to call does not come this far."""
+    operator: Any = node.target
+    if torch.Tag.nondeterministic_seeded not in operator.tags or not _reaches_answers(node):
+        return None
+    for place, argument in enumerate(operator._schema.arguments):
+        off = argument.name in ("train", "training", "dropout", "dropout_p")
+        if off and not _argument(node, place, argument.name, argument.default_value):
+            return None
+    return SEEDED
+
+
+def _reaches_answers(node: Node) -> bool:
+    seen, waiting = {node}, [node]
+    while waiting:
+        found = waiting.pop()
+        if found.op == "output":
+            return True
+        fresh = found.users.keys() - seen
+        seen |= fresh
+        waiting += fresh
+    return False
 
 
 def _cross_entropy(node: Node) -> str | None:

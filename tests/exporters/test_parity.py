@@ -113,7 +113,7 @@ def test_an_untrained_network_is_refused_unless_it_is_declared() -> None:
 
     torch.manual_seed(0)
     module = Expectation().eval()
-    with pytest.raises(VacuousGateError, match=r"vacuous.*Train the network, or export it as untrained"):
+    with pytest.raises(VacuousGateError, match=r"vacuous.*Give real inputs.*train it, or export it as untrained"):
         export_model(module, inputs=[VECTOR], outputs=[AGE])
     model = export_model(module, inputs=[VECTOR], outputs=[AGE], untrained=True)
     parity = model.parity.outputs["age"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import onnx
 import pytest
 import torch
@@ -35,7 +37,8 @@ def graph(operator: str = "Relu", opset: int = 13, ir: int = 7, domain: str = ""
         (graph("Resize", opset=18, antialias=0), 14, None),
         (graph("Binarizer", domain="ai.onnx.ml"), 17, "opset 9"),
         (graph("X", domain="com.microsoft"), 17, "may not have the operators of com.microsoft"),
-        (graph(opset=23), 99, None),
+        (graph(opset=19, ir=9), 15, "opset 19, it knows up to 18"),
+        (graph(opset=25), 99, None),
     ],
 )
 def test_what_an_older_release_lacks(model: onnx.ModelProto, minor: int, words: str | None) -> None:
@@ -43,9 +46,13 @@ def test_what_an_older_release_lacks(model: onnx.ModelProto, minor: int, words: 
     assert (found == []) if words is None else words in "; ".join(found)
 
 
-def test_every_release_of_onnx_is_known() -> None:
-    known = {row[0] for row in helper.VERSION_TABLE}
-    assert set(RELEASES.values()) <= known
+def test_a_newer_release_loads_what_an_older_one_does() -> None:
+    newest = list(RELEASES.values())
+    assert list(RELEASES) == list(range(min(RELEASES), max(RELEASES) + 1))
+    assert all(now >= before for one, other in pairwise(newest) for before, now in zip(one, other, strict=True))
+    ir, opset, _ = newest[-1]
+    assert ir <= onnx.IR_VERSION
+    assert opset <= onnx.defs.onnx_opset_version()
 
 
 @pytest.mark.parametrize("text", ["1.17", "onnxruntime", "onnxruntime>=1.17", "onnxruntime==0.5", "tflite==2.14"])
