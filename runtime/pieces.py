@@ -1,8 +1,9 @@
 """A long call in pieces: rows a few at a time, the steps of a recurrent model with its state carried between them.
 
 What a graph takes in memory grows with what is asked in one call: an LSTM of 64 units takes over a kilobyte a step.
-In pieces it stays the same however long the call is. Rows do not depend on each other, and a model that declares a
-state promises that n calls of one step answer as one call of n steps, so the answer is the same.
+In pieces it stays the same however long the call is. A call is cut between rows only where they do not depend on each
+other, and a model that declares a state promises that n calls of one step answer as one call of n steps. So the answer
+is the same.
 """
 
 from __future__ import annotations
@@ -35,12 +36,16 @@ _GATES = 8
 """Elements that a recurrent layer takes a step for each element of its state: four gates, before and after."""
 
 
-def run_in_pieces(engine: Engine, inputs: Arrays) -> dict[str, NDArray[Any]]:
+def run_in_pieces(
+    engine: Engine, inputs: Arrays, *, apart: Callable[[], bool] = lambda: True
+) -> dict[str, NDArray[Any]]:
     """Answers a call of any length; a state that is missing begins as declared.
 
     Args:
         engine: of the model.
         inputs: by name; those of the state may be missing.
+        apart: tells whether rows do not depend on each other, see `runtime.rows`. It is asked only where a call is long
+            enough to be cut between them.
 
     Returns:
         All outputs by name, those of the state as well.
@@ -51,7 +56,7 @@ def run_in_pieces(engine: Engine, inputs: Arrays) -> dict[str, NDArray[Any]]:
     carried = {state.input for state in engine.spec.state}
     if any(tensor.name not in inputs and tensor.name not in carried for tensor in engine.spec.inputs):
         return engine.run(inputs)  # which says what is missing
-    return _rows(engine, inputs, engine.check(inputs, partial=True)[1])
+    return _rows(engine, inputs, engine.check(inputs, partial=True)[1], apart)
 
 
 def count_outputs(spec: ModelSpec, sizes: Sizes) -> int:
@@ -113,11 +118,11 @@ def _with_states(spec: ModelSpec, inputs: Arrays, sizes: Sizes) -> Arrays:
     return {**inputs, **zeros} if zeros else inputs
 
 
-def _rows(engine: Engine, inputs: Arrays, sizes: Sizes) -> dict[str, NDArray[Any]]:
+def _rows(engine: Engine, inputs: Arrays, sizes: Sizes, apart: Callable[[], bool]) -> dict[str, NDArray[Any]]:
     """Answers some rows at a time."""
     axes, name = batch_axes(engine.spec), batch_name(engine.spec)
     at_once = _at_once(engine.spec, sizes, name)
-    if axes is None or name is None or at_once is None:
+    if axes is None or name is None or at_once is None or not apart():
         return _steps(engine, inputs, sizes)
     some = {**sizes, name: at_once}
     return _joined([_steps(engine, part, some) for part in _cut(inputs, axes[0], sizes[name], at_once)], axes[1])

@@ -67,7 +67,7 @@ def create_app(
         bundles: Paths, opened bundles or loaded pipelines, each under the name in its manifest; as a pair
             ``(name, bundle)`` under another name.
         device: Where paths and bundles run: ``cpu``, ``gpu``, ``auto`` …
-        threads: Threads of each engine; None takes what the process may use.
+        threads: Threads of each engine; None takes half of what the process may use, so that two runs go on at a time.
         variant: Which variant of the models; None takes the bundle's own choice.
         max_bytes: Largest request body, in bytes.
         max_pixels: Largest image, in pixels.

@@ -301,7 +301,7 @@ class Served:
         numbers = count_outputs(engine.spec, engine.check(call.source, partial=True)[1])
         if numbers > MOST_NUMBERS:
             raise TooLargeError(f"the answer has {numbers:,} numbers; at most {MOST_NUMBERS:,} are given at once")
-        return run_in_pieces(engine, call.source)
+        return run_in_pieces(engine, call.source, apart=partial(self.may_stack, model))
 
     def describe(self, versions: Sequence[str] = ()) -> dict[str, Any]:
         """The bundle as ``GET /v1`` lists it, with the versions of its name, the highest first."""

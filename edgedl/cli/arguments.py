@@ -105,8 +105,8 @@ def bundle(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bundle", metavar="B", help="a bundle: a folder or a file NAME.edge")
 
 
-def device(parser: argparse.ArgumentParser) -> None:
-    """Where and with how many threads a graph runs."""
+def device(parser: argparse.ArgumentParser, threads: str = "what this process may use") -> None:
+    """Where and with how many threads a graph runs; `threads` says how many by default."""
     group = parser.add_argument_group("device")
     group.add_argument(
         "--device",
@@ -114,9 +114,7 @@ def device(parser: argparse.ArgumentParser) -> None:
         help="cpu, gpu, auto or another that ONNX Runtime offers here; one asked for by name is never replaced "
         "by another (default: cpu)",
     )
-    group.add_argument(
-        "--threads", type=positive, metavar="N", help="threads of one run (default: what this process may use)"
-    )
+    group.add_argument("--threads", type=positive, metavar="N", help=f"threads of one run (default: {threads})")
 
 
 def max_pixels(parser: argparse._ActionsContainer) -> None:

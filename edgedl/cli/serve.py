@@ -37,7 +37,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
     add_access(parser)
     add_limits(parser)
     add_life_cycle(parser)
-    arguments.device(parser)
+    arguments.device(parser, "half of what this process may use")
     log = parser.add_argument_group("log")
     log.add_argument("--access-log", action="store_true", help="a line for each request on standard error")
     log.add_argument("--log-format", choices=("text", "json"), default="text", help="text or json (default: text)")

@@ -20,6 +20,7 @@ from runtime.pieces import count_outputs, run_in_pieces, run_together
 from runtime.pipelines.answer import Answer
 from runtime.pipelines.base import ArrayPipeline, Source
 from runtime.pipelines.results import OUTPUTS
+from runtime.rows import rows_stand_alone, telling_rows
 
 _ZIP = b"PK"
 
@@ -45,6 +46,7 @@ class TensorPipeline(ArrayPipeline):
             )
         super().__init__(bundle, device=device, threads=threads, variant=variant)
         (self.engine,) = self.engines.values()
+        self._apart: bool | None = None
 
     def predict(self, source: Source, **options: Any) -> Answer:
         """Answers arrays with arrays: {"outputs": {name: nested lists}}.
@@ -58,7 +60,7 @@ class TensorPipeline(ArrayPipeline):
             TooLargeError: the answer has more than `MOST_NUMBERS`.
         """
         self.refuse(options)
-        return _as_lists(run_in_pieces(self.engine, self._checked(source)))
+        return _as_lists(run_in_pieces(self.engine, self._checked(source), apart=self._rows_apart))
 
     def batch(self, sources: Sequence[Source], **options: Any) -> list[Answer]:
         """Answers several calls; small ones of equal shapes go through the graph together. See `predict`."""
@@ -92,6 +94,14 @@ class TensorPipeline(ArrayPipeline):
         from runtime.pipelines.picture_tensors import picture_probe
 
         return picture_probe(self.engine, source)
+
+    def _rows_apart(self) -> bool:
+        """Whether recorded cases show that rows do not depend on each other; found out when it is first asked."""
+        if self._apart is None:
+            cases = [case for case in self.bundle.golden(self.engine.name) if telling_rows(self.engine.spec, case)]
+            cases.sort(key=lambda case: sum(array.size for array in case.inputs.values()))
+            self._apart = bool(cases) and rows_stand_alone(self.engine, cases[0], self.variant or "fp32")
+        return self._apart
 
     def _checked(self, source: Source) -> Mapping[str, NDArray[Any]]:
         """The inputs of a call whose answer can be given as lists."""

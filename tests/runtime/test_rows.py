@@ -13,6 +13,7 @@ from runtime.door import Door
 from runtime.engine import Engine
 from runtime.golden import GoldenCase, RecordedInputs
 from runtime.manifest import CRITERION, DimensionSpec, ModelSpec, OutputParity, Parity, StateSpec
+from runtime.pieces import PIECE, run_in_pieces
 from runtime.pipelines import load
 from runtime.rows import rows_stand_alone, telling_rows
 from runtime.signature import TensorSpec
@@ -115,3 +116,24 @@ def test_a_bundle_says_which_of_its_models_may_be_stacked(tmp_path: Path) -> Non
         door = Door(pipeline.bundle, pipeline.engines)
         door.judge_rows()
         assert door.stackable == {"scale": False}, "together its rows do not give what was recorded"
+
+
+@pytest.mark.parametrize(("nodes", "cut"), [(ALONE, True), (CENTRED, False)], ids=["relu", "x - x.mean(0)"])
+def test_a_long_call_is_cut_only_between_rows_that_stand_alone(nodes: list, cut: bool) -> None:
+    """Cut, the mean would be that of a piece, and the answer silently another."""
+    engine = engine_of(nodes)
+    case = recorded(engine, X)
+    x = np.random.default_rng(1).normal(size=(PIECE, 3)).astype(np.float32)
+    calls: list[int] = []
+    whole = engine.run({"x": x})["y"]
+    session = engine.session
+
+    class Counting:
+        def run(self, names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            calls.append(len(feed["x"]))
+            return session.run(names, feed)
+
+    engine._session = Counting()
+    found = run_in_pieces(engine, {"x": x}, apart=lambda: rows_stand_alone(engine, case))["y"]
+    np.testing.assert_array_equal(found, whole)
+    assert (len(x) in calls) is not cut
