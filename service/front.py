@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any
@@ -119,7 +119,8 @@ class Front:
         self._posted.append(done)
         if not self._waking:
             self._waking = True
-            done.get_loop().call_soon_threadsafe(self._collect)
+            with suppress(RuntimeError):  # the loop has ended, and nobody waits
+                done.get_loop().call_soon_threadsafe(self._collect)
 
     def _collect(self) -> None:
         self._waking = False

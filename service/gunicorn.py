@@ -144,7 +144,8 @@ def _run(
 
     from service import worker
 
-    worker.install()
+    ending = mmap.mmap(-1, 1)
+    worker.install(ending)
     master = os.getpid()
     # Shared with the workers: set once one of them has answered its warm-up run, or said why it cannot start.
     answered, told = mmap.mmap(-1, 1), mmap.mmap(-1, 1)
@@ -198,6 +199,7 @@ def _run(
 
         def stop(self, graceful: bool = True) -> None:
             self.stopping = True
+            ending[0] = 1
             super().stop(graceful)
 
         def handle_int(self) -> None:

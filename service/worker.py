@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import mmap
 import os
 import socket
 import struct
@@ -38,6 +39,8 @@ SETTLE_SECONDS = 0.02
 """What connections that are being made may take, once no others are begun."""
 
 _ATTACH_FILTER = 26  # SO_ATTACH_FILTER, which Python has no name for
+
+_ending: mmap.mmap | bytes = bytes(1)
 
 LONGEST = 200
 """Characters of gunicorn's sentence, which quotes what was sent."""
@@ -100,6 +103,15 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         if self._closes is None:
             self._closes = self.worker.stopping or super()._will_close(request, response_requires_close)
         return self._closes
+
+    def _keepalive_timeout(self) -> None:
+        # Under load the time may be up while the next request lies in the socket already: it is read first.
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN)
+        if poll.poll(0):
+            self._arm_keepalive_timer()
+        else:
+            super()._keepalive_timeout()
 
     def close_when_idle(self) -> None:
         """Closes the connection once no request has come for a while, a shorter one than usual."""
@@ -215,14 +227,14 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
 
     async def _stop_listening(self) -> None:
         listeners = [listener for server in self.servers for listener in server.sockets]
-        for listener in listeners:
-            _take_no_more(listener.fileno())
-        if listeners:
-            await asyncio.sleep(SETTLE_SECONDS)
         accepted = []
-        for listener in listeners:
-            self.loop.remove_reader(listener.fileno())
-            accepted += _waiting(listener.fileno())
+        if listeners and _ending[0]:  # otherwise another worker goes on with the same socket
+            for listener in listeners:
+                _take_no_more(listener.fileno())
+            await asyncio.sleep(SETTLE_SECONDS)
+            for listener in listeners:
+                self.loop.remove_reader(listener.fileno())
+                accepted += _waiting(listener.fileno())
         for server in self.servers:
             server.close()
         for connection in accepted:
@@ -258,6 +270,13 @@ def _waiting(listener: int) -> list[socket.socket]:
     return found
 
 
-def install() -> None:
-    """Has gunicorn's worker make connections of this kind."""
+def install(ending: mmap.mmap) -> None:
+    """Has gunicorn's worker make connections of this kind.
+
+    Args:
+        ending: Shared with the master, which sets its first byte before it stops. A worker that is replaced is told to
+            end as well, but another goes on in its place.
+    """
+    global _ending
     gasgi.ASGIProtocol = Connection
+    _ending = ending

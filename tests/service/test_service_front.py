@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -18,6 +21,7 @@ from flask import Flask
 
 from service.app import create_app
 from service.front import Front
+from service.worker import Connection
 from tests.bundles import write_scale_bundle
 from tests.service.asgi import Answered, ask
 from tests.service.fake_pipeline import FakePipeline, encoded
@@ -318,3 +322,42 @@ def test_a_stop_under_load_loses_nothing() -> None:
             thread.join(20)
     assert (status, errors) == (0, "")
     assert set(outcomes) == {"200"}
+
+
+def test_a_worker_that_is_replaced_leaves_the_socket_to_the_next() -> None:
+    """SIGHUP: the master goes on, with a new worker. The old one must not shut the door that they share."""
+    with running("[FakePipeline()]") as server:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        before = children.read_text()
+        server.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 20
+        while children.read_text() in ("", before) or len(children.read_text().split()) > 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        for _ in range(5):
+            assert server.ask("POST", "/v1/age", encoded(), Content_Type="image/png")[0] == 200
+        assert server.stop()[0] == 0
+
+
+def test_a_request_that_has_come_is_read_before_a_silent_connection_is_closed() -> None:
+    """The time is up while the next request lies in the socket, because the event loop was busy."""
+    loop = asyncio.new_event_loop()
+    ours, theirs = socket.socketpair()
+    closed: list[str] = []
+
+    class Watched(Connection):
+        def _close_transport(self) -> None:
+            closed.append("closed")
+
+    connection = Watched.__new__(Watched)
+    connection.transport = SimpleNamespace(get_extra_info=lambda _name: ours)
+    connection.worker = SimpleNamespace(loop=loop)
+    connection._keepalive, connection._keepalive_handle, connection._request_ready = 60, None, asyncio.Event()
+    with ours, theirs, closing(loop):
+        theirs.sendall(b"GET /livez")
+        connection._keepalive_timeout()
+        assert not closed
+        assert connection._keepalive_handle is not None
+        ours.recv(100)
+        connection._keepalive_timeout()
+        assert closed == ["closed"]
