@@ -9,6 +9,7 @@ import asyncio
 import ctypes
 import mmap
 import os
+import select
 import socket
 import struct
 import sys
