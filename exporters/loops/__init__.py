@@ -89,7 +89,7 @@ def _program(
     for traces, lengths in _tracings(module, example, inputs, axis, reasons):
         for edges in (1, 0):
             try:
-                program = _joined(traces, lengths, edges)
+                program = _joined(traces, lengths, edges, inputs)
                 _compare(module, program, traces[-1], example, inputs, axis)
             except NotRolledError as error:
                 reasons.append(str(error))
@@ -191,7 +191,9 @@ def _traced(
         ) from error
 
 
-def _joined(traces: Sequence[Program], lengths: Sequence[Sequence[int]], edges: int) -> Program:
+def _joined(
+    traces: Sequence[Program], lengths: Sequence[Sequence[int]], edges: int, inputs: Sequence[Input]
+) -> Program:
     """The programs of several lengths as one, with their loops rolled up."""
     programs, left = list(traces), set[Any]()
     while True:
@@ -212,7 +214,7 @@ def _joined(traces: Sequence[Program], lengths: Sequence[Sequence[int]], edges: 
             if not fixed:
                 raise
             left |= fixed  # a loop of a fixed number of steps may stay written out
-    return unified([without_repetition(program) for program in programs], lengths)
+    return unified([without_repetition(program) for program in programs], lengths, dimension_names(inputs))
 
 
 def _runs(program: Program) -> list[Run]:

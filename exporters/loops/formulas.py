@@ -96,6 +96,9 @@ class Formula:
                 return choose(linear, torch.zeros_like(step) + bound)
             pick: Any = torch.sym_max if self.form == "at least" else torch.sym_min
             return pick(linear, bound)
+        if self.form in ("and at least", "and at most"):
+            clip: Any = torch.sym_max if self.form == "and at least" else torch.sym_min
+            return self.slope * step + clip(offset, self.extra[0])
         return self._float(step, offset, lengths)
 
     def _float(self, step: Any, offset: Any, lengths: Sequence[Any]) -> Any:
@@ -223,6 +226,7 @@ def _whole(rows: Sequence[Any]) -> Iterator[Formula | None]:
     yield from _divided(rows)
     yield _formula("linear", _linear(rows, values, whole=True, axes=2))  # three traces hardly contradict three unknowns
     yield from _bounded(rows, values)
+    yield from _clipped(rows)
 
 
 def _divided(rows: Sequence[Any]) -> Iterator[Formula | None]:
@@ -246,6 +250,20 @@ def _bounded(rows: Sequence[Any], values: Sequence[Any]) -> Iterator[Formula | N
         if 1 < len(inner) < len(rows):
             extra = (shift, *(int(other == axis) for other in axes))
             yield _formula("at most", _linear(inner, [row[3] for row in inner], whole=True), extra)
+
+
+def _clipped(rows: Sequence[Any]) -> Iterator[Formula | None]:
+    """The step and a clipped length, as of the last ten steps or of the first ten: ``t + max(T - 10, 0)``.
+
+    Few traces tell little here. Time is tried before the batch, which most often comes first.
+    """
+    axes = range(len(rows[0][2]))
+    for axis, slope in itertools.product(reversed(axes), (0, 1, -1)):
+        rest = [row[3] - slope * row[0] for row in rows]
+        slopes = tuple(int(other == axis) for other in axes)
+        for shift in sorted({number - row[2][axis] for number, row in zip(rest, rows, strict=True)}):
+            for form, bound in (("and at least", min(rest)), ("and at most", max(rest))):
+                yield Formula(form, slope, shift, slopes, (bound,))
 
 
 def _products(rows: Sequence[Any], values: Sequence[Any]) -> Iterator[Formula | None]:

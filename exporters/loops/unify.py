@@ -15,8 +15,13 @@ from exporters.loops.program import Count, NotRolledError, Outside, Program, Tab
 from exporters.loops.replay import Bound
 
 
-def unified(programs: Sequence[Program], lengths: Sequence[Sequence[int]]) -> Program:
+def unified(programs: Sequence[Program], lengths: Sequence[Sequence[int]], axes: Sequence[str]) -> Program:
     """One program for all lengths.
+
+    Args:
+        programs: Of one module, with their loops rolled up.
+        lengths: For each of them the length of each axis.
+        axes: The names of these axes.
 
     Raises:
         NotRolledError: They are not the same, or a number in them is by no formula of step and length.
@@ -25,7 +30,7 @@ def unified(programs: Sequence[Program], lengths: Sequence[Sequence[int]]) -> Pr
     if any(str(program.structure) != str(first.structure) for program in programs):
         raise NotRolledError("forward returns another number of values at other lengths")
     partners: dict[Value, tuple[Value, ...]] = {}
-    waiting = [_matched(across, lengths, None) for across in zip(*(p.outputs for p in programs), strict=True)]
+    waiting = [_matched(across, lengths, axes, None) for across in zip(*(p.outputs for p in programs), strict=True)]
     waiting = [across for across in waiting if isinstance(across, tuple)]
     leaves: dict[Value, list[Any]] = {}
     constants: dict[Value, tuple[Any, ...]] = {}
@@ -46,7 +51,7 @@ def unified(programs: Sequence[Program], lengths: Sequence[Sequence[int]]) -> Pr
             found = " or ".join(sorted(set(map(str, across))))
             raise NotRolledError(f"other lengths make another program, more than its loops grows: {found}")
         rows = zip(*(one.leaves() for one in across), strict=True)
-        leaves[value] = [_matched(row, lengths, value) for row in rows]
+        leaves[value] = [_matched(row, lengths, axes, value) for row in rows]
         waiting += [leaf for leaf in leaves[value] if isinstance(leaf, tuple)]
     result = Program(first.structure, first.constants)
     seen: dict[Value, Value] = {}
@@ -84,7 +89,7 @@ def _constant(
     return None if None in found else (found, list(first.shape), first.dtype)
 
 
-def _matched(across: Sequence[Any], lengths: Sequence[Sequence[int]], value: Value | None) -> Any:
+def _matched(across: Sequence[Any], lengths: Sequence[Sequence[int]], axes: Sequence[str], value: Value | None) -> Any:
     """Values of all programs as a tuple; a constant that they share; the formula of a number."""
     first = across[0]
     if any(isinstance(leaf, Value) for leaf in across):
@@ -119,6 +124,6 @@ def _matched(across: Sequence[Any], lengths: Sequence[Sequence[int]], value: Val
                 shown = ", ".join(str(n) for n in max(tables, key=len)[:5])
                 raise NotRolledError(f"{value} takes a number by no known formula of the step: {shown} …")
     raise NotRolledError(
-        f"{value} computes with a number that is {', '.join(map(str, across))} at the lengths "
-        f"{', '.join(str(sizes[0]) for sizes in lengths)}"
+        f"{value} computes with {', '.join(map(str, across))} at the sizes "
+        + ", ".join(" ".join(f"{name}={size}" for name, size in zip(axes, sizes, strict=True)) for sizes in lengths)
     )
