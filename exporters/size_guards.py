@@ -8,6 +8,7 @@ A guard is no refusal by itself: many are always true, or true of both ways alik
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -140,7 +141,13 @@ _FUNCTIONS = {
     "Max": max,
     "Min": min,
     "TruncToInt": int,
-    "FloorToInt": lambda a: int(a // 1),
+    "FloorToInt": math.floor,
+    "CeilToInt": math.ceil,
+    "RoundToInt": round,
     "ToFloat": float,
     "IntTrueDiv": lambda a, b: a / b,
+    "FloatTrueDiv": lambda a, b: a / b,
+    "FloatPow": pow,
+    "PowByNatural": pow,
+    "OpaqueUnaryFn_sqrt": math.sqrt,
 }

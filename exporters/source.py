@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Protocol
+from unittest import mock
 
 import numpy as np
 import torch
@@ -156,7 +157,8 @@ class ModuleSource:
             tensors[tensor.name] = given.to(dtype) if given.is_floating_point() else given
         args, kwargs = call.fill(tensors)
         try:
-            with torch.no_grad(), computing_in(dtype, self.own, operators=self._operators), ExitStack() as watch:
+            computing = computing_in(dtype, self.own, operators=self._operators)
+            with torch.no_grad(), computing, mock.patch.object(torch, "cond", _one_way), ExitStack() as watch:
                 ties = watch.enter_context(Ties()) if dtype == torch.float64 and self._operators else None
                 returned = module(*args, **kwargs)
             self.tied = ties and ties.found
@@ -191,6 +193,11 @@ class ModuleSource:
                 "this size (squeeze() drops every axis of size 1, a condition on a size branches)"
             ) from error
         return arrays
+
+
+def _one_way(condition: Any, true: Any, false: Any, operands: Any = ()) -> Any:
+    """What `torch.cond` answers. torch compiles it, which it does not do under modes."""
+    return (true if condition else false)(*operands)
 
 
 def has_nan(arrays: Mapping[str, Any]) -> str | None:

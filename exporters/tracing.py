@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export.graph_signature import OutputKind, TensorArgument
 
-from exporters import loops, recurrent
+from exporters import loops, recurrent, symbolic
 from exporters.errors import GuardError
 from exporters.lowerings.functions import Functions, attention
 from exporters.lowerings.known_values import KnownValues
@@ -46,8 +46,10 @@ def trace(
         raise
     # Whatever forward does can go wrong while it is traced, with any exception.
     except Exception as error:
-        if "len(" in (line_of_error(error) or ""):
-            with suppress(Exception), _symbolic_len(), loops.told_at_once():
+        if re.search(r"\b(len|int)\(", line_of_error(error) or ""):
+            with suppress(Exception), symbolic.len_of_tensors(), symbolic.int_of_sizes(module), loops.told_at_once():
+                return _exported(module, arguments, dynamic)
+            with suppress(Exception):  # where the number does not matter, it may stay what it was
                 return _exported(module, arguments, dynamic)
         explained, reasons = _explain_trace(error, inputs, example), []
         for axis in _frozen(error, inputs, example):
@@ -67,7 +69,8 @@ def _exported(
 ) -> torch.export.ExportedProgram:
     patched = mock.patch.object(F, "scaled_dot_product_attention", attention)
     kept = _attributes_as_they_were(module), _buffers_aside(module)
-    with recurrent.lowered(), KnownValues(module), Functions(), patched, kept[0], kept[1]:
+    numbers = KnownValues(module), symbolic.functions_of_sizes()
+    with recurrent.lowered(), numbers[0], Functions(), numbers[1], patched, kept[0], kept[1]:
         program = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
     _limits_of_one_type(program)
     _answers_of_their_own(program)
@@ -145,18 +148,6 @@ def _buffers_aside(module: nn.Module) -> Iterator[None]:
         mock.patch.object(nn.Module, "register_buffer", registering),
         mock.patch.object(nn.Module, "__setattr__", assigning),
     ):
-        yield
-
-
-@contextmanager
-def _symbolic_len() -> Iterator[None]:
-    """Lets ``len(x)`` of a tensor be the size of its first axis, which Python turns into a number otherwise."""
-    right = len
-
-    def length(value: Any) -> Any:
-        return value.shape[0] if isinstance(value, torch.Tensor) and value.shape else right(value)
-
-    with mock.patch("builtins.len", length):
         yield
 
 

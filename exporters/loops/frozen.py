@@ -29,8 +29,11 @@ def told_at_once() -> Iterator[None]:
         number: int = guard(node, file, line)
         known = getattr(node.shape_env, "replacements", {})
         frozen = [int(known[symbol]) for symbol in symbols if getattr(known.get(symbol), "is_number", False)]
+        place = current_line() or "forward"
         if frozen:
-            raise FrozenError(f"{current_line() or 'forward'}: the axis is specialized to the constant ({frozen[0]})")
+            raise FrozenError(f"{place}: the axis is specialized to the constant ({frozen[0]})")
+        if symbols and "int(" in place:
+            raise FrozenError(f"{place}: a number that forward computes of a size is made one of Python's ({number})")
         return number
 
     with mock.patch.object(SymNode, "guard_int", guarded):

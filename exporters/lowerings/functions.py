@@ -182,7 +182,9 @@ def attention(
     is_causal: bool = False,
     **more: Any,
 ) -> Tensor:
-    """Takes a comparison of sizes for ``is_causal``, such as ``t > 1``, which torch's own function refuses."""
+    """Takes what depends on sizes, which torch's own function makes Python's: ``is_causal=t > 1`` and a scale."""
+    if isinstance(more.get("scale"), torch.SymFloat):
+        query, more = query * more["scale"], more | {"scale": 1.0}
     return _ATTENTION(query, key, value, attn_mask, dropout_p, bool(is_causal), **more)
 
 

@@ -1,0 +1,94 @@
+"""What Python and numpy make of sizes while a module is traced: symbols as long as that is possible.
+
+``len(x)``, ``int(T / 2)`` and ``math.sqrt(T)`` give a number otherwise, and with it an axis freezes.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+
+SYMBOLS = (torch.SymInt, torch.SymFloat)
+
+
+@contextmanager
+def functions_of_sizes() -> Iterator[None]:
+    """Lets square roots of sizes be symbols, and logarithms, for which torch has no symbols, tensors."""
+    symbols: Any = torch  # the functions of symbols are not in torch's stubs
+
+    def root(x: Any, right: Any = math.sqrt) -> Any:
+        return symbols._sym_sqrt(x) if isinstance(x, SYMBOLS) else right(x)
+
+    def logarithm(x: Any, *base: Any, right: Any = math.log) -> Any:
+        if not isinstance(x, SYMBOLS):
+            return right(x, *base)
+        return torch.log(torch.scalar_tensor(x, dtype=torch.float64)) / right(*base or (math.e,))
+
+    def with_base(base: int, right: Any) -> Any:
+        return lambda x: logarithm(x, base) if isinstance(x, SYMBOLS) else right(x)
+
+    changed = {"sqrt": root, "log": logarithm, "log2": with_base(2, math.log2), "log10": with_base(10, math.log10)}
+    with ExitStack() as patched:
+        for name, function in changed.items():
+            patched.enter_context(mock.patch.object(math, name, function))
+            for kind in SYMBOLS:  # numpy calls them as methods
+                patched.enter_context(mock.patch.object(kind, name, function, create=True))
+        yield
+
+
+@contextmanager
+def len_of_tensors() -> Iterator[None]:
+    """Lets ``len(x)`` of a tensor be the size of its first axis."""
+    right = len
+
+    def length(value: Any) -> Any:
+        return value.shape[0] if isinstance(value, torch.Tensor) and value.shape else right(value)
+
+    with mock.patch("builtins.len", length):
+        yield
+
+
+class _Symbolic(type):
+    """Of `_int`: a call leaves symbols what they are."""
+
+    def __call__(cls, value: Any = 0, *more: Any) -> Any:
+        return torch.sym_int(value) if isinstance(value, SYMBOLS) else int(value, *more)
+
+    def __instancecheck__(cls, value: Any) -> bool:
+        return isinstance(value, int)
+
+    def __subclasscheck__(cls, kind: type) -> bool:
+        return issubclass(kind, int)
+
+
+class _int(int, metaclass=_Symbolic):  # noqa: N801 - it stands in for Python's
+    """Python's ``int``, but for sizes."""
+
+
+@contextmanager
+def int_of_sizes(module: nn.Module) -> Iterator[None]:
+    """Lets ``int(T / 2)`` be a symbol in the code of a module and of its package."""
+    kinds = {type(part) for part in module.modules()}
+    code = {name for kind in kinds for name in (kind.__module__, inspect.unwrap(kind.forward).__module__)}
+    packages = {name.partition(".")[0] for name in code} - {"torch", "exporters"}
+    known = [
+        vars(file)
+        for name, file in list(sys.modules.items())
+        if name.partition(".")[0] in packages and isinstance(file, ModuleType) and "int" not in vars(file)
+    ]
+    try:
+        for names in known:
+            names["int"] = _int
+        yield
+    finally:
+        for names in known:
+            del names["int"]
