@@ -116,6 +116,7 @@ def export_model(
     if not found.real:
         add_extremes(source, found, base, seed)
         found.notes.append("no real input was held: all cases are generated; give cases= (--sample) for that")
+    source.check_fast_path(found.cases, found.single)
     declared = ranges(found, declared, guards, base)
 
     # Whoever gives cases puts the telling ones there; generated ones fill up what is missing.

@@ -130,6 +130,33 @@ class ModuleSource:
             second,
         )
 
+    def check_fast_path(self, cases: Sequence[Case], answers: Sequence[Arrays]) -> None:
+        """Refuses an encoder of torch whose fast path answers zeros for padded steps, or cuts them off.
+
+        Raises:
+            GuardError: its layers themselves answer otherwise in a case.
+        """
+        if not any(
+            isinstance(part, nn.TransformerEncoder) and part.use_nested_tensor for part in self.module.modules()
+        ):
+            return
+        before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            plainly = [self.answers(case, torch.float32) for case in cases]
+        finally:
+            torch.backends.mha.set_fastpath_enabled(before)
+        for case, one, other in zip(cases, answers, plainly, strict=True):
+            for name in one:
+                near = one[name].shape == other[name].shape
+                if not near or not np.allclose(one[name], other[name], rtol=1e-2, atol=1e-2, equal_nan=True):
+                    raise GuardError(
+                        f"output {name}, case {case.name!r}: torch has a fast path for nn.TransformerEncoder, which "
+                        "answers zeros for padded steps; its layers answer otherwise. Build it with "
+                        "enable_nested_tensor=False, or call torch.backends.mha.set_fastpath_enabled(False), so that "
+                        "there is one answer"
+                    )
+
     def traceable(self, case: Case) -> nn.Module:
         """A fresh copy in float32 whose forward takes the inputs and returns the outputs in the order declared.
 

@@ -23,7 +23,7 @@ SYMBOLS = (torch.SymInt, torch.SymFloat)
 @contextmanager
 def functions_of_sizes() -> Iterator[None]:
     """Lets square roots of sizes be symbols, and logarithms, for which torch has no symbols, tensors."""
-    symbols: Any = torch  # the functions of symbols are not in torch's stubs
+    symbols: Any = torch  # its stubs know numbers alone
 
     def root(x: Any, right: Any = math.sqrt) -> Any:
         return symbols._sym_sqrt(x) if isinstance(x, SYMBOLS) else right(x)
@@ -31,7 +31,7 @@ def functions_of_sizes() -> Iterator[None]:
     def logarithm(x: Any, *base: Any, right: Any = math.log) -> Any:
         if not isinstance(x, SYMBOLS):
             return right(x, *base)
-        return torch.log(torch.scalar_tensor(x, dtype=torch.float64)) / right(*base or (math.e,))
+        return torch.log(symbols.scalar_tensor(x, dtype=torch.float64)) / right(*base or (math.e,))
 
     def with_base(base: int, right: Any) -> Any:
         return lambda x: logarithm(x, base) if isinstance(x, SYMBOLS) else right(x)
@@ -61,7 +61,8 @@ class _Symbolic(type):
     """Of `_int`: a call leaves symbols what they are."""
 
     def __call__(cls, value: Any = 0, *more: Any) -> Any:
-        return torch.sym_int(value) if isinstance(value, SYMBOLS) else int(value, *more)
+        symbol: Any = torch.sym_int
+        return symbol(value) if isinstance(value, SYMBOLS) else int(value, *more)
 
     def __instancecheck__(cls, value: Any) -> bool:
         return isinstance(value, int)

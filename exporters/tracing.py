@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
 from torch.export.graph_signature import OutputKind, TensorArgument
+from torch.nn.modules import transformer
 
 from exporters import loops, recurrent, symbolic
 from exporters.errors import GuardError
@@ -67,7 +68,7 @@ def trace(
 def _exported(
     module: nn.Module, arguments: tuple[torch.Tensor, ...], dynamic: tuple[dict[int, Any], ...]
 ) -> torch.export.ExportedProgram:
-    patched = mock.patch.object(F, "scaled_dot_product_attention", attention)
+    patched = _attention_as_it_is_written()
     kept = _attributes_as_they_were(module), _buffers_aside(module)
     numbers = KnownValues(module), symbolic.functions_of_sizes()
     with recurrent.lowered(), numbers[0], Functions(), numbers[1], patched, kept[0], kept[1]:
@@ -75,6 +76,20 @@ def _exported(
     _limits_of_one_type(program)
     _answers_of_their_own(program)
     return program
+
+
+@contextmanager
+def _attention_as_it_is_written() -> Iterator[None]:
+    """Leaves out that torch's transformers look at the numbers of a mask, only to find out that it is causal."""
+
+    def detect(mask: Any, is_causal: bool | None = None, size: int | None = None) -> bool:
+        return is_causal is True
+
+    with (
+        mock.patch.object(F, "scaled_dot_product_attention", attention),
+        mock.patch.object(transformer, "_detect_is_causal_mask", detect),
+    ):
+        yield
 
 
 def _answers_of_their_own(program: torch.export.ExportedProgram) -> None:

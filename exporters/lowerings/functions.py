@@ -92,6 +92,40 @@ def linspace(start: Any, end: Any, steps: Any = 100, **more: Any) -> Any:
     return torch.where(at < length // 2, start + step * at, end - step * (length - 1 - at))
 
 
+def roll(x: Tensor, shifts: Any, dims: Any = None) -> Any:
+    """Steps that are sizes."""
+    pairs = list(zip(*((part if isinstance(part, tuple | list) else (part,)) for part in (shifts, dims)), strict=False))
+    if dims is None or not any(isinstance(shift, torch.SymInt) for shift, _ in pairs):
+        return NotImplemented
+    for shift, dim in pairs:
+        at = torch.arange(x.shape[dim]) - shift
+        x = x.index_select(dim, torch.remainder(at, _at_least(x.shape[dim], 1)))
+    return x
+
+
+def tril_indices(row: Any, col: Any, offset: int = 0, **more: Any) -> Any:
+    """The places below a diagonal of a matrix whose sizes are symbols: (2, K)."""
+    return _places_of(torch.ones(row, col).tril(offset)) if _are_symbols(row, col) else NotImplemented
+
+
+def triu_indices(row: Any, col: Any, offset: int = 0, **more: Any) -> Any:
+    """The places above a diagonal, see `tril_indices`."""
+    return _places_of(torch.ones(row, col).triu(offset)) if _are_symbols(row, col) else NotImplemented
+
+
+def _places_of(there: Tensor) -> Tensor:
+    return there.nonzero().T
+
+
+def _are_symbols(*sizes: Any) -> bool:
+    return any(isinstance(size, torch.SymInt) for size in sizes)
+
+
+def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False) -> Any:
+    """In evaluation a leaky ReLU of the mean slope."""
+    return NotImplemented if training else F.leaky_relu(x, (lower + upper) / 2, inplace)
+
+
 def convolution(
     input: Tensor,  # noqa: A002 - torch's name
     weight: Tensor,
@@ -197,6 +231,11 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
     F.max_pool2d: max_pool,
     F.affine_grid: affine_grid,
     torch.linspace: linspace,
+    torch.roll: roll,
+    Tensor.roll: roll,
+    torch.tril_indices: tril_indices,
+    torch.triu_indices: triu_indices,
+    F.rrelu: rrelu,
     F.embedding_bag: embedding_bag,
     F.conv2d: convolution,
     torch.einsum: einsum,
