@@ -93,3 +93,8 @@ def int_of_sizes(module: nn.Module) -> Iterator[None]:
     finally:
         for names in known:
             del names["int"]
+
+
+def is_of_types(error: Exception) -> bool:
+    """Whether something asked for Python's own ``int``, as in ``x.to(int)``, and found that of `int_of_sizes`."""
+    return isinstance(error, TypeError) and _Symbolic.__name__ in str(error)

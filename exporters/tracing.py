@@ -48,10 +48,16 @@ def trace(
     # Whatever forward does can go wrong while it is traced, with any exception.
     except Exception as error:
         if re.search(r"\b(len|int)\(", line_of_error(error) or ""):
-            with suppress(Exception), symbolic.len_of_tensors(), symbolic.int_of_sizes(module), loops.told_at_once():
+            try:
+                with symbolic.len_of_tensors(), symbolic.int_of_sizes(module), loops.told_at_once():
+                    return _exported(module, arguments, dynamic)
+            except Exception as further:  # noqa: BLE001 - what stands in the way behind it
+                if isinstance(error, loops.RoundedError) and not symbolic.is_of_types(further):
+                    error = further
+        if isinstance(error, loops.RoundedError):
+            with suppress(Exception):  # where the number does not matter, it may stay what it is
                 return _exported(module, arguments, dynamic)
-            with suppress(Exception):  # where the number does not matter, it may stay what it was
-                return _exported(module, arguments, dynamic)
+            raise GuardError(f"{error}; write it with // and %, or compute it of tensors") from error
         explained, reasons = _explain_trace(error, inputs, example), []
         for axis in _frozen(error, inputs, example):
             try:

@@ -24,6 +24,7 @@ from torch.export.graph_signature import InputKind
 
 from exporters import recurrent
 from exporters.loops import replay
+from exporters.loops.frozen import RoundedError as RoundedError
 from exporters.loops.frozen import told_at_once as told_at_once
 from exporters.loops.normal_form import in_one_form
 from exporters.loops.program import NotRolledError as NotRolledError

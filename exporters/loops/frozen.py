@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
@@ -15,12 +16,17 @@ class FrozenError(Exception):
     """forward turns the size of an axis into a Python number: for a loop, mostly."""
 
 
+class RoundedError(FrozenError):
+    """forward calls ``int`` with a number that it computes of sizes."""
+
+
 @contextmanager
 def told_at_once() -> Iterator[None]:
     """While it lasts, tracing stops as soon as the size of a dynamic axis is used as a number.
 
     Raises:
         FrozenError: That has happened; names the size of the example and the line.
+        RoundedError: The same of a number that is computed of sizes.
     """
     guard = SymNode.guard_int
 
@@ -32,8 +38,8 @@ def told_at_once() -> Iterator[None]:
         place = current_line() or "forward"
         if frozen:
             raise FrozenError(f"{place}: the axis is specialized to the constant ({frozen[0]})")
-        if symbols and "int(" in place:
-            raise FrozenError(f"{place}: a number that forward computes of a size is made one of Python's ({number})")
+        if symbols and re.search(r"\bint\(", place):
+            raise RoundedError(f"{place}: int() makes a Python number ({number}) of one that is computed of sizes")
         return number
 
     with mock.patch.object(SymNode, "guard_int", guarded):
