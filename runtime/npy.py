@@ -94,16 +94,17 @@ def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     return shape, fortran_order, dtype
 
 
-def load_npz(data: bytes, *, most: int = MAX_NPZ_BYTES) -> dict[str, NDArray[Any]]:
+def load_npz(data: bytes, *, most: int | None = None) -> dict[str, NDArray[Any]]:
     """Decodes a ``.npz`` file that lies in memory: name -> array.
 
     Args:
         data: the file.
-        most: bytes of all arrays together, unpacked.
+        most: bytes of all arrays together, unpacked; None takes `MAX_NPZ_BYTES`.
 
     Raises:
         ValueError: not such a file, damaged, too large when unpacked, or an array that `load_npy` refuses.
     """
+    most = MAX_NPZ_BYTES if most is None else most
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = archive.infolist()
