@@ -34,6 +34,23 @@ def streams() -> str:
     return f"{min(found):.1f} to {max(found):.1f} µs more"
 
 
+def over_http(figure: str, clients: int) -> tuple[float, float]:
+    """Ours with a thread a run, the default on two cores, and the best of all peers with one thread or two."""
+    figures = result("serving")["figures"]
+    peers = [
+        row[str(clients)][figure] for name, row in figures.items() if name.startswith(("fastapi", "litserve", "bento"))
+    ]
+    return figures["edgedl, 1 threads"][str(clients)][figure], min(peers)
+
+
+def besides(kind: str) -> str:
+    slowest = max(row["p99_ms"] for name, row in result("service_starve")["rows"].items() if name.endswith(kind))
+    return f"{slowest:.0f} ms"
+
+
+SOAK = result("service_soak")["rows"]
+OURS, PEERS = over_http("processor_ms", 64)
+TAILS = [over_http("p99_ms", clients) for clients in (8, 64)]
 AGE, CLIP, MEMORY = result("age_photo"), result("caption_clip"), result("caption_memory")
 RECURRENT, START = result("recurrent_export"), result("cold_start")
 FIGURES = {
@@ -57,6 +74,24 @@ FIGURES = {
         f"all equal; median {RECURRENT['median ratio']:.1f}, slowest {RECURRENT['least ratio']:.1f} times faster",
     ),
     "a step of a stream": ("recurrent_export", streams()),
+    "a face over HTTP, 64 clients": (
+        "serving",
+        f"{OURS:.2f} ms of processor time, {OURS / PEERS:.2f} of the best peer",
+    ),
+    "its 99th percentile, 8 and 64 clients": (
+        "serving",
+        " and ".join(f"{ours:.0f}" for ours, _ in TAILS)
+        + " ms; best peer "
+        + " and ".join(f"{p:.0f}" for _, p in TAILS),
+    ),
+    "`/livez` beside 500 slow heads, bodies, readers, 99th percentile": (
+        "service_starve",
+        ", ".join(besides(f"500 slow {kind}") for kind in ("heads", "bodies", "readers")),
+    ),
+    "half an hour of mixed requests": (
+        "service_soak",
+        f"{sum(SOAK['outcome'].values()):,}, all right; {SOAK['growth_mb']:+.1f} MB of memory",
+    ),
     "a call of `Engine`": (
         "engine_overhead",
         f"{max(one['median_us'] for one in result('engine_overhead')['overhead'].values()):.1f} µs more",
@@ -86,6 +121,7 @@ def test_no_figure_comes_from_nowhere():
 
 
 def test_what_the_rows_count():
+    assert list(SOAK["outcome"]) == ["right"]
     assert sum(photo["peer_ms"] > 200 for photo in AGE["photos"]) == 3
     assert len(AGE["photos"]) == 5
     assert (RECURRENT["combinations"], RECURRENT["not equal, or other operators"]) == (384, [])
