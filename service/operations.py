@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from itertools import zip_longest
 
 from flask import Blueprint, Response
 
@@ -12,7 +13,7 @@ from service.openapi import document
 from service.readiness import readiness
 from service.replies import Reply, json_reply
 from service.repository import Repository
-from service.served import Settings
+from service.served import Served, Settings
 from service.swaps import Swaps
 
 _RETRY = {"Retry-After": "2"}
@@ -67,9 +68,15 @@ def blueprint(served: Repository, settings: Settings, probes: Probes) -> Bluepri
     for path, answer in probes.routes.items():
         routes.add_url_rule(path, path.strip("/"), lambda answer=answer: flask_response(answer()))
 
+    kept: list[tuple[tuple[Served, ...], Reply]] = []
+
     @routes.get("/openapi.json")
     def openapi() -> Response:
-        return flask_response(json_reply(document(served, settings)))
+        # Made once for the bundles that are served: it takes milliseconds, and anybody may ask for it.
+        offered = served.all()
+        if not kept or any(one is not other for one, other in zip_longest(kept[0][0], offered)):
+            kept[:] = [(offered, json_reply(document(served, settings)))]
+        return flask_response(kept[0][1])
 
     return routes
 
