@@ -102,8 +102,10 @@ class Health:
         self.warm_up_ms = (time.perf_counter() - start) * 1e3
 
     def _fail(self, error: Exception) -> None:
-        LOG.error("bundle %s does not answer its warm-up run", self._name, exc_info=error)
-        self.failure = self.withdrawn or (str(error) if isinstance(error, CheckFailedError) else type(error).__name__)
+        found = self.withdrawn or (str(error) if isinstance(error, CheckFailedError) else type(error).__name__)
+        if found != self.failure:  # a try each second that finds the same would fill the log
+            LOG.error("bundle %s does not answer its warm-up run", self._name, exc_info=error)
+        self.failure = found
         self._retry()
 
     def _retry(self) -> None:
