@@ -8,6 +8,8 @@ The peer wants an older ONNX Runtime, so it lives in a virtual environment of it
 Both read the file, find the faces, align them and answer with ages; times are from the path to the answer.
 """
 
+# ruff: noqa: E402 - the variables below have to be set before numpy and the runtimes are loaded
+
 from __future__ import annotations
 
 import argparse
@@ -22,8 +24,8 @@ from pathlib import Path
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 
-import cv2  # noqa: E402 - the variables above must be set before these are loaded
-import numpy as np  # noqa: E402
+import cv2
+import numpy as np
 
 RESULT = Path(__file__).parent / "results" / "age_photo.json"
 

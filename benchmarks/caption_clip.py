@@ -13,6 +13,8 @@ Without --run the encoder has its published weights and the decoder random ones 
 search goes on to its 20th word. A trained run ends when its sentences do.
 """
 
+# ruff: noqa: E402 - the variables below have to be set before numpy and the runtimes are loaded
+
 from __future__ import annotations
 
 import argparse
@@ -29,20 +31,20 @@ from pathlib import Path
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # before numpy is loaded; torch and ONNX Runtime are given --threads below
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch import nn  # noqa: E402
+import numpy as np
+import torch
+from torch import nn
 
-from edgedl.data import synthetic_faces  # noqa: E402
-from edgedl.nn.efficientnet_lite import EfficientNetLite0  # noqa: E402
-from edgedl.tasks.caption.network.attention import ATTENDING  # noqa: E402
-from edgedl.tasks.caption.network.caption_network import CaptionNetwork  # noqa: E402
-from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder  # noqa: E402
-from exporters.convert import convert, rename_axes  # noqa: E402
-from exporters.optimize import flush_graph, flush_module  # noqa: E402
-from exporters.spec import Input, Output, Signature  # noqa: E402
-from runtime.engine import Engine  # noqa: E402
-from runtime.vocabulary import END, UNKNOWN  # noqa: E402
+from edgedl.data import synthetic_faces
+from edgedl.nn.efficientnet_lite import EfficientNetLite0
+from edgedl.tasks.caption.network.attention import ATTENDING
+from edgedl.tasks.caption.network.caption_network import CaptionNetwork
+from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder
+from exporters.convert import convert, rename_axes
+from exporters.optimize import flush_graph, flush_module
+from exporters.spec import Input, Output, Signature
+from runtime.engine import Engine
+from runtime.vocabulary import END, UNKNOWN
 
 RESULT = Path(__file__).parent / "results" / "caption_clip.json"
 FRAMES, SIDE = 10, 224

@@ -17,7 +17,7 @@ from runtime.golden import GoldenCase
 from runtime.machine import installed, processor_name
 from runtime.manifest import ModelSpec
 from runtime.proofs import Proof
-from runtime.rows import rows_stand_alone, telling_rows
+from runtime.rows import rows_stand_alone, telling_case, telling_rows
 
 
 def prove_case(engine: Engine, case: GoldenCase, variant: str = "fp32") -> tuple[OutputCheck, ...]:
@@ -129,9 +129,9 @@ class Door:
             if cases:
                 place = sizes.index(min(sizes))
                 self._first[name] = place, cases[place]
-            several = [place for place, case in enumerate(cases) if telling_rows(engines[name].spec, case)]
-            if several:
-                self._telling[name] = cases[min(several, key=sizes.__getitem__)]
+            telling = telling_case(engines[name].spec, cases)
+            if telling is not None:
+                self._telling[name] = telling
 
     @property
     def proven(self) -> Proven:

@@ -7,7 +7,7 @@ axis, too. Recorded cases tell it: their rows are asked one by one, and each ans
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,12 @@ def telling_rows(spec: ModelSpec, case: GoldenCase) -> bool:
         return False
     rows = [np.moveaxis(case.inputs[name], axis, 0) for name, axis in axes[0].items()]
     return any(len(array) > 1 and bool((array[1:] != array[:1]).any()) for array in rows)
+
+
+def telling_case(spec: ModelSpec, cases: Sequence[GoldenCase]) -> GoldenCase | None:
+    """The smallest case for which `telling_rows` is true; None where there is none."""
+    telling = [case for case in cases if telling_rows(spec, case)]
+    return min(telling, key=lambda case: sum(array.size for array in case.inputs.values()), default=None)
 
 
 def rows_stand_alone(engine: Engine, case: GoldenCase, variant: str = "fp32") -> bool:

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from service.inputs import too_large
 from service.problems import Problem
-from service.served import Settings
+from service.settings import Settings
 from service.visits import Visit
 from service.wsgi import Message
 

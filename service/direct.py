@@ -32,7 +32,6 @@ _LENGTH = HEADER_LENGTH.lower().encode()
 SMALL_JSON = 1 << 12
 """Bytes of JSON that are parsed in the thread that runs a bundle; others wait meanwhile."""
 
-
 BASES = ("/v1/<name>", "/v1/<name>/versions/<version>")
 """Where the highest version of a bundle answers, and where each version does."""
 
@@ -165,13 +164,13 @@ def _infer(parts: Parts, model: Model, headers: Mapping[bytes, bytes], query: by
         return Reply(200, written, kind, fields)
 
     call = Call(body, model.graph, prepare=reading, render=render)
-    failed = partial(_count_failure, counted, time.perf_counter())
+    start = time.perf_counter_ns()
+
+    def failed() -> None:
+        counted.count_failure(time.perf_counter_ns() - start)
+
     route = "/v2/models/<name>/infer"
     return Direct(model.served, call, route, failed=failed, graph=True)
-
-
-def _count_failure(counted: Any, start: float) -> None:
-    counted.count_failure(round((time.perf_counter() - start) * 1e9))
 
 
 class _Timed:

@@ -19,7 +19,7 @@ from runtime.media.headers import picture_type
 from runtime.pipelines.base import Options
 from service.media_types import WRAPPED_TYPES, is_taken, is_video, raw_types
 from service.problems import Problem, bad_request
-from service.served import Settings
+from service.settings import Settings
 
 _CHUNK = 1 << 16
 _TRUE, _FALSE = frozenset(("", "1", "true", "yes", "on")), frozenset(("0", "false", "no", "off"))
@@ -59,12 +59,7 @@ def check_files(images: Sequence[bytes], settings: Settings, *, clips: bool) -> 
         Problem: 400, 413 or 422.
     """
     if len(images) > settings.max_images:
-        raise Problem(
-            413,
-            f"Found {len(images)} images in one request; this service takes at most {settings.max_images}.",
-            found=f"{len(images)} images",
-            expected=f"at most {settings.max_images}",
-        )
+        raise too_many(len(images), "images", settings)
     # What a file is, its first bytes say; the type that the sender gave it decides nothing.
     pictures = "a JPEG, PNG, WebP, GIF, BMP or NPY file"
     known = pictures + (", nor a video that is read here" if clips else "")
@@ -219,3 +214,14 @@ def too_large(found: str, settings: Settings) -> Problem:
     """413: the body is longer than this service takes."""
     expected = f"at most {settings.max_bytes:,} bytes"
     return Problem(413, f"Found {found}; expected {expected}.", found=found, expected=expected)
+
+
+def too_many(count: int, what: str, settings: Settings) -> Problem:
+    """413: the request asks about more images, or elements of a tensor, than this service takes."""
+    most = settings.max_images
+    return Problem(
+        413,
+        f"Found {count} {what} in one request; this service takes at most {most}.",
+        found=f"{count} {what}",
+        expected=f"at most {most}",
+    )

@@ -13,7 +13,8 @@ from service.keys import OPEN
 from service.media_types import raw_types
 from service.repository import Repository
 from service.schemas import BUNDLES, array_schema, closed, step_schema
-from service.served import Served, Settings
+from service.served import Served
+from service.settings import Settings
 from service.streams import NAME, StreamLimits
 from service.text import EVENT_STREAM, MOST_LENGTH, MOST_PROMPT, MOST_TEXTS
 from service.v2 import openapi as v2

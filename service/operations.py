@@ -13,7 +13,8 @@ from service.openapi import document
 from service.readiness import readiness
 from service.replies import Reply, json_reply
 from service.repository import Repository
-from service.served import Served, Settings
+from service.served import Served
+from service.settings import Settings
 from service.swaps import Swaps
 
 _RETRY = {"Retry-After": "2"}

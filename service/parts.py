@@ -8,7 +8,7 @@ from service.loading import Loading
 from service.metrics import Metrics
 from service.operations import Probes
 from service.repository import Repository
-from service.served import Settings
+from service.settings import Settings
 from service.swaps import Swaps
 from service.v2.statistics import Statistics
 

@@ -26,7 +26,7 @@ from service.batching import BatchingQueue, Call
 from service.health import Health
 from service.leases import Leases
 from service.media_types import raw_types
-from service.settings import Settings as Settings
+from service.settings import Settings
 from service.streams import StreamLimits, Streams
 from service.visits import CURRENT
 from service.watch import Watch

@@ -19,7 +19,8 @@ from runtime.pipelines.base import TextPipeline
 from service.inputs import json_type, read_body, unsupported
 from service.json_body import parse_json, whole
 from service.problems import Problem, bad_request
-from service.served import Served, Settings
+from service.served import Served
+from service.settings import Settings
 
 LOG = logging.getLogger("edgedl.service")
 

@@ -21,7 +21,8 @@ from service.operations import flask_response
 from service.problems import Problem, from_edgedl
 from service.replies import JSON_TYPE, answered, json_reply
 from service.repository import Repository
-from service.served import LARGE, Served, Settings
+from service.served import LARGE, Served
+from service.settings import Settings
 from service.streams import Streams
 from service.text import Texts
 

@@ -20,7 +20,7 @@ from runtime.pieces import count_outputs, run_in_pieces, run_together
 from runtime.pipelines.answer import Answer
 from runtime.pipelines.base import ArrayPipeline, Source
 from runtime.pipelines.results import OUTPUTS
-from runtime.rows import rows_stand_alone, telling_rows
+from runtime.rows import rows_stand_alone, telling_case
 
 _ZIP = b"PK"
 
@@ -98,9 +98,8 @@ class TensorPipeline(ArrayPipeline):
     def _rows_apart(self) -> bool:
         """Whether recorded cases show that rows do not depend on each other; found out when it is first asked."""
         if self._apart is None:
-            cases = [case for case in self.bundle.golden(self.engine.name) if telling_rows(self.engine.spec, case)]
-            cases.sort(key=lambda case: sum(array.size for array in case.inputs.values()))
-            self._apart = bool(cases) and rows_stand_alone(self.engine, cases[0], self.variant or "fp32")
+            case = telling_case(self.engine.spec, self.bundle.golden(self.engine.name))
+            self._apart = case is not None and rows_stand_alone(self.engine, case, self.variant or "fp32")
         return self._apart
 
     def _checked(self, source: Source) -> Mapping[str, NDArray[Any]]:

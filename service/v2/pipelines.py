@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from runtime.errors import InputError
 from runtime.pipelines.base import Options, TextPipeline
 from service.batching import Call
-from service.inputs import json_type
-from service.problems import Problem, bad_request, from_edgedl
-from service.served import Served, Settings
+from service.inputs import json_type, too_many
+from service.problems import bad_request, from_edgedl
+from service.served import Served
+from service.settings import Settings
 from service.text import Texts
 from service.v2.datatypes import object_array
 from service.v2.models import PIPELINE
@@ -102,12 +103,7 @@ def ask_pipeline(one: Served, inference: Inference, settings: Settings, texts: T
     if elements.ndim != 1:
         raise InputError(f"the input 'input' has the shape {list(elements.shape)}; expected [N], an element each")
     if len(elements) > settings.max_images:
-        raise Problem(
-            413,
-            f"Found {len(elements)} elements in one request; this service takes at most {settings.max_images}.",
-            found=f"{len(elements)} elements",
-            expected=f"at most {settings.max_images}",
-        )
+        raise too_many(len(elements), "elements", settings)
     options = read_options(inference.parameters, one.pipeline.options)
     done = Answered()
     for index, element in enumerate(elements):

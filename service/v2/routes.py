@@ -16,7 +16,7 @@ from service.loading import IndexRow, Loading
 from service.metrics import Metrics
 from service.problems import Problem, bad_request
 from service.repository import Repository
-from service.served import Settings
+from service.settings import Settings
 from service.text import Texts
 from service.v2.encoding import decompress, read_header_length
 from service.v2.models import Model, all_models, configuration, find_model, lease_model, metadata, versions_of

@@ -22,7 +22,8 @@ from service.loading import IndexRow
 from service.metrics import Metrics
 from service.problems import Problem
 from service.repository import Repository
-from service.served import Served, Settings
+from service.served import Served
+from service.settings import Settings
 from service.text import Texts
 from service.v2 import routes
 from service.v2.statistics import MOST_SIZES, ModelStatistics, Statistics
