@@ -10,8 +10,6 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from numpy.typing import NDArray
-
 from runtime.arena import release_memory
 from runtime.axes import batch_axes, input_dimensions
 from runtime.checks import size_range
@@ -155,16 +153,6 @@ class Served:
             options: The pipeline's own options.
         """
         return self.ask(Call(source, options=options))
-
-    def run(self, model: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """The answer of one of the bundle's graphs; see `ask`.
-
-        Args:
-            model: One of the pipeline's engines.
-            inputs: Arrays by name.
-        """
-        answer: dict[str, NDArray[Any]] = self.ask(Call(inputs, model))
-        return answer
 
     def ask(self, call: Call) -> Any:
         """Answers a call and waits for it.

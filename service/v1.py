@@ -175,10 +175,13 @@ def streams(one: Served) -> Streams:
     return one.streams
 
 
-def _placed(bundle: dict[str, Any]) -> dict[str, Any]:
-    """The description of a bundle, with its routes as the client has to ask for them: below any prefix."""
-    root = request.script_root
-    return {
-        key: root + value if isinstance(value, str) and value.startswith("/v1/") else value
-        for key, value in bundle.items()
-    }
+def _placed(described: Any) -> Any:
+    """A description with its routes as the client has to ask for them: below any prefix."""
+    match described:
+        case dict():
+            return {key: _placed(value) for key, value in described.items()}
+        case list():
+            return [_placed(value) for value in described]
+        case str() if described.startswith("/v1/"):
+            return request.script_root + described
+    return described

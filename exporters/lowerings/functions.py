@@ -186,7 +186,8 @@ def embedding_bag(
     padding_idx: int | None = None,
 ) -> Any:
     """Bags of equal length, (N, T) -> (N, D): their rows' sum, mean or maximum; weighted bags that begin at offsets."""
-    if offsets is not None and per_sample_weights is not None and padding_idx is None and not include_last_offset:
+    plain = padding_idx is None and max_norm is None and not include_last_offset
+    if offsets is not None and per_sample_weights is not None and plain:
         rows = F.embedding(input, weight) * per_sample_weights.unsqueeze(-1)  # (T, D)
         bag = (torch.arange(input.shape[0]).unsqueeze(-1) >= offsets).sum(-1) - 1
         return rows.new_zeros(offsets.shape[0], weight.shape[1]).index_add(0, bag, rows)

@@ -124,8 +124,15 @@ def test_a_long_call_is_cut_only_between_rows_that_stand_alone(nodes: list, cut:
     engine = engine_of(nodes)
     case = recorded(engine, X)
     x = np.random.default_rng(1).normal(size=(PIECE, 3)).astype(np.float32)
+    whole, calls = engine.run({"x": x})["y"], counted(engine)
+    found = run_in_pieces(engine, {"x": x}, apart=lambda: rows_stand_alone(engine, case))["y"]
+    np.testing.assert_array_equal(found, whole)
+    assert (len(x) in calls) is not cut
+
+
+def counted(engine: Engine) -> list[int]:
+    """The rows of each call of the session from here on."""
     calls: list[int] = []
-    whole = engine.run({"x": x})["y"]
     session = engine.session
 
     class Counting:
@@ -134,6 +141,15 @@ def test_a_long_call_is_cut_only_between_rows_that_stand_alone(nodes: list, cut:
             return session.run(names, feed)
 
     engine._session = Counting()
-    found = run_in_pieces(engine, {"x": x}, apart=lambda: rows_stand_alone(engine, case))["y"]
-    np.testing.assert_array_equal(found, whole)
-    assert (len(x) in calls) is not cut
+    return calls
+
+
+@pytest.mark.parametrize("recorded_as", [None, [1.0, 1.0, 1.0]], ids=["rows that stand alone", "rows that do not"])
+def test_a_pipeline_asks_its_recorded_cases_before_it_cuts(tmp_path: Path, recorded_as: list[float] | None) -> None:
+    """Answers other than those recorded are no proof that rows stand alone."""
+    other = {} if recorded_as is None else {"recorded": np.array(recorded_as, np.float32)}
+    bundle = write_scale_bundle(tmp_path / "scale.edge", **other)
+    with load(bundle.path, threads=1) as pipeline:
+        calls = counted(pipeline.engine)
+        pipeline.predict(np.zeros((PIECE // 3, 3), np.float32))
+    assert (PIECE // 3 in calls) is (recorded_as is not None)

@@ -206,7 +206,7 @@ def test_marked_requests_of_many_threads_are_never_mixed(scale: Served) -> None:
                 1 + (mark + turn) % 3 if size == "N" else size if isinstance(size, int) else 2 for size in spec.shape
             ]
             array = np.full(shape, value, spec.dtype)
-            got = scale.run(model, {spec.name: array})[answer.name]
+            got = scale.ask(Call({spec.name: array}, model))[answer.name]
             expected = engine.run({spec.name: array})[answer.name]
             if not np.array_equal(got, expected):
                 faults.append((value, got))

@@ -71,6 +71,7 @@ def get(app: Flask, path: str, method: str = "GET", **headers: str) -> Answered:
 def test_everything_works_below_a_prefix(app: Flask) -> None:
     (bundle,) = json.loads(get(app, "/edgedl/v1").body)["bundles"]
     assert bundle["url"] == "/edgedl/v1/age"
+    assert bundle["versions"] == [{"version": "1.2.3", "url": "/edgedl/v1/age/versions/1.2.3"}]
     assert get(app, bundle["url"], "POST", Content_Type="image/png").status == 200
     assert json.loads(get(app, "/edgedl/openapi.json").body)["servers"] == [{"url": "."}]
     page = get(app, "/edgedl/").body
