@@ -29,6 +29,8 @@ from service.text import Texts
 View = TypeVar("View", bound=Callable[..., Response])
 
 STEP_TYPES = (JSON_TYPE, "text/plain")
+ROUTES = ("url", "streams", "drawings", "example")
+"""What a description of a bundle names its routes."""
 
 
 def json_response(document: Any, status: int = 200) -> Response:
@@ -177,11 +179,11 @@ def streams(one: Served) -> Streams:
 
 def _placed(described: Any) -> Any:
     """A description with its routes as the client has to ask for them: below any prefix."""
-    match described:
-        case dict():
-            return {key: _placed(value) for key, value in described.items()}
-        case list():
-            return [_placed(value) for value in described]
-        case str() if described.startswith("/v1/"):
-            return request.script_root + described
-    return described
+    if isinstance(described, list):
+        return [_placed(value) for value in described]
+    if not isinstance(described, dict):
+        return described
+    return {
+        key: request.script_root + value if key in ROUTES and value else _placed(value)
+        for key, value in described.items()
+    }

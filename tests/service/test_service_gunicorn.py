@@ -23,6 +23,7 @@ from runtime.errors import InputError
 from service.listening import address, listen
 from tests.bundles import write_scale_bundle
 from tests.service.fake_pipeline import encoded
+from tests.service.processes import ended
 
 ROOT = Path(__file__).resolve().parents[2]
 START = """
@@ -96,15 +97,8 @@ def start(bundles: str = "[Slow()]", port: int = 0, before: str = "", **settings
 
 @contextmanager
 def running(bundles: str = "[Slow()]", **settings: object) -> Iterator[Server]:
-    process = start(bundles, **settings)
-    try:
+    with ended(start(bundles, **settings)) as process:
         yield Server(process)
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=15)
-        for stream in (process.stdout, process.stderr):
-            stream.close()
 
 
 @pytest.fixture(scope="module")

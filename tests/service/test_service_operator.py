@@ -28,6 +28,7 @@ from service.app import create_app
 from service.gunicorn import serve
 from service.listening import Tls, listen_at, remove_socket
 from tests.bundles import write_scale_bundle, write_sums_bundle
+from tests.service.processes import ended
 from tests.service.test_service_gunicorn import ROOT, running
 
 TABLE = re.findall(
@@ -170,14 +171,8 @@ def serving(*words: object, **environment: str) -> Iterator[tuple[subprocess.Pop
         [sys.executable, "-m", "edgedl", "serve", *map(str, words), "--threads", "1"], cwd=ROOT, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    try:
+    with ended(process):
         yield process, process.stdout.readline().rpartition(" ")[2].strip()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=20)
-        for stream in (process.stdout, process.stderr):
-            stream.close()
 
 
 class UnixConnection(http.client.HTTPConnection):

@@ -25,6 +25,7 @@ from tests.captions import write_caption_bundle
 from tests.chars import write_chars_bundle
 from tests.digits import write_digits_bundle
 from tests.pictures import RGB, chunk, encode, with_segment
+from tests.service.processes import ended
 from tests.service.test_service_gunicorn import ROOT
 from tests.videos import write_video
 
@@ -46,14 +47,8 @@ def serving(folder: Path, command: list[str]) -> Iterator[tuple[subprocess.Popen
     process = subprocess.Popen(
         command, cwd=places["work"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    try:
+    with ended(process):
         yield process, urlsplit(process.stdout.readline().rpartition(" ")[2].strip()).netloc
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.communicate(timeout=20)
-        for stream in (process.stdout, process.stderr):
-            stream.close()
 
 
 def form(*files: tuple[str, bytes]) -> bytes:
