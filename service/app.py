@@ -14,22 +14,24 @@ from runtime.errors import InputError, MissingExtraError
 from runtime.media.pictures import MAX_PIXELS
 from runtime.minisign import PublicKey
 from runtime.signatures import check
-from service import headers, hooks, operations, problems, v1
-from service.batching import CAPACITY, TOGETHER
-from service.folder import BundleFolder
+from service import headers, problems
+from service.bundles.batching import CAPACITY, TOGETHER
+from service.bundles.folder import BundleFolder
+from service.bundles.opening import Opening, admit_all
+from service.bundles.opening import Source as Source
+from service.bundles.repository import Repository
+from service.bundles.served import Served
+from service.bundles.streams import StreamLimits
+from service.bundles.swaps import Swaps
 from service.keys import Keys
-from service.metrics import Metrics
-from service.opening import Opening, admit_all
-from service.opening import Source as Source
-from service.parts import Parts
-from service.repository import Repository
-from service.served import Served
+from service.operations import hooks, probes
+from service.operations.metrics import Metrics
+from service.routes import openapi, v1
+from service.routes.text import Texts
+from service.routes.v2 import routes as v2
+from service.routes.v2.statistics import Statistics
+from service.server.parts import Parts
 from service.settings import Settings
-from service.streams import StreamLimits
-from service.swaps import Swaps
-from service.text import Texts
-from service.v2 import routes as v2
-from service.v2.statistics import Statistics
 
 MAX_BYTES = 32 * 2**20
 MAX_IMAGES = 32
@@ -73,7 +75,7 @@ def create_app(
         max_pixels: Largest image, in pixels.
         max_images: Most images in one request.
         video_seconds: Longest time that decoding one video may take.
-        body_seconds: Longest time a request body may take to arrive, in seconds (where `service.front` reads it).
+        body_seconds: Longest time a request body may take to arrive, in seconds (behind `service.server.front`).
         cors_origins: Origins of other sites whose pages may call the service.
         streams: How many streams a recurrent bundle may have open, and for how long.
         trust: Keys of which one must have signed each bundle (`runtime.signatures.read_keys`); None takes any bundle.
@@ -125,15 +127,16 @@ def create_app(
     app.url_map.merge_slashes = False
     app.extensions["edgedl"] = served
     statistics = Statistics()
-    probes = operations.Probes(served, swaps, metrics)
-    app.extensions["edgedl.parts"] = Parts(served, settings, metrics, probes, statistics, swaps, loading)
+    asked = probes.Probes(served, swaps, metrics)
+    app.extensions["edgedl.parts"] = Parts(served, settings, metrics, asked, statistics, swaps, loading)
     hooks.install(app, served, metrics, keys)
     headers.install(app, settings.cors_origins)
     problems.install(app)
     texts = Texts()
     app.register_blueprint(v1.blueprint(served, settings, metrics, texts))
     app.register_blueprint(v2.blueprint(served, settings, metrics, texts, statistics, loading))
-    app.register_blueprint(operations.blueprint(served, settings, probes))
+    app.register_blueprint(probes.blueprint(asked))
+    app.register_blueprint(openapi.blueprint(served, settings))
 
     @app.get("/")
     def page() -> ResponseReturnValue:

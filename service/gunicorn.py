@@ -15,13 +15,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from runtime.errors import EdgedlError, MissingExtraError
-from service.listening import Tls, address, listen, listen_at, remove_socket
-from service.logs import configure, say
-from service.places import Places
+from service.operations.logs import configure, say
+from service.server.listening import Tls, address, listen, listen_at, remove_socket
+from service.server.places import Places
 
 if TYPE_CHECKING:
     from service.app import Source
-    from service.front import Front
+    from service.server.front import Front
 
 Announce = Callable[[str, Sequence[str]], None]
 
@@ -95,7 +95,7 @@ def serve(
     options = {
         "bind": f"fd://{listener.detach()}",
         "workers": workers,
-        "worker_class": "service.worker.Worker",
+        "worker_class": "service.server.worker.Worker",
         "worker_connections": connections,
         "graceful_timeout": graceful_seconds,
         "timeout": 120,  # a worker says nothing while it loads its bundles, and boards are slow
@@ -112,7 +112,7 @@ def serve(
 
     def load() -> Front:
         from service.app import create_app
-        from service.front import Front
+        from service.server.front import Front
 
         app = create_app(bundles, workers=workers, **settings)
         return Front(app, threads=request_threads, wait_seconds=wait_seconds, places=places)
@@ -142,7 +142,7 @@ def _run(
     from gunicorn.arbiter import Arbiter
     from gunicorn.errors import HaltServer
 
-    from service import worker
+    from service.server import worker
 
     ending = mmap.mmap(-1, 1)
     worker.install(ending)

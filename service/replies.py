@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from flask import Response
 
 JSON_TYPE = "application/json"
+EVENT_STREAM = "text/event-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +40,10 @@ def answered(name: str, version: str, results: Sequence[Any], **seconds: float) 
     """The results of a bundle, and how many seconds went into them."""
     timing = ", ".join(f"{part};dur={spent * 1e3:.2f}" for part, spent in seconds.items())
     return json_reply({"name": name, "version": version, "results": results}, headers={"Server-Timing": timing})
+
+
+def flask_response(reply: Reply) -> Response:
+    """A reply as Flask sends it."""
+    response = Response(reply.body, status=reply.status, content_type=reply.content_type)
+    response.headers.update(reply.headers)
+    return response

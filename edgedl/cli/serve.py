@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.tls_cert is None) != (args.tls_key is None):
         raise UsageError("--tls-cert and --tls-key belong together; give both")
     from service.gunicorn import announcement, serve
-    from service.listening import Tls
+    from service.server.listening import Tls
 
     def announce(url: str, names: Sequence[str]) -> None:
         """The line with the address is the result of this verb."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from service.front import Front
+from service.server.front import Front
 
 
 @dataclass

@@ -15,7 +15,7 @@ from runtime.errors import InputError
 from runtime.manifest import TensorSpec
 from service import json_body
 from service.app import create_app
-from service.arrays import json_arrays
+from service.routes.arrays import json_arrays
 from tests.bundles import SCALE, write_scale_bundle, write_sums_bundle
 from tests.digits import write_digits_bundle
 from tests.service.fake_pipeline import encoded

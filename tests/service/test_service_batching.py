@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from runtime.errors import InputError
 from runtime.pipelines import load
-from service.batching import BatchingQueue, Call
+from service.bundles.batching import BatchingQueue, Call
+from service.bundles.served import Served
 from service.problems import Problem
-from service.served import Served
 from tests.bundles import write_scale_bundle
 
 

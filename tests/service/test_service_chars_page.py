@@ -10,8 +10,8 @@ import pytest
 
 from runtime.pipelines import load
 from runtime.pipelines.chars import CharsPipeline
-from service import text as module
 from service.app import create_app
+from service.routes import text as module
 from tests.chars import write_chars_bundle
 from tests.service.fake_pipeline import FakePipeline
 

@@ -18,10 +18,10 @@ from runtime.door import Door
 from runtime.errors import BundleError, CheckFailedError, InputError
 from runtime.machine import installed, processor_name
 from runtime.pipelines import load
-from service import door
 from service.app import create_app
-from service.opening import Opening
-from service.served import Served
+from service.bundles import door
+from service.bundles.opening import Opening
+from service.bundles.served import Served
 from tests.bundles import SCALE, write_scale_bundle, write_sums_bundle
 from tests.service.fake_pipeline import FakePipeline
 from tests.waiting import until
@@ -137,7 +137,7 @@ def test_a_case_that_fails_once_withdraws_nothing(tmp_path: Path, monkeypatch: p
 
 
 def test_a_broken_engine_is_proven_once_it_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.health.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("service.bundles.health.RETRY_SECONDS", 0.01)
     monkeypatch.setattr(door, "BROKEN_SECONDS", 0.01)
     pipeline = load(write_scale_bundle(tmp_path / "scale.edge"), threads=1)
     working = pipeline.engines["scale"].run

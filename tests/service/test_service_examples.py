@@ -171,7 +171,7 @@ def test_recorded_inputs_that_were_changed_on_disk_are_not_shown(tmp_path: Path)
     ids=["words", "name and number", "something else", "nothing"],
 )
 def test_what_a_network_was_learnt_from_is_listed(tmp_path: Path, data: object, told: str | None) -> None:
-    from service.served import Served
+    from service.bundles.served import Served
 
     bundle = write_scale_bundle(tmp_path / "scale.edge")
     bundle.manifest.provenance.clear()  # type: ignore[attr-defined]

@@ -20,8 +20,8 @@ import pytest
 from flask import Flask
 
 from service.app import create_app
-from service.front import Front
-from service.worker import Connection
+from service.server.front import Front
+from service.server.worker import Connection
 from tests.bundles import write_scale_bundle
 from tests.service.asgi import Answered, ask
 from tests.service.fake_pipeline import FakePipeline, encoded
@@ -138,7 +138,7 @@ def test_bodies_that_are_not_answered_yet_share_a_budget(app: Flask) -> None:
         blocked.set()
         return [await task for task in (*waiting, small)]
 
-    import service.front as module
+    import service.server.front as module
 
     before, module.SMALL_BODY = module.SMALL_BODY, 1 << 12
     try:
@@ -187,7 +187,7 @@ def test_a_websocket_is_declined(app: Flask) -> None:
 
 
 PATIENCE = """
-import service.worker as worker
+import service.server.worker as worker
 worker.HEAD_SECONDS, worker.READ_SECONDS = 1.0, 1.0
 """
 

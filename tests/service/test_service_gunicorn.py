@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from runtime.errors import InputError
-from service.listening import address, listen
+from service.server.listening import address, listen
 from tests.bundles import write_scale_bundle
 from tests.service.fake_pipeline import encoded
 from tests.service.processes import ended

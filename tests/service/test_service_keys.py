@@ -12,8 +12,8 @@ from flask import Flask
 
 from runtime.errors import InputError
 from service.app import create_app
-from service.front import Front
 from service.keys import Keys, new_key, parse_keys, read_keys
+from service.server.front import Front
 from tests.service.asgi import Answered, ask
 from tests.service.fake_pipeline import FakePipeline, encoded
 

@@ -12,8 +12,8 @@ from flask import Flask
 from runtime.bundle import pack
 from runtime.errors import CheckFailedError, InputError
 from service.app import create_app
-from service.folder import BundleFolder
-from service.loading import IndexRow
+from service.bundles.folder import BundleFolder
+from service.bundles.loading import IndexRow
 from service.problems import Problem
 from tests.bundles import write_scale_bundle, write_sums_bundle
 from tests.service.test_service_swaps import factor, write

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from service.front import Front
-from service.logs import JsonFormatter, TextFormatter, configure, say
+from service.operations.logs import JsonFormatter, TextFormatter, configure, say
+from service.server.front import Front
 from service.visits import ACCESS, Visit
 from tests.service.asgi import Answered, ask
 from tests.service.fake_pipeline import FakePipeline, encoded

@@ -11,8 +11,8 @@ import pytest
 
 from runtime import memory as runtime_memory
 from runtime.pipelines import load
-from service.batching import BatchingQueue
-from service.served import Served
+from service.bundles.batching import BatchingQueue
+from service.bundles.served import Served
 from tests.bundles import write_scale_bundle
 from tests.service.fake_pipeline import FakePipeline, encoded
 from tests.service.test_service_gunicorn import running

@@ -19,9 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from service.app import create_app
-from service.batching import BatchingQueue
-from service.front import Front
+from service.bundles.batching import BatchingQueue
 from service.problems import Problem
+from service.server.front import Front
 from service.visits import KINDS, kind_of
 from tests.bundles import write_scale_bundle
 from tests.chars import write_chars_bundle

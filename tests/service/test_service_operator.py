@@ -26,7 +26,7 @@ from edgedl.cli import build_parser, main
 from runtime.errors import InputError
 from service.app import create_app
 from service.gunicorn import serve
-from service.listening import Tls, listen_at, remove_socket
+from service.server.listening import Tls, listen_at, remove_socket
 from tests.bundles import write_scale_bundle, write_sums_bundle
 from tests.service.processes import ended
 from tests.service.test_service_gunicorn import ROOT, running
@@ -256,7 +256,7 @@ def test_tls(certificate: Path, tmp_path: Path) -> None:
 
 @needs_openssl
 def test_a_handshake_that_does_not_come_ends(certificate: Path) -> None:
-    patience = "import service.worker\nfrom service.listening import Tls\nservice.worker.HEAD_SECONDS = 0.5"
+    patience = "from service.server import worker\nfrom service.server.listening import Tls\nworker.HEAD_SECONDS = 0.5"
     tls = Tls(str(certificate / "cert.pem"), str(certificate / "key.pem"))
     with running("[FakePipeline()]", before=patience, tls=tls) as server:
         host, port = server.url.removeprefix("https://").split(":")

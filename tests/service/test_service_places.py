@@ -9,8 +9,8 @@ import pytest
 from flask import Flask
 
 from runtime.errors import InputError
-from service.front import Front
-from service.places import Places
+from service.server.front import Front
+from service.server.places import Places
 from tests.service.asgi import Answered, ask
 from tests.service.fake_pipeline import encoded
 

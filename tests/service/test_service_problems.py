@@ -247,7 +247,7 @@ def test_500_shows_an_id_and_logs_the_rest(
 def test_a_broken_engine_is_unready(
     client: FlaskClient, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.health.RETRY_SECONDS", 600.0)
+    monkeypatch.setattr("service.bundles.health.RETRY_SECONDS", 600.0)
     pipeline.fault = RuntimeError("CUDA error: out of memory")
     response = client.post("/v1/age", data=PNG, content_type="image/png")
     check(response, 503)
@@ -271,7 +271,7 @@ def test_a_broken_engine_is_unready(
 def test_an_engine_that_works_again_comes_back_without_being_asked(
     client: FlaskClient, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.health.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("service.bundles.health.RETRY_SECONDS", 0.05)
     pipeline.fault = RuntimeError("CUDA error: out of memory")
     check(client.post("/v1/age", data=PNG, content_type="image/png"), 503)
     calls = pipeline.calls

@@ -7,9 +7,9 @@ import itertools
 import pytest
 
 from runtime.errors import InputError
+from service.bundles.repository import Repository, version_key
+from service.bundles.served import Served
 from service.problems import Problem
-from service.repository import Repository, version_key
-from service.served import Served
 from tests.service.fake_pipeline import FakePipeline
 
 

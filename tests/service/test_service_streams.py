@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from runtime.lines import LineStream
 from runtime.pipelines import load
 from service.app import create_app
+from service.bundles.streams import StreamLimits, Streams
 from service.problems import Problem
-from service.streams import StreamLimits, Streams
 from tests.bundles import write_scale_bundle, write_sums_bundle
 
 LIMITS = StreamLimits(number=3, idle_seconds=60, age_seconds=600, steps=5)

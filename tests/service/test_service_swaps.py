@@ -18,12 +18,12 @@ from flask.testing import FlaskClient
 from runtime.bundle import Bundle, pack, record_proof
 from runtime.errors import BundleError
 from runtime.proofs import Proof
-from service import retiring
 from service.app import create_app
-from service.opening import Opening
-from service.repository import Repository
-from service.served import Served
-from service.swaps import Swaps, fingerprint
+from service.bundles import retiring
+from service.bundles.opening import Opening
+from service.bundles.repository import Repository
+from service.bundles.served import Served
+from service.bundles.swaps import Swaps, fingerprint
 from tests.bundles import write_scale_bundle, write_sums_bundle
 from tests.service.fake_pipeline import FakePipeline, encoded
 from tests.waiting import until

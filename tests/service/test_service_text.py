@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from werkzeug.serving import make_server
 
 from runtime.pipelines import load
-from service import text as module
 from service.app import create_app
+from service.routes import text as module
 from tests.chars import write_chars_bundle
 from tests.service.fake_pipeline import FakePipeline, encoded
 from tests.service.test_service_problems import check

@@ -10,8 +10,8 @@ from itertools import pairwise
 import pytest
 
 from service.app import create_app
-from service.served import Served
-from service.streams import StreamLimits, Streams
+from service.bundles.served import Served
+from service.bundles.streams import StreamLimits, Streams
 from tests.service.fake_pipeline import FakePipeline
 from tests.timers import write_timer_bundle
 

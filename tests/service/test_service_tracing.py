@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from flask import Flask
 
-from service.front import Front
+from service.server.front import Front
 from service.tracing import continued
 from tests.service.asgi import ask
 from tests.service.fake_pipeline import encoded

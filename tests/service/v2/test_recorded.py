@@ -10,7 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from service.front import Front
+from service.server.front import Front
 from tests.bundles import SCALE
 from tests.service.asgi import ask
 from tests.service.v2.exchanges import RECORDED, answered_tensors, recorded, replay, same, sent_tensors

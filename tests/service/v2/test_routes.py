@@ -18,15 +18,15 @@ from werkzeug.test import TestResponse
 
 from service import problems
 from service.app import create_app
-from service.loading import IndexRow
-from service.metrics import Metrics
+from service.bundles.loading import IndexRow
+from service.bundles.repository import Repository
+from service.bundles.served import Served
+from service.operations.metrics import Metrics
 from service.problems import Problem
-from service.repository import Repository
-from service.served import Served
+from service.routes.text import Texts
+from service.routes.v2 import routes
+from service.routes.v2.statistics import MOST_SIZES, ModelStatistics, Statistics
 from service.settings import Settings
-from service.text import Texts
-from service.v2 import routes
-from service.v2.statistics import MOST_SIZES, ModelStatistics, Statistics
 from tests.bundles import SCALE
 from tests.service.fake_pipeline import FakePipeline, encoded
 from tests.service.test_service_problems import check as check_problem

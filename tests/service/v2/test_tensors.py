@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from runtime.errors import InputError
 from runtime.manifest import ModelSpec, TensorSpec
 from service.problems import Problem
-from service.v2 import tensors
-from service.v2.datatypes import DATATYPES
-from service.v2.encoding import decompress, read_header_length
-from service.v2.tensors import Inference, read_infer, write_infer
+from service.routes.v2 import tensors
+from service.routes.v2.datatypes import DATATYPES
+from service.routes.v2.encoding import decompress, read_header_length
+from service.routes.v2.tensors import Inference, read_infer, write_infer
 
 SIZES = {"BOOL": 1, "UINT8": 1, "UINT16": 2, "UINT32": 4, "UINT64": 8, "INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8}
 SIZES |= {"FP16": 2, "FP32": 4, "FP64": 8}

@@ -1,0 +1,103 @@
+"""The body of a request: whole, within a limit and a deadline, or what is left of one that was refused."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+
+from service.problems import Problem
+from service.routes.inputs import too_large
+from service.server.wsgi import Message
+from service.settings import Settings
+from service.visits import Visit
+
+DRAIN_SECONDS, DRAIN_BYTES = 2.0, 64 << 20
+"""What is still read of a body that was refused, so that its sender gets to read why."""
+
+
+class Gone(Exception):  # noqa: N818 - nothing is wrong
+    """Whoever asked has left."""
+
+
+class Body:
+    """The body of one request.
+
+    Attributes:
+        whole: It has been read to its end.
+
+    Args:
+        receive: Gives its parts.
+        headers: Of the request.
+        visit: The request; it is told how much has been received.
+        settings: The limits.
+        hold: Called with each part's size and the size so far; it raises a `Problem` to refuse the part.
+    """
+
+    def __init__(
+        self,
+        receive: Callable[[], Awaitable[Message]],
+        headers: Mapping[bytes, bytes],
+        visit: Visit,
+        settings: Settings,
+        hold: Callable[[int, int], None],
+    ) -> None:
+        self._receive, self._headers, self._visit = receive, headers, visit
+        self._settings, self._hold = settings, hold
+        self.whole = False
+
+    async def read(self) -> bytes:
+        """All of it.
+
+        Raises:
+            Problem: 408 or 413; 503, too many bodies arrive at once.
+            Gone: Its sender has left.
+        """
+        settings, visit = self._settings, self._visit
+        length = self._headers.get(b"content-length")
+        if length is not None and int(length) > settings.max_bytes:
+            raise too_large(f"a body of {int(length):,} bytes", settings)
+        deadline = visit.began + settings.body_seconds
+        pieces: list[bytes] = []
+        while not self.whole:
+            message = await self._message(deadline - time.perf_counter())
+            piece: bytes = message.get("body", b"")
+            size = visit.received + len(piece)
+            if size > settings.max_bytes:
+                raise too_large(f"a body of more than {settings.max_bytes:,} bytes", settings)
+            self._hold(len(piece), size)
+            visit.received = size
+            pieces.append(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def _message(self, seconds: float) -> Message:
+        """The next part.
+
+        Raises:
+            Problem: 408, it did not come in time.
+            Gone: The sender has left.
+        """
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                message = await self._receive()
+        except TimeoutError:
+            allowed = self._settings.body_seconds
+            raise Problem(408, f"The body did not arrive within {allowed:g} seconds.") from None
+        if message["type"] == "http.disconnect":
+            raise Gone
+        self.whole = not message.get("more_body", False)
+        return message
+
+    async def drain(self) -> None:
+        """Reads on for a while where it was refused: closing at once could destroy the answer on its way."""
+        if self.whole or (b"content-length" not in self._headers and b"transfer-encoding" not in self._headers):
+            return
+        size = 0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS):
+                while size < DRAIN_BYTES:
+                    message = await self._receive()
+                    size += len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
