@@ -217,3 +217,23 @@ def test_marked_requests_of_many_threads_are_never_mixed(scale: Served) -> None:
     for thread in threads:
         thread.join(60)
     assert not faults
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["rows that stand alone", "rows that may not"])
+def test_requests_are_stacked_only_where_rows_stand_alone(
+    scale: Served, monkeypatch: pytest.MonkeyPatch, apart: bool
+) -> None:
+    ((model, engine),) = scale.pipeline.engines.items()
+    monkeypatch.setitem(scale.health.door.stackable, model, apart)
+    rows: list[int] = []
+    session = engine.session
+
+    class Counting:
+        def run(self, names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            rows.append(len(feed["x"]))
+            return session.run(names, feed)
+
+    monkeypatch.setattr(engine, "_session", Counting())
+    for target in (model, None):
+        ask_together(scale, [{"x": np.ones((count, 3), np.float32)} for count in (1, 2)], target)
+    assert rows == ([3, 3] if apart else [1, 2, 1, 2])

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from runtime.errors import InputError
+from service.app import create_app
 from service.bundles.repository import Repository, version_key
 from service.bundles.served import Served
 from service.problems import Problem
@@ -53,3 +54,29 @@ def test_two_of_one_name_and_version_are_refused() -> None:
     repository.add(served("1.0"))
     with pytest.raises(InputError, match=r"two bundles are called 'age' and have the version 1\.0"):
         repository.add(served("1.0"))
+
+
+def test_the_document_of_the_routes_follows_what_is_offered() -> None:
+    """It is kept between requests."""
+    app = create_app([FakePipeline()])
+    client, repository = app.test_client(), app.extensions["edgedl"]
+    for names in (["age"], ["age", "face"], ["face"]):
+        if names == ["age", "face"]:
+            repository.add(served("1.0", "face"))
+        elif names == ["face"]:
+            repository.remove(repository["age"])
+        for _ in range(2):
+            paths = client.get("/openapi.json").json["paths"]
+            assert [name for name in ("age", "face") if f"/v1/{name}" in paths] == names
+
+
+def test_a_broken_bundle_writes_its_trace_once(caplog: pytest.LogCaptureFixture) -> None:
+    """However often it is tried; another fault is another trace."""
+    one = served("1.0")
+    one.pipeline.fault = RuntimeError("broken")
+    for _ in range(3):
+        one.health.warm_up()
+    one.pipeline.fault = MemoryError()
+    one.health.warm_up()
+    one.health.close()
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [RuntimeError, MemoryError]
