@@ -16,16 +16,12 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.child import run_python
 from runtime.devices import PROBE_GRAPH
-from runtime.engine import BATCH_NAMES, Engine
+from runtime.engine import Engine
 from runtime.errors import BundleError
-from runtime.golden import RecordedInputs
+from runtime.feeds import Feed, feeds, main_model
 from runtime.machine import describe_machine, peak_memory_mb
-from runtime.manifest import ModelSpec
 
-BATCHES = (1, 8)
 _MIN_RUNS = 10
-
-Feed = dict[str, NDArray[Any]]
 
 
 def bench(
@@ -60,15 +56,15 @@ def bench(
     models: dict[str, Any] = {}
     opened: tuple[str, str, int] = ("", "", 0)
     for name, model in bundle.manifest.models.items():
-        feeds = _feeds(bundle, name)
+        inputs = feeds(bundle, name)
         variants = models[name] = {}
         for variant in model.variants:
             graph = bundle.graph(name, variant)
             with Engine(graph, spec=model, device=device, threads=threads, name=name) as engine:
                 opened = (engine.device, engine.provider, engine.threads)
-                variants[variant] = {str(rows): _latency(engine, feed, rows, seconds) for rows, feed in feeds.items()}
+                variants[variant] = {str(rows): _latency(engine, feed, rows, seconds) for rows, feed in inputs.items()}
     main = main_model(bundle)
-    cold, peak = cold_start(bundle, main, _feeds(bundle, main)[1], device=device, threads=threads)
+    cold, peak = cold_start(bundle, main, feeds(bundle, main)[1], device=device, threads=threads)
     return {
         "variants": models[main],
         "models": models,
@@ -80,12 +76,6 @@ def bench(
         "threads": opened[2],
         "machine": describe_machine(),
     }
-
-
-def main_model(bundle: Bundle) -> str:
-    """The model that the bundle is about: the one with the task's or the bundle's name, else the first."""
-    names = list(bundle.manifest.models)
-    return next((name for name in (bundle.manifest.task, bundle.manifest.name) if name in names), names[0])
 
 
 def overhead_us(
@@ -141,35 +131,6 @@ def answer_once() -> None:
     engine = Engine(bundle.graph(model, variant), spec=bundle.model(model), device=device, threads=threads, name=model)
     engine.run({name: np.zeros(shape, dtype) for name, (dtype, shape) in shapes.items()})
     sys.stdout.write(f"{peak_memory_mb()}\n")
-
-
-def _feeds(bundle: Bundle, model: str) -> dict[int, Feed]:
-    """The first recorded case with 1 and 8 rows; only the case itself where there is no batch dimension."""
-    cases = bundle.golden(model)
-    if not cases:
-        raise BundleError(f"{bundle.path}: model {model!r} holds no recorded case to measure with")
-    axes = _batch_axes(bundle.model(model))
-    if axes is None:
-        return {1: cases[0].inputs}
-    case = next((case for case in cases if all(case.inputs[name].shape[axis] for name, axis in axes.items())), None)
-    if case is None:
-        raise BundleError(f"{bundle.path}: the recorded cases of model {model!r} are all empty")
-    return {
-        rows: RecordedInputs(
-            {
-                name: np.take(array, np.arange(rows) % array.shape[axes[name]], axes[name]) if name in axes else array
-                for name, array in case.inputs.items()
-            }
-        )
-        for rows in BATCHES
-    }
-
-
-def _batch_axes(model: ModelSpec) -> dict[str, int] | None:
-    axes = {
-        tensor.name: axis for tensor in model.inputs for axis, size in enumerate(tensor.shape) if size in BATCH_NAMES
-    }
-    return axes or None
 
 
 def _latency(engine: Engine, feed: Feed, rows: int, seconds: float) -> dict[str, float]:

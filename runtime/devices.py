@@ -26,6 +26,7 @@ from typing import Any, NamedTuple, cast
 from runtime.child import run_python
 from runtime.errors import BundleError, DeviceError, InputError, MissingExtraError
 from runtime.memory import give_back
+from runtime.session import SessionSettings, split_device
 from runtime.threads import default_threads
 
 logger = logging.getLogger("edgedl.devices")
@@ -140,13 +141,14 @@ def resolve(device: str) -> list[ProviderConfig]:
 
     Args:
         device: ``cpu``, ``gpu``, ``npu``, ``auto``, or a provider's short name (``cuda``, ``tensorrt``, ``coreml``,
-            ``openvino``, ``qnn``, ``xnnpack``, ``dml`` …); ``gpu:1`` is the second one.
+            ``openvino``, ``qnn``, ``xnnpack``, ``dml`` …); ``gpu:1`` is the second one. Settings that follow, see
+            `runtime.session`, do not matter here.
 
     Raises:
         DeviceError: nobody knows a device of this name, or this onnxruntime was built without it.
         InputError: a number after the colon where it means nothing.
     """
-    name, _, index = device.strip().lower().partition(":")
+    name, _, index = split_device(device)[0].partition(":")
     devices = known_devices()
     if name == "auto" and not index:
         accelerators = [ProviderConfig("gpu", devices["gpu"], {})] if "gpu" in devices else []
@@ -184,17 +186,18 @@ def open_session(graph: bytes | os.PathLike[str], device: str = "cpu", threads: 
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, expected at least 1")
     count = default_threads() if threads is None else threads
+    asked, settings = split_device(device)
     candidates = resolve(device)
     for candidate in candidates[:-1]:
         try:
-            opened = _open(graph, candidate, count)
+            opened = _open(graph, candidate, count, settings)
         except DeviceError as error:
             logger.warning("device auto: %s", error)
         else:
             logger.warning("device auto: took %s (%s)", opened.device, opened.provider)
             return opened
-    opened = _open(graph, candidates[-1], count)
-    if len(candidates) > 1 or device.strip().lower() == "auto":
+    opened = _open(graph, candidates[-1], count, settings)
+    if asked == "auto":
         logger.warning("device auto: took %s (%s)", opened.device, opened.provider)
     return opened
 
@@ -236,13 +239,17 @@ def _probe_one(device: str, provider: str) -> ProviderStatus:
     return ProviderStatus(device, provider, False, reason.strip() if found else ended)
 
 
-def _open(graph: bytes | os.PathLike[str], config: ProviderConfig, threads: int) -> OpenedSession:
+def _open(
+    graph: bytes | os.PathLike[str], config: ProviderConfig, threads: int, settings: SessionSettings
+) -> OpenedSession:
     if config.provider == CPU:
-        return OpenedSession(_create(graph, [CPU], _options(graph, threads)), config.device, CPU)
-    return OpenedSession(_open_accelerator(graph, config, threads), config.device, config.provider)
+        return OpenedSession(_create(graph, [CPU], _options(graph, threads, settings)), config.device, CPU)
+    return OpenedSession(_open_accelerator(graph, config, threads, settings), config.device, config.provider)
 
 
-def _open_accelerator(graph: bytes | os.PathLike[str], config: ProviderConfig, threads: int) -> Any:
+def _open_accelerator(
+    graph: bytes | os.PathLike[str], config: ProviderConfig, threads: int, settings: SessionSettings
+) -> Any:
     """Proves that the provider starts, then gives it the graph."""
     ort = onnxruntime()
     if config.provider in ("CUDAExecutionProvider", "TensorrtExecutionProvider") and hasattr(ort, "preload_dlls"):
@@ -252,7 +259,7 @@ def _open_accelerator(graph: bytes | os.PathLike[str], config: ProviderConfig, t
         if said.getvalue():
             logger.debug("preload_dlls: %s", said.getvalue().strip())
     entry = [(config.provider, config.options)]
-    strict = _options(PROBE_GRAPH, threads)
+    strict = _options(PROBE_GRAPH, threads, settings)
     strict.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
         trial = _create(PROBE_GRAPH, entry, strict)
@@ -264,7 +271,7 @@ def _open_accelerator(graph: bytes | os.PathLike[str], config: ProviderConfig, t
 
     # The provider works. Nodes that compute shapes belong on the CPU even then, so the whole graph is not held to
     # the strict option; it is looked at instead which nodes went where.
-    options = _options(graph, threads)
+    options = _options(graph, threads, settings)
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     session = _create(graph, [*entry, CPU], options)
     _check_providers(session, config)
@@ -305,18 +312,15 @@ def _check_assignment(session: Any, config: ProviderConfig) -> None:
         )  # fmt: skip
 
 
-def _options(graph: bytes | os.PathLike[str], threads: int) -> Any:
+def _options(graph: bytes | os.PathLike[str], threads: int, settings: SessionSettings) -> Any:
     ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.enable_mem_pattern = False
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    settings.apply(options, ort)
     options.log_severity_level = 4  # what fails is raised; a second copy on standard error helps nobody
-    # Threads spin while a call is under way, which keeps its latency low, and sleep as soon as it ends.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
     if isinstance(graph, bytes):
         nowhere = Path(__file__).resolve() / "no-external-data"  # a file is no folder: this can never exist
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(nowhere))

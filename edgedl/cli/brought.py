@@ -80,7 +80,7 @@ def bring(source: str, options: Mapping[str, Any]) -> tuple[nn.Module, dict[str,
     from exporters.export import export, export_model
     from runtime.errors import InputError
 
-    module, theirs = _made(source)
+    module, theirs = made(source)
     merged = {"name": source.rpartition(":")[2].rpartition(".")[2], "task": "generic"} | theirs | dict(options)
     for key, form in (("inputs", "--input"), ("outputs", "--output")):
         if not merged.get(key):
@@ -102,7 +102,12 @@ def bring(source: str, options: Mapping[str, Any]) -> tuple[nn.Module, dict[str,
     return module, merged
 
 
-def _made(source: str) -> tuple[nn.Module, dict[str, Any]]:
+def made(source: str) -> tuple[nn.Module, dict[str, Any]]:
+    """The module that a name stands for, and the options that its factory gives.
+
+    Raises:
+        InputError: there is no such thing, or it fails.
+    """
     from torch import nn
 
     from runtime.errors import EdgedlError, InputError

@@ -15,12 +15,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from runtime import bench as bench_module
-from runtime.bench import bench, cold_start, main_model, overhead_us
+from runtime.bench import bench, cold_start, overhead_us
 from runtime.bundle import Bundle, GoldenCase, golden_to_npz, write_bundle
 from runtime.checks import InputCheck
 from runtime.devices import PROBE_GRAPH
 from runtime.engine import Engine
 from runtime.errors import BundleError, DeviceError
+from runtime.feeds import main_model
 from runtime.machine import describe_machine, peak_memory_mb
 from runtime.manifest import GoldenRef, ModelSpec, TensorSpec, Variant
 from tests.runtime.conftest import graph_bytes
