@@ -1,4 +1,4 @@
-"""The body of a request: whole, within a limit and a deadline, or what is left of one that was refused."""
+"""What comes from the sender of a request: its body, within a limit and a deadline, and the news that it has left."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from service.visits import Visit
 
 DRAIN_SECONDS, DRAIN_BYTES = 2.0, 64 << 20
 """What is still read of a body that was refused, so that its sender gets to read why."""
+
+WATCH_SECONDS = 0.1
+"""How long an answer may take before it is asked whether its reader is still there; asking costs a task."""
 
 
 class Gone(Exception):  # noqa: N818 - nothing is wrong
@@ -101,3 +104,41 @@ class Body:
                     size += len(message.get("body", b""))
                     if not message.get("more_body", False):
                         return
+
+
+async def disconnected(receive: Callable[[], Awaitable[Message]]) -> None:
+    """Returns when whoever asked has left. All of the body has to be read before.
+
+    Args:
+        receive: Gives what comes from them.
+    """
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class Leaving:
+    """Tells when whoever asked has left, unless the answer is there soon.
+
+    Args:
+        receive: Gives what comes from them.
+        left: Called when they have.
+    """
+
+    def __init__(self, receive: Callable[[], Awaitable[Message]], left: Callable[[], None]) -> None:
+        self._receive, self._left = receive, left
+        self._loop = asyncio.get_running_loop()
+        self._watching: asyncio.Task[None] | None = None
+        self._timer = self._loop.call_later(WATCH_SECONDS, self._begin)
+
+    def stop(self) -> None:
+        """Nobody needs to know any more."""
+        self._timer.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def _begin(self) -> None:
+        self._watching = self._loop.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        await disconnected(self._receive)
+        self._left()

@@ -11,25 +11,25 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from flask import Flask
 
 from runtime.errors import EdgedlError
-from service.bundles.batching import Call, busy, overdue
+from service.bundles.batching import Call
+from service.bundles.served import Served
 from service.headers import answer_headers
 from service.operations.hooks import VISIT
 from service.problems import PROBLEM_JSON, Problem, from_edgedl, problem_document
 from service.replies import Reply
-from service.server.bodies import Body, Gone
+from service.server.bodies import Body, Gone, Leaving, disconnected
 from service.server.direct import Direct, taken
 from service.server.parts import Parts
 from service.server.places import NOWHERE_ELSE, Places
+from service.server.pools import Pools
 from service.server.wsgi import Message, Relay, Scope, environ_of, response_start
 from service.visits import CURRENT, Visit, kind_of
 
@@ -39,9 +39,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 THREADS = 8
-MOST_WAITING = 256
-"""Requests that may wait for a thread."""
-
 HELD_BODIES = 8
 """Bodies of the largest size that all requests together may hold, from their first byte to their answer."""
 
@@ -57,7 +54,7 @@ class Front:
 
     Args:
         app: The application.
-        threads: Requests that Flask answers at a time.
+        threads: Requests that Flask answers at a time, and pictures that are decoded at a time.
         wait_seconds: How long a request waits for its turn.
         places: Where the routes are.
     """
@@ -68,9 +65,7 @@ class Front:
         self.app = app
         self.parts: Parts = app.extensions["edgedl.parts"]
         self.places = places
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="edgedl-request")
-        self._decoded = asyncio.Semaphore(threads)  # pictures in memory at a time
-        self._waiting = 0
+        self.pools = Pools(threads, wait_seconds)
         self._posted: deque[asyncio.Future[None]] = deque()
         self._waking = False
         self.wait_seconds = wait_seconds
@@ -93,7 +88,7 @@ class Front:
 
     def close(self) -> None:
         """Lets the sessions go."""
-        self._threads.shutdown(cancel_futures=True)
+        self.pools.close()
         self.parts.swaps.close()
 
     def hold(self, size: int, of: int) -> None:
@@ -126,46 +121,6 @@ class Front:
         self._waking = False
         while self._posted:
             _finish(self._posted.popleft())
-
-    @asynccontextmanager
-    async def turn(self, call: Call) -> AsyncIterator[None]:
-        """A place among the pictures that are in memory at a time.
-
-        Raises:
-            Problem: 503, too many wait for one, or this one did so for too long.
-            Gone: The sender has left meanwhile.
-        """
-        if self._waiting >= MOST_WAITING:
-            raise busy()
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self.wait_seconds):
-                await self._decoded.acquire()
-        except TimeoutError:
-            raise overdue() from None
-        finally:
-            self._waiting -= 1
-        try:
-            if call.gone:
-                raise Gone
-            yield
-        finally:
-            self._decoded.release()
-
-    async def in_thread(self, work: Callable[[], Any]) -> Any:
-        """Does work in one of the threads.
-
-        Raises:
-            Problem: 503, too many requests wait for one.
-        """
-        if self._waiting >= MOST_WAITING:
-            raise busy()
-        self._waiting += 1
-        try:
-            # In a copy of the context, which says which request the thread works for.
-            return await asyncio.get_running_loop().run_in_executor(self._threads, copy_context().run, work)
-        finally:
-            self._waiting -= 1
 
 
 class _Exchange:
@@ -267,18 +222,17 @@ class _Exchange:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         call.deadline = time.monotonic() + self.front.wait_seconds
         call.deliver = partial(self.front.post, done)
-        leaving = asyncio.get_running_loop().create_task(self._leave(call, done))
+        leaving = Leaving(self.receive, partial(self._give_up, call, done))
         try:
             if asked.decode is None:
                 one.submit(call)
                 await done
             else:
-                async with self.front.turn(call):
-                    call.source = await self.front.in_thread(partial(asked.decode, call.source))
-                    one.submit(call)
+                async with self.front.pools.turn(call):
+                    await self.front.pools.decode(partial(_decode_and_submit, asked.decode, one, call))
                     await done
         finally:
-            leaving.cancel()
+            leaving.stop()
             one.mark(size, time.perf_counter() - begun, graph=asked.graph)
         if call.error is not None:
             raise call.error
@@ -287,29 +241,25 @@ class _Exchange:
         reply: Reply = call.outcome
         return reply
 
-    async def _leave(self, call: Call, done: asyncio.Future[None]) -> None:
-        """Gives a call up as soon as the sender has left, unless it is being answered already."""
-        await self._disconnected()
+    @staticmethod
+    def _give_up(call: Call, done: asyncio.Future[None]) -> None:
+        """The sender has left: nobody needs the answer, unless it is being made already."""
         call.gone = True
         if not call.taken:
             _finish(done)
-
-    async def _disconnected(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass
 
     async def _flask(self, body: bytes) -> None:
         """Lets Flask answer, and sends what it gives as it comes."""
         visit = self.visit
         environ = environ_of(self.scope, body, self.root, len(self.scope["path"]) - len(self.path))
         environ[VISIT] = visit
-        async with Relay(self.front.app, environ, self.front.in_thread) as relay:
+        async with Relay(self.front.app, environ, self.front.pools.run) as relay:
             while (message := await relay.next()) is not None:
                 self.begun = True
                 visit.sent += len(message.get("body", b""))
                 await self.send(message)
                 if message.get("more_body", False):
-                    relay.stop_once(self._disconnected)
+                    relay.stop_once(partial(disconnected, self.receive))
                 elif message["type"] == "http.response.body":
                     if relay.left:
                         visit.leave()
@@ -339,6 +289,12 @@ class _Exchange:
         visit.sent = 0 if visit.method == "HEAD" else len(reply.body)
         await self.send(response_start(reply.status, [*headers.items(), ("Content-Length", str(len(reply.body)))]))
         await self.send({"type": "http.response.body", "body": reply.body})
+
+
+def _decode_and_submit(decode: Callable[[Any], Any], one: Served, call: Call) -> None:
+    """Goes to the queue from the thread that decodes, so that the event loop is woken for the answer alone."""
+    call.source = decode(call.source)
+    one.submit(call)
 
 
 def _finish(done: asyncio.Future[None]) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 import stat
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from pathlib import Path
 from runtime.errors import InputError
 
 _BACKLOG = 512
+_NOT_SENT = 1 << 14
+"""Bytes of answers that the system may hold for one reader beyond those on their way. What is more stays with us, where
+it is seen (`service.server.worker`); left to itself, the system takes megabytes for somebody who reads nothing."""
+_NOTSENT_LOWAT = 25  # TCP_NOTSENT_LOWAT of Linux, which Python has no name for
 _SOCKET_MASK = 0o117
 """What is taken from the permissions of a Unix socket: its owner and its group may connect."""
 
@@ -71,6 +76,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(f"{host!r} is not an address of this machine: {error.strerror or error}") from error
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sys.platform == "linux":
+        listener.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _NOT_SENT)  # connections inherit it
     try:
         listener.bind(target)
         listener.listen(_BACKLOG)

@@ -18,10 +18,11 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
-from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.asgi.protocol import HIGH_WATER_LIMIT, ASGIProtocol
 from gunicorn.workers import gasgi
 
 from service.problems import PROBLEM_JSON, Problem, problem_document
+from service.server.turns import Turns
 from service.visits import Visit, kind_of
 
 HEAD_SECONDS = 10.0
@@ -125,6 +126,19 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         if not self._is_buffer_full():
             super()._resume_reading()
 
+    async def _serve_http_request(self, request: Any, sockname: Any, peername: Any) -> bool:
+        """Answers a request. What comes after it on this connection waits until its answer has been taken."""
+        # Not in a task of its own, as gunicorn has it for applications that work on after their answer.
+        kept: bool = await self._handle_http_request(request, sockname, peername)
+        if kept and not self._closed:
+            if self.transport.get_write_buffer_size():
+                self.transport.set_write_buffer_limits(high=1)
+                await self._flow_control.drain()
+                self.transport.set_write_buffer_limits(high=HIGH_WATER_LIMIT)
+            if self._callback_parser.remaining():
+                await self.worker.turns.next()
+        return kept
+
     def pause_writing(self) -> None:
         """The client reads more slowly than we write."""
         super().pause_writing()
@@ -197,6 +211,7 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
 
     def _setup_event_loop(self) -> None:
         super()._setup_event_loop()
+        self.turns = Turns(self.loop)
         if self.cfg.is_ssl:  # gunicorn leaves the handshake a minute, and this is how its server is reached
             self.loop.create_server = partial(self.loop.create_server, ssl_handshake_timeout=HEAD_SECONDS)
 
