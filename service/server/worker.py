@@ -11,8 +11,10 @@ import mmap
 import os
 import select
 import socket
+import ssl
 import struct
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
@@ -22,6 +24,7 @@ from gunicorn.asgi.protocol import HIGH_WATER_LIMIT, ASGIProtocol
 from gunicorn.workers import gasgi
 
 from service.problems import PROBLEM_JSON, Problem, problem_document
+from service.server.handshakes import MOST_BEYOND, Handshakes
 from service.server.turns import Turns
 from service.visits import Visit, kind_of
 
@@ -51,8 +54,10 @@ LONGEST = 200
 class Connection(ASGIProtocol):  # type: ignore[misc]
     """One connection, which may be slow, but not for ever."""
 
-    def __init__(self, worker: Any) -> None:
+    def __init__(self, worker: Any, misdirected: bool = False, made: Callable[[], None] = lambda: None) -> None:
         super().__init__(worker)
+        self._misdirected = misdirected  # it speaks plain HTTP where TLS is spoken
+        self._made = made
         self._overdue: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
         self._closes: bool | None = None  # what was said of the connection with the answer
@@ -61,8 +66,9 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         """A connection is there: within some seconds it has to bring the head of a request."""
         super().connection_made(transport)
+        self._made()
         self.worker.connections.add(self)
-        if self.worker.nr_conns > self.worker.worker_connections:
+        if self.worker.connections_beyond() > 0:
             self._send_error_response(503, "As many connections are open as this service allows; try again soon.")
             self._close_transport()
             return
@@ -71,6 +77,10 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
     def data_received(self, data: bytes) -> None:
         """A piece of a request has come."""
         self._heard = True
+        if self._misdirected:
+            self._send_error_response(400, "This port speaks HTTPS, and the request came as plain HTTP; ask https://.")
+            self._close_transport()
+            return
         super().data_received(data)
 
     def _on_message_complete(self) -> None:
@@ -208,18 +218,35 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
         self.stopping = False
         self.connections: set[Connection] = set()
         self._draining: asyncio.Task[None] | None = None
+        self.handshakes: Handshakes | None = None
 
     def _setup_event_loop(self) -> None:
         super()._setup_event_loop()
         self.turns = Turns(self.loop)
-        if self.cfg.is_ssl:  # gunicorn leaves the handshake a minute, and this is how its server is reached
-            self.loop.create_server = partial(self.loop.create_server, ssl_handshake_timeout=HEAD_SECONDS)
+        if self.cfg.is_ssl:  # this is how gunicorn's server is reached
+            self.loop.create_server = self._listen_for_handshakes
+
+    async def _listen_for_handshakes(self, _make: Any, *, ssl: ssl.SSLContext, **options: Any) -> asyncio.Server:
+        self.handshakes = Handshakes(
+            self.loop,
+            ssl,
+            seconds=HEAD_SECONDS,
+            make=partial(Connection, self),
+            full=lambda: self.connections_beyond() >= MOST_BEYOND,
+        )
+        server: asyncio.Server = await type(self.loop).create_server(self.loop, self.handshakes.door, **options)
+        return server
+
+    def connections_beyond(self) -> int:
+        """How many more connections are open than may be; negative where some more may be."""
+        shaking = 0 if self.handshakes is None else len(self.handshakes)
+        return int(self.nr_conns + shaking - self.worker_connections)
 
     def load_wsgi(self) -> None:
         """Loads the application, and lets its metrics know which worker this is."""
         super().load_wsgi()
         metrics = self.asgi.parts.metrics
-        metrics.connections = lambda: self.nr_conns
+        metrics.connections = lambda: self.connections_beyond() + self.worker_connections
         metrics.worker = str(self.age) if self.cfg.workers > 1 else ""
 
     def handle_exit_signal(self) -> None:
@@ -233,7 +260,10 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
         for connection in list(self.connections):
             connection.close_when_idle()
         deadline = self.loop.time() + self.cfg.graceful_timeout
-        while self.nr_conns > 0 and self.alive and self.loop.time() < deadline:
+        idle = self.loop.time() + IDLE_SECONDS
+        while self.alive and self.loop.time() < deadline:
+            if not self.nr_conns and (not self.handshakes or self.loop.time() > idle):
+                break
             await asyncio.sleep(0.05)
         self.alive = False
 
@@ -254,10 +284,11 @@ class Worker(gasgi.ASGIWorker):  # type: ignore[misc]
         for server in self.servers:
             server.close()
         for connection in accepted:
-            with suppress(OSError):  # of the handshake, too
-                await self.loop.connect_accepted_socket(
-                    lambda: Connection(self), connection, ssl=self._get_ssl_context()
-                )
+            if self.handshakes is not None:
+                self.handshakes.begin(connection)
+                continue
+            with suppress(OSError):
+                await self.loop.connect_accepted_socket(lambda: Connection(self), connection)
 
 
 def _take_no_more(listener: int) -> None:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -242,28 +243,53 @@ def test_tls(certificate: Path, tmp_path: Path) -> None:
             assert connection.getresponse().read().startswith(b'{"status":"ready"')
         with closing(http.client.HTTPConnection(host, int(port), timeout=20)) as connection:
             connection.request("GET", "/livez")
-            with pytest.raises((http.client.RemoteDisconnected, ConnectionResetError)):
-                connection.getresponse()
+            response = connection.getresponse()
+            assert (response.status, response.headers["Content-Type"]) == (400, "application/problem+json")
+            assert "came as plain HTTP" in json.load(response)["detail"]
         old = subprocess.run(
             ["openssl", "s_client", "-connect", place, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"],
             input=b"", capture_output=True, timeout=20, check=False,
         )  # fmt: skip
         assert old.returncode != 0
         process.terminate()
-        assert process.communicate(timeout=20) == ("", "")
-    assert process.returncode == 0
+        out, errors = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "")
+    assert re.fullmatch(r".* Invalid request from ip=127.0.0.1 \(request \w+\)\n", errors)
 
 
 @needs_openssl
-def test_a_handshake_that_does_not_come_ends(certificate: Path) -> None:
-    patience = "from service.server import worker\nfrom service.server.listening import Tls\nworker.HEAD_SECONDS = 0.5"
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01"], ids=["nothing", "three bytes"])
+def test_a_handshake_that_does_not_come_counts_and_ends(certificate: Path, sent: bytes) -> None:
+    patience = "from service.server import worker, handshakes\nfrom service.server.listening import Tls\n"
+    patience += "worker.HEAD_SECONDS, handshakes.MOST_BEYOND = 1.5, 1"
     tls = Tls(str(certificate / "cert.pem"), str(certificate / "key.pem"))
-    with running("[FakePipeline()]", before=patience, tls=tls) as server:
-        host, port = server.url.removeprefix("https://").split(":")
-        silent = socket.create_connection((host, int(port)), timeout=20)
-        with silent, contextlib.suppress(ConnectionResetError):
-            assert silent.recv(1) == b""
-        assert server.stop() == (0, "")
+    trusted = ssl.create_default_context(cafile=certificate / "cert.pem")
+    with running("[FakePipeline()]", before=patience, tls=tls, connections=4) as server:
+        place = urlsplit(server.url)
+
+        def ask() -> http.client.HTTPResponse:
+            connection = http.client.HTTPSConnection(place.hostname, place.port, timeout=20, context=trusted)
+            with closing(connection):
+                connection.request("GET", "/metrics", headers={"Connection": "close"})
+                response = connection.getresponse()
+                response.text = response.read().decode()
+                return response
+
+        with contextlib.ExitStack() as stack:
+            silent = []
+            for _ in range(3):
+                silent.append(stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=20)))
+                silent[-1].sendall(sent)
+            time.sleep(0.1)
+            assert "edgedl_connections 4.0" in ask().text
+            silent.append(stack.enter_context(socket.create_connection((place.hostname, place.port), timeout=20)))
+            time.sleep(0.1)
+            assert ask().status == 503
+            for connection in silent:
+                with contextlib.suppress(ConnectionResetError):
+                    assert connection.recv(1) == b""
+        assert "edgedl_connections 1.0" in ask().text
+        assert server.stop()[0] == 0
 
 
 def test_a_bundle_that_streams_is_served_by_one_process(tmp_path: Path) -> None:
