@@ -160,7 +160,11 @@ class Engine:
     __call__ = run
 
     def batch(
-        self, items: Sequence[Mapping[str, NDArray[Any]]], *, limit: int | Limit | None = None
+        self,
+        items: Sequence[Mapping[str, NDArray[Any]]],
+        *,
+        limit: int | Limit | None = None,
+        told: Callable[[Sequence[int]], None] = lambda _places: None,
     ) -> list[dict[str, NDArray[Any]]]:
         """Runs many items, those of equal shape together, and answers in the order given.
 
@@ -171,6 +175,7 @@ class Engine:
             items: the inputs of each call.
             limit: rows in one call at most, or a function that gives this number for an item; None sets no limit. An
                 item that has more rows runs alone.
+            told: called for each run with the places of the items that it answers.
 
         Raises:
             InputError: as ``run`` does, and names the item.
@@ -194,6 +199,7 @@ class Engine:
             else:
                 for index, result in zip(group, self._run_stacked([feeds[i] for i in group]), strict=True):
                     results[index] = result
+            told(group)
         return results
 
     def stream(self, state: Mapping[str, NDArray[Any]] | None = None) -> Stream:

@@ -64,12 +64,15 @@ def count_outputs(spec: ModelSpec, sizes: Sizes) -> int:
     return sum(_count(tensor.shape, sizes) for tensor in spec.outputs)
 
 
-def run_together(engine: Engine, items: Sequence[Arrays]) -> list[dict[str, NDArray[Any]]]:
+def run_together(
+    engine: Engine, items: Sequence[Arrays], told: Callable[[Sequence[int]], None] = lambda _places: None
+) -> list[dict[str, NDArray[Any]]]:
     """Answers several calls in their order: small ones stacked, a large one in pieces.
 
     Args:
         engine: of the model. Its rows must not depend on each other.
         items: each as `run_in_pieces` takes it.
+        told: called for each run that answers several items with their places.
 
     Raises:
         InputError: one of them does not fit. None is answered then.
@@ -82,7 +85,12 @@ def run_together(engine: Engine, items: Sequence[Arrays]) -> list[dict[str, NDAr
         if len(inputs) == len(engine.spec.inputs) and _cost(engine.spec, sizes[index]) <= PIECE
     ]
     limit = _row_limit(engine.spec)
-    stacked = dict(zip(small, engine.batch([complete[index] for index in small], limit=limit), strict=True))
+    answers = engine.batch(
+        [complete[index] for index in small],
+        limit=limit,
+        told=lambda places: told([small[place] for place in places]) if len(places) > 1 else None,
+    )
+    stacked = dict(zip(small, answers, strict=True))
     return [stacked[i] if i in stacked else run_in_pieces(engine, inputs) for i, inputs in enumerate(items)]
 
 

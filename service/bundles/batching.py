@@ -45,6 +45,8 @@ class Call:
         taken: When the bundle's thread took it.
         ended: When its answer was there.
         together: How many calls were taken with it.
+        rows: Of its batch, where it asks a graph.
+        run: Rows of the run that answered it; 0 where another call of the same run has them.
         visit: The request that it belongs to.
     """
 
@@ -62,6 +64,8 @@ class Call:
     taken: float = 0.0
     ended: float = 0.0
     together: int = 1
+    rows: int = 1
+    run: int = 0
     visit: Visit | None = None
 
 

@@ -252,13 +252,15 @@ class Served:
         """The calls ask the same model, with the same options."""
         model, options = calls[0].model, calls[0].options
         start = time.perf_counter()
+        for call in calls:
+            call.run = call.rows
         if len(calls) > 1 and self.may_stack(model):
             sources = [call.source for call in calls]
             try:
                 if model is None:
                     outcomes: Sequence[Any] = self.pipeline.batch(sources, **options)
                 else:
-                    outcomes = run_together(self.pipeline.engines[model], sources)
+                    outcomes = run_together(self.pipeline.engines[model], sources, partial(_share_run, calls))
             # One of them is at fault: each is asked alone, and the others never learn of it.
             except Exception:
                 LOG.debug("a batch of %d was refused", len(calls), exc_info=True)
@@ -268,6 +270,7 @@ class Served:
                 self._ran(len(calls), start)
                 return
         for call in calls:
+            call.run = call.rows
             start = time.perf_counter()
             token = CURRENT.set(call.visit)
             try:
@@ -325,6 +328,14 @@ class Served:
                 for name, model in manifest.models.items()
             },
         }
+
+
+def _share_run(calls: Sequence[Call], places: Sequence[int]) -> None:
+    """Notes that one run answered several calls."""
+    together = [calls[place] for place in places]
+    for call in together:
+        call.run = 0
+    together[0].run = sum(call.rows for call in together)
 
 
 def _checked(name: str) -> str:

@@ -143,6 +143,7 @@ def _infer(parts: Parts, model: Model, headers: Mapping[bytes, bytes], query: by
         inference = read_infer(sent, length, model.spec)
         read_parameters(inference.parameters, {})
         inferences.append(inference)
+        call.rows = inference.rows
         return inference.inputs
 
     reading = _Timed(read)
@@ -157,7 +158,8 @@ def _infer(parts: Parts, model: Model, headers: Mapping[bytes, bytes], query: by
             "compute_output": round((time.perf_counter() - start) * 1e9),
         }
         counted.count(inference.rows, queue=round((call.taken - call.asked) * 1e9), **spent)
-        counted.count_execution(inference.rows, **spent)
+        if call.run:
+            counted.count_execution(call.run, **spent)
         kind = fields.pop("Content-Type")
         return Reply(200, written, kind, fields)
 

@@ -43,6 +43,7 @@ class Answered:
         queue_ns: Nanoseconds that it waited, as for the next two.
         input_ns: Decoding what a pipeline is asked about.
         infer_ns: Running the model.
+        runs: Rows of each run that is counted with this request; none where another one of the same run counts it.
     """
 
     outputs: Mapping[str, NDArray[Any]] = field(default_factory=dict)
@@ -50,11 +51,14 @@ class Answered:
     queue_ns: int = 0
     input_ns: int = 0
     infer_ns: int = 0
+    runs: list[int] = field(default_factory=list)
 
     def add(self, call: Call) -> None:
         """Adds the times of a call that was answered."""
         self.queue_ns += round((call.taken - call.asked) * 1e9)
         self.infer_ns += round((call.ended - call.taken) * 1e9)
+        if call.run:
+            self.runs.append(call.run)
 
 
 def ask_graph(one: Served, graph: str, inference: Inference) -> Answered:
@@ -65,7 +69,7 @@ def ask_graph(one: Served, graph: str, inference: Inference) -> Answered:
         InputError: a tensor does not fit.
     """
     read_options(inference.parameters, {})
-    call = Call(inference.inputs, graph)
+    call = Call(inference.inputs, graph, rows=inference.rows)
     done = Answered(one.ask(call))
     done.add(call)
     return done
@@ -128,6 +132,7 @@ def _ask(
     if isinstance(pipeline, TextPipeline):
         done.results.append(texts.write(one, pipeline, pipeline.read(element), options))
         done.infer_ns += time.perf_counter_ns() - start
+        done.runs.append(1)
     else:
         call = Call(one.decode([element], settings), options=options)
         done.input_ns += time.perf_counter_ns() - start

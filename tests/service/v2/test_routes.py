@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import io
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,8 +28,10 @@ from service.problems import Problem
 from service.routes.text import Texts
 from service.routes.v2 import routes
 from service.routes.v2.statistics import MOST_SIZES, ModelStatistics, Statistics
+from service.server.front import Front
 from service.settings import Settings
 from tests.bundles import SCALE
+from tests.service.asgi import ask
 from tests.service.fake_pipeline import FakePipeline, encoded
 from tests.service.test_service_problems import check as check_problem
 from tests.service.v2.echo import echo_inputs
@@ -208,6 +212,44 @@ def test_statistics_count_what_was_asked(service: Flask) -> None:
     assert [entry["name"] for entry in everything] == ["scale", "scale.scale"]
     assert everything[1] == found
     assert len(client.get("/v2/models/scale/stats").json["model_stats"]) == 1
+
+
+def test_requests_that_run_together_are_one_execution(service: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is counted is what ONNX Runtime was asked, whichever way the requests have come."""
+    app = create_app([service.extensions["edgedl"]["scale"].pipeline])
+    one = app.extensions["edgedl"]["scale"]
+    engine, ran = one.pipeline.engines["scale"], []
+    session = engine.session
+
+    class Counting:
+        def run(self, names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            ran.append(len(feed["x"]))
+            return session.run(names, feed)
+
+    async def some() -> list[int]:
+        front, path = Front(app), "/v2/models/scale.scale/infer"
+        tensor = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}
+        document = json.dumps({"inputs": [tensor]}).encode()
+        binary = binary_request({"x": X})
+        lanes = one.queue._lanes
+        for _ in range(lanes):
+            one.queue._turns.acquire()
+        asked = [ask(front, "POST", path, document, {"Content-Type": "application/json"}) for _ in range(4)]
+        asked += [ask(front, "POST", path, binary["data"], binary["headers"]) for _ in range(4)]
+        tasks = [asyncio.create_task(each) for each in asked]
+        while one.queue._waiting.qsize() < 8 - lanes:
+            await asyncio.sleep(0.01)
+        for _ in range(lanes):
+            one.queue._turns.release()
+        return [(await task).status for task in tasks]
+
+    monkeypatch.setattr(engine, "_session", Counting())
+    assert asyncio.run(asyncio.wait_for(some(), 30)) == [200] * 8
+    assert max(ran) > 2
+    (found,) = app.test_client().get("/v2/models/scale.scale/stats").json["model_stats"]
+    assert (found["inference_count"], found["execution_count"]) == (sum(ran), len(ran)) == (12, len(ran))
+    sizes = {batch["batch_size"]: batch["compute_infer"]["count"] for batch in found["batch_stats"]}
+    assert sizes == Counter(ran)
 
 
 def test_batch_sizes_are_told_apart_up_to_a_bound() -> None:
