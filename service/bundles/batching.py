@@ -45,8 +45,8 @@ class Call:
         taken: When the bundle's thread took it.
         ended: When its answer was there.
         together: How many calls were taken with it.
-        rows: Of its batch, where it asks a graph.
-        run: Rows of the run that answered it; 0 where another call of the same run has them.
+        run: Rows of the run that answered it together with others; 0 in all of these but the first, None where it ran
+            alone.
         visit: The request that it belongs to.
     """
 
@@ -64,9 +64,25 @@ class Call:
     taken: float = 0.0
     ended: float = 0.0
     together: int = 1
-    rows: int = 1
-    run: int = 0
+    run: int | None = None
     visit: Visit | None = None
+
+    def result(self) -> Any:
+        """The outcome, or the error, which is raised once and forgotten.
+
+        An error knows the functions that it went through, and with them this call and the picture that it asks about:
+        as long as the call knew the error, too, both would wait for the garbage collector.
+
+        Raises:
+            Exception: That of the call.
+        """
+        error, self.error = self.error, None
+        try:
+            if error is not None:
+                raise error
+            return self.outcome
+        finally:
+            del error
 
 
 def busy() -> Problem:
@@ -149,9 +165,7 @@ class BatchingQueue:
             call.deliver = lambda _call: done.set()
             self.submit(call)
             done.wait()
-        if call.error is not None:
-            raise call.error
-        return call.outcome
+        return call.result()
 
     def mark(self) -> None:
         """Says that a request took memory that should go back to the system soon."""
@@ -192,12 +206,18 @@ class BatchingQueue:
             except Empty:
                 self._tidy_if_due()
                 continue
-            with self._turns:
-                calls, last = self._drained(first)
-                self._answer(calls)
+            last = self._work_off(first)
+            del first  # a picture of a hundred megabytes would stay until the next call
             self._tidy_if_due()
             if last:
                 return
+
+    def _work_off(self, first: Call | None) -> bool:
+        """Answers a call and what waits with it; gives whether the queue ends there."""
+        with self._turns:
+            calls, last = self._drained(first)
+            self._answer(calls)
+        return last
 
     def _drained(self, first: Call | None) -> tuple[list[Call], bool]:
         """What waits, up to as much as is taken at once, and whether it ends there."""
@@ -237,6 +257,9 @@ class BatchingQueue:
         for call in calls:
             if call.deliver is not None:
                 call.deliver(call)
+        for call in wanted:
+            if call.gone:
+                call.error = None  # nobody asks for it, see `Call.result`
 
     def _tidy_if_due(self) -> None:
         now = time.monotonic()

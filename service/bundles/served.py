@@ -252,8 +252,6 @@ class Served:
         """The calls ask the same model, with the same options."""
         model, options = calls[0].model, calls[0].options
         start = time.perf_counter()
-        for call in calls:
-            call.run = call.rows
         if len(calls) > 1 and self.may_stack(model):
             sources = [call.source for call in calls]
             try:
@@ -270,7 +268,7 @@ class Served:
                 self._ran(len(calls), start)
                 return
         for call in calls:
-            call.run = call.rows
+            call.run = None
             start = time.perf_counter()
             token = CURRENT.set(call.visit)
             try:
@@ -335,7 +333,7 @@ def _share_run(calls: Sequence[Call], places: Sequence[int]) -> None:
     together = [calls[place] for place in places]
     for call in together:
         call.run = 0
-    together[0].run = sum(call.rows for call in together)
+    together[0].run = sum(len(next(iter(call.source.values()))) for call in together)
 
 
 def _checked(name: str) -> str:

@@ -135,6 +135,7 @@ class Leaving:
         self._timer.cancel()
         if self._watching is not None:
             self._watching.cancel()
+            self._watching = None  # the two would keep each other, and the request, until the garbage collector comes
 
     def _begin(self) -> None:
         self._watching = self._loop.create_task(self._watch())

@@ -143,7 +143,6 @@ def _infer(parts: Parts, model: Model, headers: Mapping[bytes, bytes], query: by
         inference = read_infer(sent, length, model.spec)
         read_parameters(inference.parameters, {})
         inferences.append(inference)
-        call.rows = inference.rows
         return inference.inputs
 
     reading = _Timed(read)
@@ -158,8 +157,8 @@ def _infer(parts: Parts, model: Model, headers: Mapping[bytes, bytes], query: by
             "compute_output": round((time.perf_counter() - start) * 1e9),
         }
         counted.count(inference.rows, queue=round((call.taken - call.asked) * 1e9), **spent)
-        if call.run:
-            counted.count_execution(call.run, **spent)
+        if call.run != 0:
+            counted.count_execution(call.run or inference.rows, **spent)
         kind = fields.pop("Content-Type")
         return Reply(200, written, kind, fields)
 

@@ -231,14 +231,15 @@ class _Exchange:
                 async with self.front.pools.turn(call):
                     await self.front.pools.decode(partial(_decode_and_submit, asked.decode, one, call))
                     await done
+        except asyncio.CancelledError:
+            call.gone = True
+            raise
         finally:
             leaving.stop()
             one.mark(size, time.perf_counter() - begun, graph=asked.graph)
-        if call.error is not None:
-            raise call.error
-        if call.outcome is None:
+        reply: Reply | None = call.result()
+        if reply is None:
             raise Gone
-        reply: Reply = call.outcome
         return reply
 
     @staticmethod

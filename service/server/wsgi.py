@@ -123,6 +123,7 @@ class Relay:
         self.left = False
         self._work = partial(run_wsgi, app, environ, self._emit)
         self._in_thread = in_thread
+        self._running: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -133,6 +134,7 @@ class Relay:
         self.left = True
         if self._watching is not None:
             self._watching.cancel()
+        self._watching = self._running = None  # they keep this object, and with it the body, as long as it keeps them
 
     async def next(self) -> Message | None:
         """The next message; None after the last one.
@@ -141,7 +143,7 @@ class Relay:
             Exception: What kept the application from answering.
         """
         message = await self._messages.get()
-        if message is None:
+        if message is None and self._running is not None:
             await self._running
         return message
 

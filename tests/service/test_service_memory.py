@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import gc
 import sys
 import threading
+import time
+import weakref
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from runtime import memory as runtime_memory
 from runtime.pipelines import load
-from service.bundles.batching import BatchingQueue
+from service.app import create_app
+from service.bundles.batching import BatchingQueue, Call
 from service.bundles.served import Served
+from service.server.bodies import WATCH_SECONDS
+from service.server.front import Front
 from tests.bundles import write_scale_bundle
+from tests.service.asgi import ask
 from tests.service.fake_pipeline import FakePipeline, encoded
 from tests.service.test_service_gunicorn import running
 
@@ -50,6 +59,76 @@ def test_memory_is_given_back_once_the_bundle_is_idle() -> None:
     assert done.wait(10)
     queue.close()
     assert tidied == ["edgedl-bundle"]
+
+
+def test_an_idle_bundle_keeps_nothing_of_what_it_was_asked() -> None:
+    """Its thread waits for the next call, and may wait for long."""
+
+    class Picture:
+        pass
+
+    picture, done = Picture(), threading.Event()
+    kept = weakref.ref(picture)
+    queue = BatchingQueue(lambda _calls: None)
+    queue.submit(Call(picture, deliver=lambda _call: done.set()))
+    assert done.wait(10)
+    del picture
+    deadline = time.monotonic() + 10
+    while kept() is not None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    queue.close()
+
+
+@pytest.mark.parametrize("outcome", ["answered", "refused", "refused by Flask", "given up"])
+def test_a_picture_is_let_go_with_its_answer(outcome: str) -> None:
+    """Not when the garbage collector comes by next, which counts objects and not their megabytes."""
+    pictures: list[weakref.ref[np.ndarray]] = []
+    busy, free = threading.Event(), threading.Event()
+
+    class Noted(FakePipeline):
+        def open_picture(self, source: object, **limits: int) -> np.ndarray:
+            picture = super().open_picture(source, **limits)
+            pictures.append(weakref.ref(picture))
+            return picture
+
+        def predict(self, source: object, **options: object) -> object:
+            busy.set()
+            assert free.wait(30)
+            return super().predict(source, **options)
+
+    free.set()  # for the warm-up run
+    front = Front(create_app([Noted()]))
+    busy.clear()
+    free.clear()
+    body, kind = encoded(width=80 if outcome == "answered" else 2), "image/png"
+    if outcome == "refused by Flask":
+        head = b'--XX\r\nContent-Disposition: form-data; name="i"; filename="a"\r\n\r\n'
+        body, kind = head + body + b"\r\n--XX--\r\n", "multipart/form-data; boundary=XX"
+
+    async def some() -> int | None:
+        asked = asyncio.create_task(ask(front, "POST", "/v1/age", body, {"Content-Type": kind}))
+        await asyncio.to_thread(busy.wait, 30)
+        await asyncio.sleep(2 * WATCH_SECONDS)
+        if outcome != "given up":
+            free.set()
+            return (await asked).status
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        free.set()
+        return None
+
+    gc.disable()
+    try:
+        assert asyncio.run(some()) == {"answered": 200, "given up": None}.get(outcome, 422)
+        deadline = time.monotonic() + 5  # the thread that answered may still be on its way out
+        while pictures[0]() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(pictures) == 1
+        assert pictures[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,12 +53,17 @@ class Answered:
     infer_ns: int = 0
     runs: list[int] = field(default_factory=list)
 
-    def add(self, call: Call) -> None:
-        """Adds the times of a call that was answered."""
+    def add(self, call: Call, rows: int = 1) -> None:
+        """Adds the times of a call that was answered, and its run.
+
+        Args:
+            call: The call.
+            rows: Of its batch.
+        """
         self.queue_ns += round((call.taken - call.asked) * 1e9)
         self.infer_ns += round((call.ended - call.taken) * 1e9)
-        if call.run:
-            self.runs.append(call.run)
+        if call.run != 0:
+            self.runs.append(call.run or rows)
 
 
 def ask_graph(one: Served, graph: str, inference: Inference) -> Answered:
@@ -69,9 +74,9 @@ def ask_graph(one: Served, graph: str, inference: Inference) -> Answered:
         InputError: a tensor does not fit.
     """
     read_options(inference.parameters, {})
-    call = Call(inference.inputs, graph, rows=inference.rows)
+    call = Call(inference.inputs, graph)
     done = Answered(one.ask(call))
-    done.add(call)
+    done.add(call, inference.rows)
     return done
 
 
