@@ -281,15 +281,28 @@ def test_a_client_that_does_not_read_is_cut_off(server: Server) -> None:
     assert server.ask("GET", "/livez")[0] == 200
 
 
+NOTED_TURNS = """
+from service.server.turns import Turns
+original = Turns.next
+async def noted(self):
+    print("a turn", flush=True)
+    await original(self)
+Turns.next = noted
+"""
+
+
 def test_what_a_client_does_not_read_holds_up_what_else_it_has_asked() -> None:
-    """It asks for sixty documents at once: as long as it reads none, it gets no more than fit its way."""
+    """It asks for sixty documents at once: as long as it reads none, it gets no more than fit its way.
+
+    Before each but the first one it waits for its turn.
+    """
 
     def answered(server: Server) -> int:
         metrics = server.ask("GET", "/metrics")[2]
         found = re.search(rb'edgedl_requests_total{.*route="/openapi.json".*} (\d+)', metrics)
         return int(found[1]) if found else 0
 
-    with running("[Slow()]") as server, closing(socket.socket()) as connection:
+    with running("[Slow()]", before=NOTED_TURNS) as server, closing(socket.socket()) as connection:
         length = len(server.ask("GET", "/openapi.json")[2])
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.settimeout(20)
@@ -304,6 +317,8 @@ def test_what_a_client_does_not_read_holds_up_what_else_it_has_asked() -> None:
             assert piece
             left -= len(piece)
         assert answered(server) - 1 == 60
+        server.process.terminate()
+        assert server.process.communicate(timeout=20)[0].splitlines() == ["a turn"] * 59
 
 
 def test_who_brings_many_requests_at_once_lets_others_go_first() -> None:
