@@ -40,6 +40,9 @@ HALF_SECONDS = 1.0
 IDLE_SECONDS = 1
 """How long a connection may be silent once the server is to stop."""
 
+GOODBYE_SECONDS = 5.0
+"""How long a client of TLS may take to end its side once the server is to stop; those that do not look never do."""
+
 SETTLE_SECONDS = 0.02
 """What connections that are being made may take, once no others are begun."""
 
@@ -168,6 +171,8 @@ class Connection(ASGIProtocol):  # type: ignore[misc]
         super()._close_transport()
         if closing and self.transport is not None and self.transport.get_write_buffer_size():
             self._watch_reader()  # closed is what has been sent
+        elif closing and self._is_ssl and self.worker.stopping:
+            self._unread = self.worker.loop.call_later(GOODBYE_SECONDS, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""

@@ -261,7 +261,7 @@ def test_tls(certificate: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01"], ids=["nothing", "three bytes"])
 def test_a_handshake_that_does_not_come_counts_and_ends(certificate: Path, sent: bytes) -> None:
     patience = "from service.server import worker, handshakes\nfrom service.server.listening import Tls\n"
-    patience += "worker.HEAD_SECONDS, handshakes.MOST_BEYOND = 1.5, 1"
+    patience += "worker.HEAD_SECONDS, worker.GOODBYE_SECONDS, handshakes.MOST_BEYOND = 1.5, 0.5, 1"
     tls = Tls(str(certificate / "cert.pem"), str(certificate / "key.pem"))
     trusted = ssl.create_default_context(cafile=certificate / "cert.pem")
     with running("[FakePipeline()]", before=patience, tls=tls, connections=4) as server:
@@ -289,7 +289,11 @@ def test_a_handshake_that_does_not_come_counts_and_ends(certificate: Path, sent:
                 with contextlib.suppress(ConnectionResetError):
                     assert connection.recv(1) == b""
         assert "edgedl_connections 1.0" in ask().text
-        assert server.stop()[0] == 0
+        idle = http.client.HTTPSConnection(place.hostname, place.port, timeout=20, context=trusted)
+        with closing(idle):  # it does not look at its connection any more, and holds up nobody
+            idle.request("GET", "/livez")
+            assert idle.getresponse().read()
+            assert server.stop()[0] == 0
 
 
 def test_a_bundle_that_streams_is_served_by_one_process(tmp_path: Path) -> None:
