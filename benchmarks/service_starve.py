@@ -2,7 +2,8 @@
 
     python benchmarks/service_starve.py AGE.edge PHOTO [--slow 8,64,500] [--probes 2000] [--write]
 
-So many clients send their heads or bodies slowly, or ask for much and do not read it. The server runs on loopback.
+So many clients send their heads or bodies slowly, or ask for much and do not read it: large answers that they take
+slowly, or many small ones that the system takes for them. The server runs on loopback.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ def probe(server: Server, count: int) -> list[float]:
 
 @contextmanager
 def slow_clients(server: Server, mode: str, count: int) -> Iterator[None]:
-    """Clients that hold a connection; those that trickle send a byte each second."""
+    """Clients that hold a connection; those with slow heads and bodies send a byte each second."""
     held = []
     head = b"POST /v1/age HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\n"
     first = {
         "heads": head, "bodies": head + b"Content-Length: 60000\r\n\r\n\xff\xd8\xff\xe0",
         "readers": b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60,
+        "pipelines": b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n" * 600,
     }[mode]  # fmt: skip
     for _ in range(count):
         connection = server.connect()
@@ -61,13 +63,13 @@ def slow_clients(server: Server, mode: str, count: int) -> Iterator[None]:
                     connection.send(b"x")
 
     thread = threading.Thread(target=trickle)
-    if mode != "readers":
+    if mode in ("heads", "bodies"):
         thread.start()
     try:
         yield
     finally:
         stop.set()
-        if mode != "readers":
+        if mode in ("heads", "bodies"):
             thread.join()
         for connection in held:
             connection.close()
@@ -76,7 +78,7 @@ def slow_clients(server: Server, mode: str, count: int) -> Iterator[None]:
 def starve(args: argparse.Namespace) -> dict[str, Any]:
     """Probes and good requests while slow clients hold connections."""
     photo, rows = args.photo.read_bytes(), {}
-    for mode in ("heads", "bodies", "readers"):
+    for mode in ("heads", "bodies", "readers", "pipelines"):
         for count in map(int, args.slow.split(",")):
             with serving(args.bundle) as server, Good(server, photo) as good, slow_clients(server, mode, count):
                 time.sleep(1)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import re
 import signal
 import socket
 import threading
@@ -14,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 from urllib.parse import quote, urlsplit
 
 import numpy as np
@@ -23,7 +21,6 @@ from flask import Flask
 
 from service.app import create_app
 from service.server.front import Front
-from service.server.turns import Turns
 from service.server.worker import Connection
 from tests.bundles import write_scale_bundle
 from tests.service.asgi import Answered, ask
@@ -279,97 +276,6 @@ def test_a_client_that_does_not_read_is_cut_off(server: Server) -> None:
         with pytest.raises(OSError, match=r"reset|Broken pipe"):
             send_for_ever(connection, b"GET /static/page.js HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
     assert server.ask("GET", "/livez")[0] == 200
-
-
-NOTED_TURNS = """
-from service.server.turns import Turns
-original = Turns.next
-async def noted(self):
-    print("a turn", flush=True)
-    await original(self)
-Turns.next = noted
-"""
-
-
-def test_what_a_client_does_not_read_holds_up_what_else_it_has_asked() -> None:
-    """It asks for sixty documents at once: as long as it reads none, it gets no more than fit its way.
-
-    Before each but the first one it waits for its turn.
-    """
-
-    def answered(server: Server) -> int:
-        metrics = server.ask("GET", "/metrics")[2]
-        found = re.search(rb'edgedl_requests_total{.*route="/openapi.json".*} (\d+)', metrics)
-        return int(found[1]) if found else 0
-
-    with running("[Slow()]", before=NOTED_TURNS) as server, closing(socket.socket()) as connection:
-        length = len(server.ask("GET", "/openapi.json")[2])
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.settimeout(20)
-        connection.connect(("127.0.0.1", urlsplit(server.url).port))
-        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60)
-        time.sleep(0.5)
-        assert 1 <= answered(server) - 1 <= 5
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-        left = 60 * length
-        while left > 0:
-            piece = connection.recv(1 << 20)
-            assert piece
-            left -= len(piece)
-        assert answered(server) - 1 == 60
-        server.process.terminate()
-        assert server.process.communicate(timeout=20)[0].splitlines() == ["a turn"] * 59
-
-
-def test_who_brings_many_requests_at_once_lets_others_go_first() -> None:
-    """However many wait, a round of the event loop lets a few go on, in their order; who has given up takes no turn."""
-    done: list[int] = []
-
-    async def some() -> list[int]:
-        loop = asyncio.get_running_loop()
-        turns, rounds = Turns(loop), []
-
-        async def one(number: int) -> None:
-            await turns.next()
-            done.append(number)
-
-        waiting = [loop.create_task(one(number)) for number in range(100)]
-        await asyncio.sleep(0)
-        waiting[99].cancel()
-        while len(done) < 99:
-            before = len(done)
-            await asyncio.sleep(0)
-            rounds.append(len(done) - before)
-        await asyncio.wait_for(turns.next(), 1)
-        return rounds
-
-    rounds = asyncio.run(some())
-    assert max(rounds) <= 4
-    assert done == list(range(99))
-
-
-def test_pictures_do_not_wait_behind_what_flask_answers(monkeypatch: pytest.MonkeyPatch, app: Flask) -> None:
-    """All threads of Flask are taken and as many requests wait as may: a picture is answered all the same."""
-    monkeypatch.setattr("service.server.pools.MOST_WAITING", 1)
-    free = threading.Event()
-    original = app.wsgi_app
-
-    def blocked(environ: Any, start: Any) -> Any:
-        assert free.wait(30)
-        return original(environ, start)
-
-    async def some() -> list[int]:
-        front = Front(app, threads=1)
-        with monkeypatch.context() as patched:
-            patched.setattr(app, "wsgi_app", blocked)
-            first = asyncio.create_task(ask(front, "GET", "/v1"))
-            await asyncio.sleep(0.05)
-            second = (await ask(front, "GET", "/v1")).status
-            picture = (await ask(front, "POST", "/v1/age", encoded(), PNG)).status
-            free.set()
-            return [second, picture, (await first).status]
-
-    assert asyncio.run(some()) == [503, 200, 200]
 
 
 def test_more_connections_than_there_may_be_are_told_so(server: Server) -> None:
