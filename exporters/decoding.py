@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,7 @@ def decision_margins(step: Step, state: Sequence[Tensor], **rule: Any) -> Tensor
     return torch.stack(margins).amin(dim=0)
 
 
+@cache
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The ``custom_translation_table`` of `torch.onnx.export` for the operators of this module."""
     import onnx

@@ -25,6 +25,7 @@ and ONNX Runtime are up to 1.2e-3 levels off, because the sampling positions are
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -93,6 +94,7 @@ def non_maximum_suppression(
     return selected
 
 
+@cache
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The ``custom_translation_table`` of `torch.onnx.export` for the operators of this module."""
     import onnxscript

@@ -7,7 +7,7 @@ in, what shapes come out, and what they become in ONNX. Shapes are named as ther
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -131,6 +131,7 @@ def _fake_layer(x: Tensor, weights: Sequence[Tensor], directions: int) -> tuple[
     return x.new_empty(x.shape[0], x.shape[1], directions * hidden), x.new_empty(directions, x.shape[1], hidden)
 
 
+@cache
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The ``custom_translation_table`` of `torch.onnx.export` for the operators of this module."""
     import onnx

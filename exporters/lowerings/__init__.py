@@ -7,9 +7,11 @@ opset 18. What cannot be written so is refused by name, see `unsupported`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 
+@cache
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The ``custom_translation_table`` of `torch.onnx.export` for these operators."""
     from exporters.lowerings import activations, attention, ordering, pairs, pooling, reductions, resampling, sizes
