@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ import pytest
 
 from tests.public_bundle import public_age_bundle
 from tests.torch_tables import make_once
+
+# torch computes with sizes by sympy, which remembers 1,000 results of each function by default and then computes them anew.
+os.environ.setdefault("SYMPY_CACHE_SIZE", "20000")
 
 # A busy machine is slow, not wrong.
 hypothesis.settings.register_profile("edgedl", deadline=None)
