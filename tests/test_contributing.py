@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.preloaded import LIBRARIES, Preloaded
 from tests.test_docs import ROOT, Reader, blocks
 
 PAGE = ROOT / "CONTRIBUTING.md"
@@ -27,15 +29,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", folder)
-    command = folder / "bin" / "edgedl"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m edgedl "$@"\n')
-    command.chmod(0o755)
-    path = os.pathsep.join((str(command.parent), str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    reader = Reader(PAGE.name, folder, {**os.environ, "PATH": path, "PYTHONPATH": str(folder)})
-    for block in blocks(PAGE.read_text(encoding="utf-8")):
-        if not block.ordered("reason"):
-            reader.read(block)
+    with closing(Preloaded(tmp_path_factory.mktemp("preloaded"), folder, LIBRARIES)) as preloaded:
+        reader = Reader(PAGE.name, folder, preloaded.environment)
+        for block in blocks(PAGE.read_text(encoding="utf-8")):
+            if not block.ordered("reason"):
+                reader.read(block)
     return folder
 
 

@@ -50,6 +50,8 @@ SHOWN = (
 )
 TIMEOUT_S = 600
 
+pytestmark = pytest.mark.xdist_group("preloaded")  # with the notebooks
+
 FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\S*)\s*$")
 COMMENT = re.compile(r"^\s*<!-- docs: (?P<text>.*?) -->\s*$")
 ORDER = re.compile(
@@ -173,12 +175,10 @@ def read(page: Path, folder: Path, environment: Mapping[str, str], *, slow: bool
             reader.read(block)
 
 
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
+@pytest.fixture
+def environment(preloaded: Preloaded) -> Mapping[str, str]:
     """Where `edgedl` and `python` are this very tree's, whatever else is installed."""
-    preloaded = Preloaded(tmp_path_factory.mktemp("preloaded"), ROOT)
-    yield preloaded.environment
-    preloaded.close()
+    return preloaded.environment
 
 
 def name_of(page: Path) -> str:

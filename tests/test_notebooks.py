@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +14,11 @@ from tests.preloaded import Preloaded
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
+pytestmark = pytest.mark.xdist_group("preloaded")  # with the pages of the manual
+
 
 def cells(path: Path, kind: str) -> list[dict[str, Any]]:
     return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
-
-
-@pytest.fixture(scope="module")
-def preloaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preloaded]:
-    process = Preloaded(tmp_path_factory.mktemp("preloaded"), ROOT)
-    yield process
-    process.close()
 
 
 def run(code: str, preloaded: Preloaded, folder: Path) -> subprocess.CompletedProcess[str]:
