@@ -19,6 +19,8 @@ PYTEST_ARGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
+# Python keeps what it has compiled, else each of a hundred processes would compile all that it imports.
+COMPILED := PYTHONDONTWRITEBYTECODE=
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: help setup demo demo-age demo-captions test test-slow test-lowest check docs format bench clean
@@ -72,10 +74,10 @@ demo-captions:
 	  [cv2.imwrite(f'clip/{i:02d}.png', frame) for i, frame in enumerate(frames)]"
 
 test: $(STAMP)
-	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	$(COMPILED) $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
 
 test-slow: $(STAMP)
-	$(ONE_THREAD) $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(COMPILED) $(ONE_THREAD) $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 # The oldest packages that pyproject.toml admits, in an environment of their own.
 test-lowest: $(STAMP)

@@ -68,10 +68,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def device(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Device:
     folder = tmp_path_factory.mktemp("device")
-    subprocess.run([sys.executable, "-m", "venv", folder / "venv"], check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True, timeout=300)
     machine = Device(folder)
-    constraints = ROOT / "constraints.txt"
-    machine.run("python", "-m", "pip", "install", "--quiet", "-c", constraints, f"{wheel}[cpu,media]")
+    # This environment's pip, which need not be installed there; what is not imported there is not compiled either.
+    install = [sys.executable, "-m", "pip", "--python", machine.bin / "python", "install", "--quiet", "--no-compile"]
+    subprocess.run([*install, "-c", ROOT / "constraints.txt", f"{wheel}[cpu,media]"], check=True, timeout=300)
     return machine
 
 

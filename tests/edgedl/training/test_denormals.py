@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,10 +105,11 @@ print({name: set(counts) for name, counts in learning.seen.items()}, kept())
 """
 
 
-def test_the_first_session_of_a_process_opened_between_two_steps(tmp_path):
+@pytest.mark.xdist_group("preloaded")
+def test_the_first_session_of_a_process_opened_between_two_steps(preloaded, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", FIRST_SESSION, str(tmp_path / "run")],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        [preloaded.bin / "python", "-c", FIRST_SESSION, str(tmp_path / "run")],
+        cwd=ROOT, env=preloaded.environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == "{'loss': {0}, 'backward': {0}, 'measure': {0}} 100000\n"
