@@ -193,7 +193,10 @@ def windows_that_shift() -> Stranger:
             z = z.view(b, hp // 4, wp // 4, 4, 4, c).permute(0, 1, 3, 2, 4, 5).reshape(b, hp, wp, c)
             return torch.roll(z, (2, 2), (1, 2)).permute(0, 3, 1, 2)[..., :h, :w]
 
-    return Stranger(Net().eval(), [x(PICTURE)], [y(PICTURE)])
+    # Several windows each way and a picture to fill up, so that it is traced once. The sweep adds a single window, the
+    # judge a height of whole windows; `vision_transformer` is traced anew.
+    sizes = {"H": (7, 33, 65), "W": (9, 35, 67)}
+    return Stranger(Net().eval(), [x(PICTURE)], [y(PICTURE)], options={"sizes": sizes})
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
