@@ -27,10 +27,12 @@ from exporters.graphs import all_nodes, bodies, graphs
 from exporters.lowerings.sigmoids import widen_sigmoids
 from exporters.lowerings.unsupported import line_of, unsupported
 from exporters.places import line_in
+from exporters.rounded import write_roundings
 from exporters.simplify import simplify
 from exporters.size_guards import symbol_names
 from exporters.spec import Input, Output, Signature
 from exporters.tracing import quiet, trace
+from exporters.unseen import unseen
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def convert(
         for tensor in inputs
     )
     with quiet():
-        traced = trace(module, arguments, dynamic, example, inputs)
+        traced = _traced(module, arguments, dynamic, example, inputs)
         if reason := unsupported(traced):
             raise GuardError(reason)
         try:
@@ -86,12 +88,30 @@ def convert(
         except Exception as error:
             raise GuardError(_explain_translation(error, traced, inputs)) from error
     model = program.model_proto
+    write_roundings(model)
     fold_weights(model)
     widen_sigmoids(model)
     values, places = _torch_names(model, program.exported_program), _places(model.graph)
     _clean(model)
     _name_transposed(model, program.exported_program.state_dict)
     return Converted(model, program.exported_program, values, places)
+
+
+def _traced(
+    module: nn.Module,
+    arguments: tuple[torch.Tensor, ...],
+    dynamic: tuple[dict[int, Any], ...],
+    example: Mapping[str, NDArray[Any]],
+    inputs: Sequence[Input],
+) -> torch.export.ExportedProgram:
+    """The module traced as it runs while nobody traces it; where torch cannot, as it runs for torch."""
+    with unseen() as asked:
+        try:
+            return trace(module, arguments, dynamic, example, inputs)
+        except GuardError:
+            if not asked:
+                raise
+    return trace(module, arguments, dynamic, example, inputs)
 
 
 def rename_axes(model: onnx.ModelProto, signature: Signature) -> None:
@@ -274,12 +294,22 @@ def _explain_translation(error: Exception, traced: torch.export.ExportedProgram,
         )
         node = next((n for n in nodes if found[1] in str(n.target).removeprefix("torch.ops.")), None)
         place = "" if node is None else line_of(node)
-        why = (
-            "torch.onnx does not write it for complex numbers; compute with their real and imaginary parts"
-            if "complex" in f"{error} {error.__cause__} {getattr(error.__cause__, '__cause__', '')}"
-            else "torch.onnx has no translation for it; write it with other operators"
-        )
+        chain = [str(error), str(error.__cause__), str(getattr(error.__cause__, "__cause__", ""))]
+        if any("complex" in text for text in chain):
+            why = "torch.onnx does not write it for complex numbers; compute with their real and imaginary parts"
+        elif "No decompositions registered" in chain[0] + chain[2]:
+            why = "torch.onnx has no translation for it; write it with other operators"
+        else:
+            why = f"its translation does not take these arguments ({_innermost(error)}); write it with other operators"
         return f"{place}torch's {found[1].partition('.')[2]} cannot be exported: {why}"
     for symbol, name in symbol_names(traced, inputs)[0].items():
         reason = re.sub(rf"\b{symbol}\b", str(name), reason)
     return f"torch.onnx cannot write the module: {reason}"
+
+
+def _innermost(error: BaseException) -> str:
+    """The error that began a chain, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

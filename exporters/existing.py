@@ -173,6 +173,10 @@ class GraphSource:
         self._evaluators: dict[torch.dtype, ReferenceEvaluator] = {}
         self.asked = False
 
+    def unrounded(self, case: Case) -> Arrays | None:
+        """None: no narrower cast is known of."""
+        return None
+
     def answers(self, case: Case, dtype: torch.dtype) -> Arrays:
         """What the evaluator answers in a float type, or what was given.
 

@@ -105,6 +105,7 @@ def export_model(
     declared = dict(dimensions or {})
     found = first_cases(source, cases, sizes, declared, seed)
     source.check_function(_two_cases(found))
+    found.notes += source.narrow.told()
     asked = len(found.cases)
 
     converted, guards = _converted(source, found, opset)

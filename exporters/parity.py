@@ -253,8 +253,8 @@ def hold_extremes(
 ) -> Verdict:
     """Holds the graph at large and tiny values to what torch in float32 keeps of float64 there.
 
-    An element is right within 30 times the noise of its own case, or where it is what torch answers in float32. What
-    float32 cannot hold, and what float64 cannot tell, is left out.
+    An element is right within 30 times the noise of its own case, or where it is what torch answers in float32. The
+    noise is what torch in float32, or another answer that is as good, differs from float64 by. What float32 cannot hold, and what float64 cannot tell, is left out.
 
     Returns:
         No checks, and one sentence for each output and case that is off.
@@ -272,7 +272,7 @@ def hold_extremes(
                 off.append(one.case)
                 continue
             for name in noise:
-                worst = _off(answers[name], one.single[name], one.truth[name])
+                worst = _off(answers[name], one.single[name], one.truth[name], [near[name] for near in one.near])
                 if worst is not None:
                     failures.append(f"case {one.case.name!r}: {name} is {worst} ({level})")
                     off.append(one.case)
@@ -283,7 +283,9 @@ def _once(cases: Sequence[Case]) -> tuple[Case, ...]:
     return tuple({case.name: case for case in cases}.values())
 
 
-def _off(answer: NDArray[Any], single: NDArray[Any], exact: NDArray[Any]) -> str | None:
+def _off(
+    answer: NDArray[Any], single: NDArray[Any], exact: NDArray[Any], near: Sequence[NDArray[Any]] = ()
+) -> str | None:
     """The element that is furthest off, in words; None where all are right."""
     if answer.shape != exact.shape:
         return f"of the shape {list(answer.shape)} where torch has {list(exact.shape)}"
@@ -291,7 +293,12 @@ def _off(answer: NDArray[Any], single: NDArray[Any], exact: NDArray[Any]) -> str
     with np.errstate(invalid="ignore", over="ignore"):
         told = np.isfinite(s) & np.isfinite(e)
         size = np.abs(e[told]).max(initial=0.0)
-        allowed = NOISE_MARGIN * max(np.abs(s - e)[told].max(initial=0.0), float(np.spacing(np.float32(size))))
+        noise = max(np.abs(s - e)[told].max(initial=0.0), float(np.spacing(np.float32(size))))
+        for other in near:
+            if other.shape == exact.shape:
+                distance = np.abs(other.astype(np.float64) - e)[told]
+                noise = max(noise, distance[np.isfinite(distance)].max(initial=0.0))
+        allowed = NOISE_MARGIN * noise
         error = np.where(told, np.abs(a - e), 0.0)
         wrong = told & ~(error <= allowed)
         # Infinities that float64 itself has are to be there, too.

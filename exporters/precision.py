@@ -18,6 +18,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from exporters.places import current_line
+
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 """From wide to narrow."""
 
@@ -70,8 +72,61 @@ class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's
         return func(*_exchange(args, self._exchanged), **_exchange(kwargs or {}, self._exchanged))
 
 
+class NarrowCasts(TorchFunctionMode):
+    """Watches for float types narrower than the network's own, and notes the user's lines.
+
+    Attributes:
+        casts: What is cast, with the line.
+        regions: The regions of autocast.
+    """
+
+    def __init__(self, own: torch.dtype) -> None:
+        super().__init__()
+        self.casts: list[str] = []
+        self.regions: list[str] = []
+        self._narrow = FLOATS[FLOATS.index(own) + 1 :]
+
+    def __enter__(self) -> NarrowCasts:
+        _watching.append(self)
+        return super().__enter__()  # type: ignore[no-any-return]
+
+    def __exit__(self, *raised: Any) -> None:
+        _watching.remove(self)
+        super().__exit__(*raised)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        wanted = [_CASTS.get(func), *args, *(kwargs or {}).values()]
+        found = next((one for one in wanted if isinstance(one, torch.dtype) and one in self._narrow), None)
+        if found is not None:
+            self.note(short(found), self.casts)
+        return func(*args, **(kwargs or {}))
+
+    def note(self, what: str, among: list[str]) -> None:
+        """Keeps something with the line that is being run, once."""
+        told = f"{what} at {current_line() or 'forward'}"
+        if told not in among:
+            among.append(told)
+
+    def told(self) -> list[str]:
+        """What a report has to say of it."""
+        notes = [f"rounded as forward asks for it: {', '.join(self.casts[:3])}"] if self.casts else []
+        if self.regions:
+            notes.append(f"computed in the network's own type: {', '.join(self.regions[:3])}")
+        return notes
+
+
+_watching: list[NarrowCasts] = []
+
+
+def short(dtype: torch.dtype) -> str:
+    """The name of a type without ``torch.``."""
+    return str(dtype).removeprefix("torch.")
+
+
 @contextmanager
-def computing_in(dtype: torch.dtype, own: torch.dtype, *, operators: bool = True) -> Iterator[None]:
+def computing_in(
+    dtype: torch.dtype, own: torch.dtype, *, operators: bool = True, rounding: bool = True
+) -> Iterator[None]:
     """While it lasts, code that asks for the float type ``own`` gets ``dtype``.
 
     Args:
@@ -79,9 +134,10 @@ def computing_in(dtype: torch.dtype, own: torch.dtype, *, operators: bool = True
         own: The network's float type. Wider types are exchanged as well, as far as ``dtype`` is not narrower.
         operators: Exchange it inside of torch, too. Off for control flow such as ``torch.cond``, which torch does not
             run under a mode of operators.
+        rounding: Leave narrower types what they are. Off, they are exchanged as well.
     """
     width = FLOATS.index
-    wider = {wanted for wanted in FLOATS if width(dtype) <= width(wanted) <= width(own)}
+    wider = {wanted for wanted in FLOATS if width(dtype) <= width(wanted) and (width(wanted) <= width(own) or not rounding)}
     exchanged = {wanted: dtype for wanted in wider | {own} if wanted != dtype}
     if exchanged and complex_of(own) != complex_of(dtype):
         exchanged[complex_of(own)] = complex_of(dtype)
@@ -119,6 +175,8 @@ _enter_autocast = torch.amp.autocast_mode.autocast.__enter__
 
 def _without_autocast(self: Any) -> Any:
     """A region of autocast computes in the network's own type: what it rounds is no part of the network."""
+    if self._enabled and _watching:
+        _watching[-1].note(f"autocast to {short(self.fast_dtype)}", _watching[-1].regions)
     self._enabled = False
     return _enter_autocast(self)  # type: ignore[no-untyped-call]  # torch's own
 

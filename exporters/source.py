@@ -6,7 +6,6 @@ numbers of whatever came first. Parameters are shared between the copies, everyt
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
 from collections.abc import Mapping, Sequence
@@ -20,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from exporters.calling import Call, bind, check_call, flatten, named_answers
-from exporters.copies import fresh, plain, without_parametrizations
+from exporters.copies import duplicate, fresh, plain, without_parametrizations
 from exporters.errors import GuardError
-from exporters.precision import computing_in, in_dtype, own_dtype
+from exporters.precision import NarrowCasts, computing_in, in_dtype, own_dtype, short
 from exporters.purity import check_function
 from exporters.reference import Arrays
 from exporters.spec import Case, Signature, bind_sizes
@@ -48,6 +47,9 @@ class Source(Protocol):
 
     def answers(self, case: Case, dtype: torch.dtype) -> Arrays:
         """The answers to a case, computed in a float type."""
+
+    def unrounded(self, case: Case) -> Arrays | None:
+        """The answers in float64 without the narrower casts that the network asks for; None where it asks for none."""
 
 
 class ModuleSource:
@@ -75,6 +77,7 @@ class ModuleSource:
         self._masters: dict[torch.dtype, nn.Module] = {}
         self._operators = True
         self.tied: str | None = None
+        self.narrow = NarrowCasts(self.own)
         self.name = "torch"
         if call is not None:
             check_call(call, signature.inputs)
@@ -85,7 +88,7 @@ class ModuleSource:
         if dtype not in self._masters:
             self._masters[dtype] = in_dtype(fresh(self.module), dtype, self.own)
         master = self._masters[dtype]
-        return copy.deepcopy(master, {id(parameter): parameter for parameter in master.parameters()})
+        return duplicate(master, {id(parameter): parameter for parameter in master.parameters()})
 
     def settle(self, case: Case) -> Call:
         """Finds out how ``forward`` takes the inputs, by a case, unless it was said.
@@ -114,6 +117,13 @@ class ModuleSource:
         """
         return self._run(self.copied(dtype), self.settle(case), case, dtype)
 
+    def unrounded(self, case: Case) -> Arrays | None:
+        """See `Source.unrounded`."""
+        if not self.narrow.casts:
+            return None
+        module, call = self.copied(torch.float64), self.settle(case)
+        return self._named(self._called(module, call, case, torch.float64, rounding=False), case)
+
     def check_function(self, cases: Sequence[Case]) -> None:
         """Refuses randomness, and a state that reaches an answer; see `exporters.purity`.
 
@@ -122,6 +132,8 @@ class ModuleSource:
         """
         first, second = cases[0], cases[-1]
         call = self.settle(first)
+        with NarrowCasts(self.own) as self.narrow:
+            self._run(self.copied(), call, first, torch.float32)
         check_function(
             self.module,
             self.copied,
@@ -177,14 +189,16 @@ class ModuleSource:
     def _run(self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype) -> Arrays:
         return self._named(self._called(module, call, case, dtype), case)
 
-    def _called(self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype) -> object:
+    def _called(
+        self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype, rounding: bool = True
+    ) -> object:
         tensors: dict[str, Tensor] = {}
         for tensor in self.signature.inputs:
             given = torch.from_numpy(case.inputs[tensor.name].copy())
             tensors[tensor.name] = given.to(dtype) if given.is_floating_point() else given
         args, kwargs = call.fill(tensors)
         try:
-            computing = computing_in(dtype, self.own, operators=self._operators)
+            computing = computing_in(dtype, self.own, operators=self._operators, rounding=rounding)
             with torch.no_grad(), computing, mock.patch.object(torch, "cond", _one_way), ExitStack() as watch:
                 ties = watch.enter_context(Ties()) if dtype == torch.float64 and self._operators else None
                 returned = module(*args, **kwargs)
@@ -194,10 +208,10 @@ class ModuleSource:
         except Exception as error:
             if self._operators and re.search("higher.?order", str(error), re.IGNORECASE):
                 self._operators = False  # torch.cond and its kin do not run under a mode of operators
-                return self._called(module, call, case, dtype)
+                return self._called(module, call, case, dtype, rounding)
             lines = str(error).strip().splitlines()
             raise TorchRefusalError(
-                f"case {case.name!r}: forward itself fails in torch {_short(dtype)}: {type(error).__name__}: "
+                f"case {case.name!r}: forward itself fails in torch {short(dtype)}: {type(error).__name__}: "
                 f"{lines[0] if lines else ''}"
             ) from error
 
@@ -231,6 +245,3 @@ def has_nan(arrays: Mapping[str, Any]) -> str | None:
     """The first output that holds NaN."""
     return next((name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()), None)
 
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

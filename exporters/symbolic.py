@@ -75,6 +75,28 @@ class _int(int, metaclass=_Symbolic):  # noqa: N801 - it stands in for Python's
     """Python's ``int``, but for sizes."""
 
 
+TYPED = {
+    torch: (
+        "arange", "as_tensor", "empty", "full", "full_like", "linspace", "ones", "ones_like", "randint", "sum", "tensor",
+        "zeros", "zeros_like",
+    ),
+    torch.Tensor: ("cumsum", "new_empty", "new_full", "new_ones", "new_tensor", "new_zeros", "sum", "to", "type"),
+}  # fmt: skip
+"""Functions and methods that people give Python's ``int`` as a type."""
+
+
+def _with_types(function: Any) -> Any:
+    """A function that takes `_int` for the type that it stands for."""
+
+    def of_type(value: Any) -> Any:
+        return torch.int64 if value is _int else value
+
+    def typed(*args: Any, **kwargs: Any) -> Any:
+        return function(*map(of_type, args), **{name: of_type(value) for name, value in kwargs.items()})
+
+    return typed
+
+
 @contextmanager
 def int_of_sizes(module: nn.Module) -> Iterator[None]:
     """Lets ``int(T / 2)`` be a symbol in the code of a module and of its package."""
@@ -89,12 +111,12 @@ def int_of_sizes(module: nn.Module) -> Iterator[None]:
     try:
         for names in known:
             names["int"] = _int
-        yield
+        with ExitStack() as patched:
+            for owner, functions in TYPED.items():
+                for name in functions:
+                    patched.enter_context(mock.patch.object(owner, name, _with_types(getattr(owner, name))))
+            yield
     finally:
         for names in known:
             del names["int"]
 
-
-def is_of_types(error: Exception) -> bool:
-    """Whether something asked for Python's own ``int``, as in ``x.to(int)``, and found that of `int_of_sizes`."""
-    return isinstance(error, TypeError) and _Symbolic.__name__ in str(error)

@@ -19,6 +19,7 @@ from torch.nn.modules import transformer
 
 from exporters import loops, recurrent, symbolic
 from exporters.errors import GuardError
+from exporters.lowerings.complex_pairs import as_pairs, has_complex
 from exporters.lowerings.functions import Functions, attention
 from exporters.lowerings.known_values import KnownValues
 from exporters.places import line_of_error
@@ -52,7 +53,7 @@ def trace(
                 with symbolic.len_of_tensors(), symbolic.int_of_sizes(module), loops.told_at_once():
                     return _exported(module, arguments, dynamic)
             except Exception as further:  # noqa: BLE001 - what stands in the way behind it
-                if isinstance(error, loops.RoundedError) and not symbolic.is_of_types(further):
+                if isinstance(error, loops.RoundedError):
                     error = further
         if isinstance(error, loops.RoundedError):
             with suppress(Exception):  # where the number does not matter, it may stay what it is
@@ -72,6 +73,16 @@ def trace(
 
 
 def _exported(
+    module: nn.Module, arguments: tuple[torch.Tensor, ...], dynamic: tuple[dict[int, Any], ...]
+) -> torch.export.ExportedProgram:
+    program = _as_it_runs(module, arguments, dynamic)
+    if has_complex(program):
+        with as_pairs(module, program):
+            program = _as_it_runs(module, arguments, dynamic)
+    return program
+
+
+def _as_it_runs(
     module: nn.Module, arguments: tuple[torch.Tensor, ...], dynamic: tuple[dict[int, Any], ...]
 ) -> torch.export.ExportedProgram:
     patched = _attention_as_it_is_written()

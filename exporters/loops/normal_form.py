@@ -37,6 +37,7 @@ ENDLESS = 2**62
 
 _COPIES = {aten.clone.default, aten.alias.default, aten.detach.default, aten.lift_fresh_copy.default}
 _COPIES |= {aten.detach_.default, aten.contiguous.default}
+_VIEWS = {aten.view.default, aten._unsafe_view.default}
 _CHECKS = {
     aten._assert_tensor_metadata.default,
     aten._assert_scalar.default,
@@ -126,6 +127,8 @@ class _Form:
             return args[0]  # as sum() begins
         if target is aten.copy.default and same_kind(args[0], args[1]):
             return args[1]
+        if target in _VIEWS:  # of what a loop gives, whose steps may lie otherwise in memory
+            return self._add(aten.reshape.default, args, {}, fake)
         if target is aten.full_like.default and args[0].fake.dtype == fake.dtype:
             return self._add(target, args, {}, fake)
         if target is aten.linspace.default:  # by torch's own name, under which a number of steps that is a size is seen

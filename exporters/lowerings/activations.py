@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import onnx
 import torch
 from onnxscript import opset18 as op
 
-from exporters.lowerings.constants import is_float, like
+from exporters.lowerings.constants import ints, is_float, like
 
 aten = torch.ops.aten
 
@@ -198,9 +199,17 @@ def signbit(x: Any) -> Any:
     return op.Or(negative, op.Less(op.Reciprocal(x), zero)) if is_float(x) else negative
 
 
+def soft_max(x: Any, dim: int, dtype: int = -1, *, operator: Any = op.Softmax) -> Any:
+    """A soft-max along an axis, of numbers that are cast before it and not after it."""
+    cast = x if dtype in (-1, None) else op.Cast(x, to=dtype)
+    return operator(cast, axis=dim) if x.shape else op.Squeeze(operator(op.Unsqueeze(cast, ints(0)), axis=0))
+
+
 def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """ATen operator -> translation."""
     return {
+        aten.softmax.int: soft_max,
+        aten.log_softmax.int: partial(soft_max, operator=op.LogSoftmax),
         aten.log1p.default: log1p,
         aten.expm1.default: expm1,
         aten.log_sigmoid.default: log_sigmoid,

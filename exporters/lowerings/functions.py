@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from exporters.errors import GuardError
+from exporters.lowerings import losses
 from exporters.places import current_line
 
 DERIVATIVE = "a derivative within forward has no form in ONNX; write it as tensor operations"
@@ -103,6 +104,24 @@ def roll(x: Tensor, shifts: Any, dims: Any = None) -> Any:
     return x
 
 
+def _shifted(x: Tensor, dim: Any, back: bool) -> Any:
+    dims = range(x.dim()) if dim is None else (dim,) if isinstance(dim, int) else dim
+    for axis in dims:
+        size: Any = x.shape[axis]
+        x = torch.roll(x, (size + 1) // 2 if back else size // 2, axis)
+    return x
+
+
+def fft_shift(x: Tensor, dim: Any = None) -> Any:
+    """The zero frequency into the middle, by steps that may be sizes."""
+    return _shifted(x, dim, False)
+
+
+def fft_shift_back(x: Tensor, dim: Any = None) -> Any:
+    """See `fft_shift`."""
+    return _shifted(x, dim, True)
+
+
 def tril_indices(row: Any, col: Any, offset: int = 0, **more: Any) -> Any:
     """The places below a diagonal of a matrix whose sizes are symbols: (2, K)."""
     return _places_of(torch.ones(row, col).tril(offset)) if _are_symbols(row, col) else NotImplemented
@@ -160,6 +179,23 @@ def einsum(equation: Any, *operands: Any) -> Any:
     (a, b), (c, d) = ((x.real, x.imag) if x.is_complex() else (x, torch.zeros_like(x)) for x in parts)
     real = torch.einsum(equation, a, c) - torch.einsum(equation, b, d)
     return torch.complex(real, torch.einsum(equation, a, d) + torch.einsum(equation, b, c))
+
+
+def complex_mean(x: Tensor, *rest: Any, **more: Any) -> Any:
+    """Of complex numbers; torch divides them by a Python number."""
+    return torch.complex(x.real.mean(*rest, **more), x.imag.mean(*rest, **more)) if x.is_complex() else NotImplemented
+
+
+def with_size(function: Any) -> Callable[..., Any]:
+    """A product or quotient of complex numbers and a size; torch makes that a Python number."""
+
+    def computed(x: Any, y: Any, **more: Any) -> Any:
+        if not isinstance(y, torch.SymInt | torch.SymFloat) or not x.is_complex():
+            return NotImplemented
+        number: Any = y
+        return function(x, torch.scalar_tensor(number, dtype=x.real.dtype), **more)
+
+    return computed
 
 
 def data(parameter: Tensor) -> Any:
@@ -234,12 +270,22 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
     torch.linspace: linspace,
     torch.roll: roll,
     Tensor.roll: roll,
+    torch.fft.fftshift: fft_shift,
+    torch.fft.ifftshift: fft_shift_back,
     torch.tril_indices: tril_indices,
     torch.triu_indices: triu_indices,
     F.rrelu: rrelu,
     F.embedding_bag: embedding_bag,
     F.conv2d: convolution,
+    F.cross_entropy: losses.cross_entropy,
+    F.nll_loss: losses.negative_log_likelihood,
     torch.einsum: einsum,
+    torch.mean: complex_mean,
+    Tensor.mean: complex_mean,
+    **{
+        function: with_size(function)
+        for function in (torch.div, Tensor.div, Tensor.__truediv__, torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
+    },
     _DATA.__get__: data,
     _DATA.__set__: set_data,
 }

@@ -42,7 +42,6 @@ def _checks() -> dict[Any, str | Check]:
         packet = getattr(aten, name, None)
         for overload in packet.overloads() if packet is not None else ():
             checks[getattr(packet, overload)] = NO_FORM
-    checks[aten.cross_entropy_loss.default] = _cross_entropy
     checks[aten.avg_pool2d.default] = checks[aten.avg_pool3d.default] = _average_pool
     checks[aten.histc.default] = _histogram
     checks[aten.bincount.default] = _weighted_count
@@ -78,14 +77,6 @@ def _reaches_answers(node: Node) -> bool:
         seen |= fresh
         waiting += fresh
     return False
-
-
-def _cross_entropy(node: Node) -> str | None:
-    if _argument(node, 5, "label_smoothing", 0.0):
-        return "its label smoothing is lost in ONNX; give log_softmax and smooth the targets by hand"
-    if _argument(node, 1, "target").meta["val"].is_floating_point():
-        return "ONNX takes class indices only; write -(target * log_softmax(x, 1)).sum(1)"
-    return None
 
 
 def _average_pool(node: Node) -> str | None:
