@@ -50,6 +50,9 @@ from runtime.manifest import DimensionSpec, StateSpec
 
 log = logging.getLogger(__name__)
 
+ROUGH = 0.03
+"""The share of an answer by which float32 is off only where its rounding decides something."""
+
 
 @one_thread()
 @collected_seldom()
@@ -180,6 +183,8 @@ def proven(
         VacuousGateError: The gate proves nothing, and the network is not declared to be untrained.
     """
     if report.vacuous and not report.untrained:
+        if told := _rounding_decides(found):
+            raise VacuousGateError(f"{told}\n{report}")
         raise VacuousGateError(
             f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. "
             f"{'' if found.real else 'Give real inputs (cases=, --sample) if the network is trained; else '}"
@@ -203,6 +208,25 @@ def proven(
         trace=record_trace(graph, _trace_case(found.cases, [i for i in recorded if i < asked] or recorded), places),
         report=report,
     )
+
+
+def _rounding_decides(found: Gathered) -> str | None:
+    """The case in which torch in float32 is far from torch in float64, in one sentence."""
+    for one in found.held:
+        for name, exact in one.truth.items():
+            single = one.single[name]
+            if exact.dtype.kind != "f" or not exact.size:
+                continue
+            away = np.abs(np.nan_to_num(single.astype(np.float64) - exact))
+            if away.max() > ROUGH * np.abs(np.nan_to_num(exact, posinf=0.0, neginf=0.0)).max():
+                place = int(away.argmax())
+                return (
+                    f"{name}, case {one.case.name!r}: torch itself answers {single.flat[place]:.6g} in float32 and "
+                    f"{exact.flat[place]:.6g} in float64, so float32's rounding decides there (a whole number made of "
+                    "a quotient, an index, a comparison, a state that doubles each error) and no graph can be held "
+                    "to it. Compute such numbers of whole numbers, with // and %, or leave out such inputs (limits=)"
+                )
+    return None
 
 
 def export(

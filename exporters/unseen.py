@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-_TORCH = str(Path(torch.__file__).parent)
+_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+"""What is to know: torch and the exporter."""
 _PASSING_ON = ("is_compiling", "is_exporting")
 """Functions of torch that ask another one of this name."""
 
@@ -45,7 +46,7 @@ def answer(true: bool) -> bool:
     frame = sys._getframe(2)
     while frame.f_code.co_name in _PASSING_ON and frame.f_back is not None:
         frame = frame.f_back
-    if not true or frame.f_code.co_filename.startswith(_TORCH):
+    if not true or frame.f_code.co_filename.startswith(_OURS):
         return true
     _asked.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
     return False

@@ -64,6 +64,7 @@ class _Writer:
             if len(circle) > 1:
                 self.parts.remove(part)
                 self.parts[self.parts.index(circle)] = (*circle, *part)
+                part[0].low, part[0].high = circle[0].low, circle[0].high  # also where no step asks for it
         self.asked: set[Family] = set()
         self._take_in()
         self.part_of = {family: part for part in self.parts for family in part}

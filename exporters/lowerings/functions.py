@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from exporters.errors import GuardError
-from exporters.lowerings import losses
+from exporters.lowerings import losses, spectra
 from exporters.places import current_line
 
 DERIVATIVE = "a derivative within forward has no form in ONNX; write it as tensor operations"
@@ -90,7 +90,7 @@ def linspace(start: Any, end: Any, steps: Any = 100, **more: Any) -> Any:
     length: Any = steps  # torch's stubs know numbers only
     at = torch.arange(length, dtype=more.get("dtype") or torch.get_default_dtype())
     step = (end - start) / _at_least(steps - 1, 1)
-    return torch.where(at < length // 2, start + step * at, end - step * (length - 1 - at))
+    return torch.where(at < _at_least(length // 2, 1), start + step * at, end - step * (length - 1 - at))
 
 
 def roll(x: Tensor, shifts: Any, dims: Any = None) -> Any:
@@ -277,6 +277,8 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
     F.rrelu: rrelu,
     F.embedding_bag: embedding_bag,
     F.conv2d: convolution,
+    torch.istft: spectra.inverse_stft,
+    Tensor.istft: spectra.inverse_stft,
     F.cross_entropy: losses.cross_entropy,
     F.nll_loss: losses.negative_log_likelihood,
     torch.einsum: einsum,
@@ -295,5 +297,4 @@ _REFUSED: dict[Any, str] = {
     torch.Tensor.backward: DERIVATIVE,
     torch.fake_quantize_per_tensor_affine: ROUNDING,
     torch.fake_quantize_per_channel_affine: ROUNDING,
-    torch.istft: "ONNX has no inverse of a short-time Fourier transform; answer the spectrum",
 }
