@@ -123,6 +123,8 @@ def named_answers(returned: object, outputs: Sequence[Output]) -> dict[str, Tens
         given = {str(key): value for key, value in returned.items() if value is not None}
         if set(given) == set(names) and all(isinstance(value, Tensor) for value in given.values()):
             return {name: given[name] for name in names}
+        if (bound := _by_key(given, names)) is not None:
+            return bound
         if set(given) & set(names):
             missing = [name for name in names if name not in given]
             if missing or len(given) != len(names):
@@ -135,6 +137,18 @@ def named_answers(returned: object, outputs: Sequence[Output]) -> dict[str, Tens
         kinds = ", ".join(type(leaf).__name__ for leaf in leaves)
         raise GuardError(f"forward returns {len(leaves)} values ({kinds}), declared are {len(names)} outputs")
     return dict(zip(names, leaves, strict=True))
+
+
+def _by_key(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Tensor] | None:
+    """Tensors by their keys, and what lies deeper, as ``past_key_values``, in order under the names that are left."""
+    keyed = {key: value for key, value in given.items() if isinstance(value, Tensor)}
+    deeper = [leaf for key, value in given.items() if key not in keyed for leaf in _pytree.tree_leaves(value)]
+    inside = [leaf for leaf in deeper if isinstance(leaf, Tensor)]
+    left = [name for name in names if name not in keyed]
+    if not keyed or not set(keyed) <= set(names) or len(left) != len(inside):
+        return None
+    named = keyed | dict(zip(left, inside, strict=True))
+    return {name: named[name] for name in names}
 
 
 def _fields(returned: object, names: Sequence[str]) -> object:

@@ -58,21 +58,29 @@ def len_of_tensors() -> Iterator[None]:
 
 
 class _Symbolic(type):
-    """Of `_int`: a call leaves symbols what they are."""
+    """Of `_int` and `_float`: a call leaves symbols what they are."""
 
     def __call__(cls, value: Any = 0, *more: Any) -> Any:
-        symbol: Any = torch.sym_int
-        return symbol(value) if isinstance(value, SYMBOLS) else int(value, *more)
+        kind, symbolic = cls._stands_for()
+        return symbolic(value) if isinstance(value, SYMBOLS) else kind(value, *more)
 
     def __instancecheck__(cls, value: Any) -> bool:
-        return isinstance(value, int)
+        return isinstance(value, cls._stands_for()[0])
 
     def __subclasscheck__(cls, kind: type) -> bool:
-        return issubclass(kind, int)
+        return issubclass(kind, cls._stands_for()[0])
+
+    def _stands_for(cls) -> tuple[type, Any]:
+        symbolic: Any = torch  # its stubs know numbers alone
+        return (int, symbolic.sym_int) if "_int" in cls.__name__ else (float, symbolic.sym_float)
 
 
 class _int(int, metaclass=_Symbolic):  # noqa: N801 - it stands in for Python's
     """Python's ``int``, but for sizes."""
+
+
+class _float(float, metaclass=_Symbolic):  # noqa: N801 - it stands in for Python's
+    """Python's ``float``, but for sizes."""
 
 
 TYPED = {
@@ -82,14 +90,14 @@ TYPED = {
     ),
     torch.Tensor: ("cumsum", "new_empty", "new_full", "new_ones", "new_tensor", "new_zeros", "sum", "to", "type"),
 }  # fmt: skip
-"""Functions and methods that people give Python's ``int`` as a type."""
+"""Functions and methods that people give Python's ``int`` and ``float`` as a type."""
 
 
 def _with_types(function: Any) -> Any:
-    """A function that takes `_int` for the type that it stands for."""
+    """A function that takes `_int` and `_float` for the types that they stand for."""
 
     def of_type(value: Any) -> Any:
-        return torch.int64 if value is _int else value
+        return torch.int64 if value is _int else torch.float64 if value is _float else value
 
     def typed(*args: Any, **kwargs: Any) -> Any:
         return function(*map(of_type, args), **{name: of_type(value) for name, value in kwargs.items()})
@@ -99,24 +107,25 @@ def _with_types(function: Any) -> Any:
 
 @contextmanager
 def int_of_sizes(module: nn.Module) -> Iterator[None]:
-    """Lets ``int(T / 2)`` be a symbol in the code of a module and of its package."""
+    """Lets ``int(T / 2)`` and ``float(T)`` be symbols in the code of a module and of its package."""
     kinds = {type(part) for part in module.modules()}
     code = {name for kind in kinds for name in (kind.__module__, inspect.unwrap(kind.forward).__module__)}
     packages = {name.partition(".")[0] for name in code} - {"torch", "exporters"}
     known = [
-        vars(file)
+        (vars(file), kind)
         for name, file in list(sys.modules.items())
-        if name.partition(".")[0] in packages and isinstance(file, ModuleType) and "int" not in vars(file)
+        for kind in (_int, _float)
+        if name.partition(".")[0] in packages and isinstance(file, ModuleType) and kind.__name__[1:] not in vars(file)
     ]
     try:
-        for names in known:
-            names["int"] = _int
+        for names, kind in known:
+            names[kind.__name__[1:]] = kind
         with ExitStack() as patched:
             for owner, functions in TYPED.items():
                 for name in functions:
                     patched.enter_context(mock.patch.object(owner, name, _with_types(getattr(owner, name))))
             yield
     finally:
-        for names in known:
-            del names["int"]
+        for names, kind in known:
+            del names[kind.__name__[1:]]
 

@@ -48,7 +48,7 @@ def trace(
         raise
     # Whatever forward does can go wrong while it is traced, with any exception.
     except Exception as error:
-        if re.search(r"\b(len|int)\(", line_of_error(error) or ""):
+        if re.search(r"\b(len|int|float)\(", line_of_error(error) or ""):
             try:
                 with symbolic.len_of_tensors(), symbolic.int_of_sizes(module), loops.told_at_once():
                     return _exported(module, arguments, dynamic)

@@ -6,6 +6,7 @@ although its size needs no number: a pool as large as the picture, a grid of the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -102,6 +103,53 @@ def roll(x: Tensor, shifts: Any, dims: Any = None) -> Any:
         at = torch.arange(x.shape[dim]) - shift
         x = x.index_select(dim, torch.remainder(at, _at_least(x.shape[dim], 1)))
     return x
+
+
+def chunk(input: Tensor, chunks: int, dim: int = 0) -> Any:  # noqa: A002 - torch's name
+    """Equal parts of an axis that is a size, as many as are asked for; torch gives fewer where it is too short."""
+    size: Any = input.shape[dim]
+    if not isinstance(size, torch.SymInt):
+        return NotImplemented
+    part = (size + (chunks - 1)) // chunks
+    return tuple(_part_of(input, dim, at * part, (at + 1) * part) for at in range(chunks))
+
+
+def tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, *, sections: Any = None) -> Any:  # noqa: A002
+    """Parts of an axis that is a size, the first ones longer by one where it has no whole parts."""
+    size, count = input.shape[dim], indices_or_sections if sections is None else sections
+    if not isinstance(size, torch.SymInt) or not isinstance(count, int):
+        return NotImplemented
+    ends = [at * (size // count) + _at_most(size % count, at) for at in range(count + 1)]
+    return tuple(_part_of(input, dim, begin, end) for begin, end in itertools.pairwise(ends))
+
+
+def _part_of(x: Tensor, dim: int, begin: Any, end: Any) -> Tensor:
+    return x[(slice(None),) * (dim % x.dim()) + (slice(begin, end),)]
+
+
+def _at_most(size: Any, most: int) -> Any:
+    return torch.sym_min(size, most)  # type: ignore[no-untyped-call]  # torch's own
+
+
+def take(input: Tensor, index: Tensor) -> Any:  # noqa: A002 - torch's name
+    """Elements of a tensor as if it had one axis."""
+    return input.reshape(-1)[index]
+
+
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Any:  # noqa: A002 - torch's name
+    """Elements along an axis; torch compares the other axes as Python numbers to make them alike."""
+    if dim is None:
+        return input.reshape(-1).gather(0, indices.reshape(-1))
+    axis = dim % input.dim()
+
+    def spread(x: Tensor, other: Tensor) -> Tensor:
+        sizes = [
+            there if at != axis and type(own) is int and own == 1 else own
+            for at, (own, there) in enumerate(zip(x.shape, other.shape, strict=True))
+        ]
+        return x.expand(sizes)
+
+    return spread(input, indices).gather(axis, spread(indices, input))
 
 
 def _shifted(x: Tensor, dim: Any, back: bool) -> Any:
@@ -268,6 +316,14 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
     F.max_pool2d: max_pool,
     F.affine_grid: affine_grid,
     torch.linspace: linspace,
+    torch.chunk: chunk,
+    Tensor.chunk: chunk,
+    torch.tensor_split: tensor_split,
+    Tensor.tensor_split: tensor_split,
+    torch.take_along_dim: take_along_dim,
+    Tensor.take_along_dim: take_along_dim,
+    torch.take: take,
+    Tensor.take: take,
     torch.roll: roll,
     Tensor.roll: roll,
     torch.fft.fftshift: fft_shift,
