@@ -30,12 +30,18 @@ def line_of_error(error: BaseException | None) -> str | None:
     return None
 
 
+def is_of_user(file: str) -> bool:
+    """Whether a file is neither torch's, nor the exporter's, nor Python's own."""
+    own = file.startswith(_PYTHON) and "site-packages" not in file
+    return not (own or file.startswith((_EXPORTER, _TORCH, "<")))
+
+
 def _innermost(frames: Iterable[traceback.FrameSummary]) -> str | None:
     for frame in reversed(list(frames)):
         file = frame.filename
         if file.startswith(f"{_EXPORTER}/source.py"):
             return None  # what lies further out called the exporter
-        if file.startswith((_EXPORTER, _TORCH, "<")) or (file.startswith(_PYTHON) and "site-packages" not in file):
+        if not is_of_user(file):
             continue
         return f"{Path(file).name}:{frame.lineno}" + (f": {frame.line}" if frame.line else "")
     return None
