@@ -59,15 +59,8 @@ def convert(
         GuardError: torch cannot export it, or can only with an axis frozen that is declared dynamic.
     """
     inputs = signature.inputs
-    arguments = tuple(torch.from_numpy(example[tensor.name].copy()) for tensor in inputs)
-    dynamic = tuple(
-        {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
-        for tensor in inputs
-    )
     with quiet():
-        traced = _traced(module, arguments, dynamic, example, inputs)
-        if reason := unsupported(traced):
-            raise GuardError(reason)
+        traced = traced_program(module, example, signature)
         try:
             program = torch.onnx.export(
                 traced,
@@ -97,21 +90,31 @@ def convert(
     return Converted(model, program.exported_program, values, places)
 
 
-def _traced(
-    module: nn.Module,
-    arguments: tuple[torch.Tensor, ...],
-    dynamic: tuple[dict[int, Any], ...],
-    example: Mapping[str, NDArray[Any]],
-    inputs: Sequence[Input],
+def traced_program(
+    module: nn.Module, example: Mapping[str, NDArray[Any]], signature: Signature
 ) -> torch.export.ExportedProgram:
-    """The module traced as it runs while nobody traces it; where torch cannot, as it runs for torch."""
-    with unseen() as asked:
+    """The module traced as it runs while nobody traces it; where torch cannot, as it runs for torch.
+
+    Raises:
+        GuardError: torch cannot trace it, or there is no form in ONNX for what it does.
+    """
+    inputs = signature.inputs
+    arguments = tuple(torch.from_numpy(example[tensor.name].copy()) for tensor in inputs)
+    dynamic = tuple(
+        {axis: torch.export.Dim.DYNAMIC for axis, size in enumerate(tensor.shape) if isinstance(size, str)}
+        for tensor in inputs
+    )
+    with quiet():
         try:
-            return trace(module, arguments, dynamic, example, inputs)
+            with unseen() as asked:
+                traced = trace(module, arguments, dynamic, example, inputs)
         except GuardError:
             if not asked:
                 raise
-    return trace(module, arguments, dynamic, example, inputs)
+            traced = trace(module, arguments, dynamic, example, inputs)
+    if reason := unsupported(traced):
+        raise GuardError(reason)
+    return traced
 
 
 def rename_axes(model: onnx.ModelProto, signature: Signature) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from exporters.assemble import ExportedModel as ExportedModel
 from exporters.assemble import assemble as assemble
 from exporters.calling import Call
 from exporters.cause import cause, other_way
-from exporters.convert import Converted, convert, rename_axes
+from exporters.convert import Converted, convert, rename_axes, traced_program
 from exporters.denormals import flush_denormals
 from exporters.empty import dimension_ranges
 from exporters.errors import GuardError, ParityError, VacuousGateError
@@ -311,9 +311,13 @@ def _converted(source: ModuleSource, found: Gathered, opset: int) -> tuple[Conve
     """
     inputs = source.signature.inputs
 
-    def at(example: Arrays) -> tuple[Converted, list[SizeGuard]]:
+    def ready() -> tuple[nn.Module, AbstractContextManager[None]]:
         module = source.traceable(found.held[0].case)
-        with computing_in(torch.float32, source.own, operators=False):
+        return module, computing_in(torch.float32, source.own, operators=False)
+
+    def at(example: Arrays) -> tuple[Converted, list[SizeGuard]]:
+        module, computing = ready()
+        with computing:
             converted = convert(module, example, source.signature, opset)
         return converted, size_guards(converted.program, inputs)
 
@@ -322,11 +326,15 @@ def _converted(source: ModuleSource, found: Gathered, opset: int) -> tuple[Conve
     first = at(small)
     if other_way(first[1], inputs, found.cases) is None:
         return first
+    module, computing = ready()
     try:
-        second = at(large)
+        with computing:
+            other = traced_program(module, large, source.signature)  # writing it takes several times as long
+        if _agreeing(other, inputs, found) > _agreeing(first[0].program, inputs, found):
+            return at(large)
     except GuardError:
-        return first
-    return max(first, second, key=lambda traced: _agreeing(traced[0].program, inputs, found))
+        pass
+    return first
 
 
 def _agreeing(program: torch.export.ExportedProgram, inputs: Sequence[Input], found: Gathered) -> int:
