@@ -124,9 +124,7 @@ class _Rebound:
             return self._seen[id(function)]  # type: ignore[no-any-return]
         cells = function.__closure__ or ()
         others = tuple(CellType() for _ in cells)
-        made = FunctionType(
-            function.__code__, function.__globals__, function.__name__, function.__defaults__, others
-        )
+        made = FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, others)
         made.__dict__.update(function.__dict__)
         made.__kwdefaults__, made.__qualname__ = function.__kwdefaults__, function.__qualname__
         made.__module__, made.__annotations__ = function.__module__, function.__annotations__

@@ -30,7 +30,7 @@ from exporters.denormals import flush_denormals
 from exporters.empty import dimension_ranges
 from exporters.errors import GuardError, ParityError, VacuousGateError
 from exporters.explain import record_trace
-from exporters.gather import Gathered, add_extremes, extend, first_cases, ranges
+from exporters.gather import Gathered, add_extremes, extend, first_cases, ranges, rounding_decides
 from exporters.graphs import operators
 from exporters.guards import check_declaration, check_graph, check_module
 from exporters.mutant_search import find_mutants, notes_on
@@ -49,9 +49,6 @@ from runtime.golden import GoldenCase
 from runtime.manifest import DimensionSpec, StateSpec
 
 log = logging.getLogger(__name__)
-
-ROUGH = 0.03
-"""The share of an answer by which float32 is off only where its rounding decides something."""
 
 
 @one_thread()
@@ -183,7 +180,7 @@ def proven(
         VacuousGateError: The gate proves nothing, and the network is not declared to be untrained.
     """
     if report.vacuous and not report.untrained:
-        if told := _rounding_decides(found):
+        if told := rounding_decides(found):
             raise VacuousGateError(f"{told}\n{report}")
         raise VacuousGateError(
             f"the gate is vacuous, it could not tell this network from a broken one: {report.vacuous[0]}. "
@@ -208,25 +205,6 @@ def proven(
         trace=record_trace(graph, _trace_case(found.cases, [i for i in recorded if i < asked] or recorded), places),
         report=report,
     )
-
-
-def _rounding_decides(found: Gathered) -> str | None:
-    """The case in which torch in float32 is far from torch in float64, in one sentence."""
-    for one in found.held:
-        for name, exact in one.truth.items():
-            single = one.single[name]
-            if exact.dtype.kind != "f" or not exact.size:
-                continue
-            away = np.abs(np.nan_to_num(single.astype(np.float64) - exact))
-            if away.max() > ROUGH * np.abs(np.nan_to_num(exact, posinf=0.0, neginf=0.0)).max():
-                place = int(away.argmax())
-                return (
-                    f"{name}, case {one.case.name!r}: torch itself answers {single.flat[place]:.6g} in float32 and "
-                    f"{exact.flat[place]:.6g} in float64, so float32's rounding decides there (a whole number made of "
-                    "a quotient, an index, a comparison, a state that doubles each error) and no graph can be held "
-                    "to it. Compute such numbers of whole numbers, with // and %, or leave out such inputs (limits=)"
-                )
-    return None
 
 
 def export(

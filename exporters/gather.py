@@ -47,6 +47,10 @@ ATTEMPTS = 3
 """How often the values of a generated case are drawn, each time milder, before NaN is taken for torch's answer."""
 
 
+ROUGH = 0.03
+"""The share of an answer by which float32 is off only where its rounding decides something."""
+
+
 @dataclass(frozen=True, slots=True)
 class Held:
     """A case with torch's answers in float32 and in float64.
@@ -238,6 +242,25 @@ def ranges(
     return narrowed
 
 
+def rounding_decides(found: Gathered) -> str | None:
+    """The case in which torch in float32 is far from torch in float64, in one sentence."""
+    for one in found.held:
+        for name, exact in one.truth.items():
+            single = one.single[name]
+            if exact.dtype.kind != "f" or not exact.size:
+                continue
+            away = np.abs(np.nan_to_num(single.astype(np.float64) - exact))
+            if away.max() > ROUGH * np.abs(np.nan_to_num(exact, posinf=0.0, neginf=0.0)).max():
+                place = int(away.argmax())
+                return (
+                    f"{name}, case {one.case.name!r}: torch itself answers {single.flat[place]:.6g} in float32 and "
+                    f"{exact.flat[place]:.6g} in float64, so float32's rounding decides there (a whole number made of "
+                    "a quotient, an index, a comparison, a state that doubles each error) and no graph can be held "
+                    "to it. Compute such numbers of whole numbers, with // and %, or leave out such inputs (limits=)"
+                )
+    return None
+
+
 def _try(source: Source, case: Case, found: Gathered, guessed: bool, seed: int, along: str | None = None) -> None:
     sizes = source.signature.sizes(case)
     other = [name for name, size in sizes.items() if size != found.usual.get(name, size)]
@@ -312,7 +335,8 @@ def _near(source: Source, case: Case) -> tuple[Arrays, ...]:
     def moved(array: NDArray[Any]) -> NDArray[Any]:
         if array.dtype != np.float32:
             return array
-        return np.nextafter(array, np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(np.float32))
+        ends = np.where(rng.random(array.shape) < 0.5, -np.inf, np.inf).astype(np.float32)
+        return np.asarray(np.nextafter(array, ends))
 
     near = source.answers(Case(case.name, {name: moved(array) for name, array in case.inputs.items()}), torch.float64)
     unrounded = source.unrounded(case)

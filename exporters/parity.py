@@ -254,7 +254,8 @@ def hold_extremes(
     """Holds the graph at large and tiny values to what torch in float32 keeps of float64 there.
 
     An element is right within 30 times the noise of its own case, or where it is what torch answers in float32. The
-    noise is what torch in float32, or another answer that is as good, differs from float64 by. What float32 cannot hold, and what float64 cannot tell, is left out.
+    noise is what torch in float32, or another answer that is as good, differs from float64 by. What float32 cannot
+    hold, and what float64 cannot tell, is left out.
 
     Returns:
         No checks, and one sentence for each output and case that is off.

@@ -88,11 +88,11 @@ class NarrowCasts(TorchFunctionMode):
 
     def __enter__(self) -> NarrowCasts:
         _watching.append(self)
-        return super().__enter__()  # type: ignore[no-any-return]
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 
     def __exit__(self, *raised: Any) -> None:
         _watching.remove(self)
-        super().__exit__(*raised)
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         wanted = [_CASTS.get(func), *args, *(kwargs or {}).values()]
@@ -137,7 +137,8 @@ def computing_in(
         rounding: Leave narrower types what they are. Off, they are exchanged as well.
     """
     width = FLOATS.index
-    wider = {wanted for wanted in FLOATS if width(dtype) <= width(wanted) and (width(wanted) <= width(own) or not rounding)}
+    last = width(own) if rounding else len(FLOATS)
+    wider = {wanted for wanted in FLOATS if width(dtype) <= width(wanted) <= last}
     exchanged = {wanted: dtype for wanted in wider | {own} if wanted != dtype}
     if exchanged and complex_of(own) != complex_of(dtype):
         exchanged[complex_of(own)] = complex_of(dtype)

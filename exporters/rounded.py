@@ -9,7 +9,7 @@ and what it gives is rounded to the bits of the narrow type by arithmetic that n
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -18,13 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from exporters.graphs import graphs
 
 MOVING = frozenset(
-    ("Concat", "Compress", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "MaxPool", "Reshape",
-     "ReduceMax", "ReduceMin", "Max", "Min", "Neg", "Abs", "Relu", "ScatterND", "Slice", "Split", "Squeeze", "Tile",
-     "TopK", "Transpose", "Trilu", "Unsqueeze", "Where")
+    ("Abs", "Compress", "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Max",
+     "MaxPool", "Min", "Neg", "ReduceMax", "ReduceMin", "Relu", "Reshape", "ScatterND", "Slice", "Split", "Squeeze",
+     "Tile", "TopK", "Transpose", "Trilu", "Unsqueeze", "Where")
 )  # fmt: skip
 """Operators that give numbers which they were given."""
 
-SPLITS = {TensorProto.FLOAT16: 2.0**13 + 1, TensorProto.BFLOAT16: 2.0**16 + 1}
+SPLITS: Mapping[int, float] = {TensorProto.FLOAT16: 2.0**13 + 1, TensorProto.BFLOAT16: 2.0**16 + 1}
 """x·s - (x·s - x) has so many bits fewer than x (Veltkamp's splitting)."""
 
 SMALLEST, BEYOND = 2.0**-14, 65520.0
@@ -65,10 +65,8 @@ def _widened(graph: onnx.GraphProto, narrow: dict[str, int], outermost: bool) ->
     for value in (*graph.input, *graph.output, *graph.value_info):
         if value.name in narrow and value.name not in ends:
             value.type.tensor_type.elem_type = TensorProto.FLOAT
-    nodes: list[onnx.NodeProto] = []
     given = {value.name for value in graph.input} & ends & set(narrow)
-    for name in given:
-        nodes.append(helper.make_node("Cast", [name], [f"{name}.wide"], to=TensorProto.FLOAT))
+    nodes = [helper.make_node("Cast", [name], [f"{name}.wide"], to=TensorProto.FLOAT) for name in sorted(given)]
     count = 0
     for node in graph.node:
         node.input[:] = [f"{name}.wide" if name in given else name for name in node.input]
@@ -116,11 +114,11 @@ def _rounding(x: str, y: str, kind: int, origin: Sequence[onnx.StringStringEntry
 
     def call(operator: str, *inputs: str) -> str:
         nodes.append(helper.make_node(operator, inputs, [f"{y}.{operator.lower()}.{next(numbers)}"]))
-        return nodes[-1].output[0]
+        return str(nodes[-1].output[0])
 
     def constant(value: float) -> str:
         nodes.append(helper.make_node("Constant", [], [f"{y}.constant.{next(numbers)}"], value_float=value))
-        return nodes[-1].output[0]
+        return str(nodes[-1].output[0])
 
     size, long = call("Abs", x), call("Mul", x, constant(SPLITS[kind]))
     short = call("Sub", long, call("Sub", long, x))

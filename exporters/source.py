@@ -189,9 +189,7 @@ class ModuleSource:
     def _run(self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype) -> Arrays:
         return self._named(self._called(module, call, case, dtype), case)
 
-    def _called(
-        self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype, rounding: bool = True
-    ) -> object:
+    def _called(self, module: nn.Module, call: Call, case: Case, dtype: torch.dtype, rounding: bool = True) -> object:
         tensors: dict[str, Tensor] = {}
         for tensor in self.signature.inputs:
             given = torch.from_numpy(case.inputs[tensor.name].copy())
@@ -244,4 +242,3 @@ def _one_way(condition: Any, true: Any, false: Any, operands: Any = ()) -> Any:
 def has_nan(arrays: Mapping[str, Any]) -> str | None:
     """The first output that holds NaN."""
     return next((name for name, array in arrays.items() if array.dtype.kind == "f" and np.isnan(array).any()), None)
-

@@ -85,8 +85,8 @@ class _float(float, metaclass=_Symbolic):  # noqa: N801 - it stands in for Pytho
 
 TYPED = {
     torch: (
-        "arange", "as_tensor", "empty", "full", "full_like", "linspace", "ones", "ones_like", "randint", "sum", "tensor",
-        "zeros", "zeros_like",
+        "arange", "as_tensor", "empty", "full", "full_like", "linspace", "ones", "ones_like", "randint", "sum",
+        "tensor", "zeros", "zeros_like",
     ),
     torch.Tensor: ("cumsum", "new_empty", "new_full", "new_ones", "new_tensor", "new_zeros", "sum", "to", "type"),
 }  # fmt: skip
@@ -128,4 +128,3 @@ def int_of_sizes(module: nn.Module) -> Iterator[None]:
     finally:
         for names, kind in known:
             del names[kind.__name__[1:]]
-

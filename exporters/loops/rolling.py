@@ -277,9 +277,7 @@ class _Writer:
                 series = self._add(operators.elements, (series, 0, start, 1, high - low + 1), {}, fake)
             return series
         distance = len(operand.begin)
-        asked = [
-            at for at, value in enumerate(operand.begin) if value is not None or low + at - distance < family.low
-        ]
+        asked = [at for at, value in enumerate(operand.begin) if value is not None or low + at - distance < family.low]
         begin = [self._begin(value, family) for value in operand.begin[: 1 + max(asked, default=-1)]]
         start = low + len(begin) - distance - family.low
         if start < 0:

@@ -14,7 +14,18 @@ from typing import Any
 @cache
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     """The ``custom_translation_table`` of `torch.onnx.export` for these operators."""
-    from exporters.lowerings import activations, algebra, attention, ordering, pairs, placing, pooling, reductions, resampling, sizes
+    from exporters.lowerings import (
+        activations,
+        algebra,
+        attention,
+        ordering,
+        pairs,
+        placing,
+        pooling,
+        reductions,
+        resampling,
+        sizes,
+    )
 
     parts = (activations, algebra, attention, ordering, pairs, placing, pooling, reductions, resampling, sizes)
     return {operator: function for part in parts for operator, function in part.translations().items()}

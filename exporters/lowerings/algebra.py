@@ -83,9 +83,7 @@ def solve(a: Any, b: Any, *, left: bool = True) -> Any:
     matrix = a
     if rank > 2 or len(b.shape) > 2:
         batch = op.Shape(op.MatMul(a, right), end=-2)
-        matrix, right = (
-            op.Expand(x, op.Concat(batch, op.Shape(x, start=-2), axis=0)) for x in (matrix, right)
-        )
+        matrix, right = (op.Expand(x, op.Concat(batch, op.Shape(x, start=-2), axis=0)) for x in (matrix, right))
     found = _eliminated(double(matrix), double(right), _rows(a))[0]
     return op.CastLike(op.Squeeze(found, ints(-1)) if vector else found, a)
 

@@ -231,11 +231,8 @@ def _sum(x: Any, y: Any, alpha: Any = 1, *, sign: int = 1) -> Pair:
     (a, b), (c, d) = _parts(x), _parts(y)
     scale = sign * alpha
     re = a + scale * c
-    if b is None:
-        im = scale * d + torch.zeros_like(re)
-    else:
-        im = b + (torch.zeros_like(re) if d is None else scale * d)
-    return Pair(re, im)
+    of_other = torch.zeros_like(re) if d is None else scale * d + torch.zeros_like(re)
+    return Pair(re, of_other if b is None else b + of_other)
 
 
 def _quotient(x: Any, y: Any, rounding_mode: None = None) -> Any:
@@ -287,9 +284,11 @@ def _cast(x: Any, dtype: Any = None, *rest: Any, **more: Any) -> Any:
     wanted = more.get("dtype", dtype)
     if not isinstance(wanted, torch.dtype):
         return x if isinstance(x, Pair) else NotImplemented
-    if not isinstance(x, Pair):
-        return Pair(x.to(wanted.to_real()), torch.zeros_like(x, dtype=wanted.to_real())) if wanted.is_complex else x.to(wanted)
-    return Pair(x.re.to(wanted.to_real()), x.im.to(wanted.to_real())) if wanted.is_complex else x.re.to(wanted)
+    re, im = _parts(x)
+    if not wanted.is_complex:
+        return re.to(wanted)
+    real = wanted.to_real()
+    return Pair(re.to(real), torch.zeros_like(re, dtype=real) if im is None else im.to(real))
 
 
 def _linear(x: Any, weight: Any, bias: Any = None) -> Any:

@@ -6,7 +6,6 @@ although its size needs no number: a pool as large as the picture, a grid of the
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +15,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from exporters.errors import GuardError
-from exporters.lowerings import losses, spectra
+from exporters.lowerings import losses, parts, spectra
+from exporters.lowerings.parts import at_least
 from exporters.places import current_line
 
 DERIVATIVE = "a derivative within forward has no form in ONNX; write it as tensor operations"
@@ -76,12 +76,8 @@ def _places(theta: Tensor, size: Any, align_corners: bool) -> Any:
     """The middles of pixels, or their corners, from -1 to 1."""
     at = torch.arange(size, dtype=theta.dtype)
     if align_corners:
-        return at * 2 / _at_least(size - 1, 1) - (1 - _at_least(2 - size, 0))
+        return at * 2 / at_least(size - 1, 1) - (1 - at_least(2 - size, 0))
     return (at * 2 + 1) / size - 1
-
-
-def _at_least(size: Any, least: int) -> Any:
-    return torch.sym_max(size, least)  # type: ignore[no-untyped-call]  # torch's own
 
 
 def linspace(start: Any, end: Any, steps: Any = 100, **more: Any) -> Any:
@@ -90,102 +86,8 @@ def linspace(start: Any, end: Any, steps: Any = 100, **more: Any) -> Any:
         return NotImplemented
     length: Any = steps  # torch's stubs know numbers only
     at = torch.arange(length, dtype=more.get("dtype") or torch.get_default_dtype())
-    step = (end - start) / _at_least(steps - 1, 1)
-    return torch.where(at < _at_least(length // 2, 1), start + step * at, end - step * (length - 1 - at))
-
-
-def roll(x: Tensor, shifts: Any, dims: Any = None) -> Any:
-    """Steps that are sizes."""
-    pairs = list(zip(*((part if isinstance(part, tuple | list) else (part,)) for part in (shifts, dims)), strict=False))
-    if dims is None or not any(isinstance(shift, torch.SymInt) for shift, _ in pairs):
-        return NotImplemented
-    for shift, dim in pairs:
-        at = torch.arange(x.shape[dim]) - shift
-        x = x.index_select(dim, torch.remainder(at, _at_least(x.shape[dim], 1)))
-    return x
-
-
-def chunk(input: Tensor, chunks: int, dim: int = 0) -> Any:  # noqa: A002 - torch's name
-    """Equal parts of an axis that is a size, as many as are asked for; torch gives fewer where it is too short."""
-    size: Any = input.shape[dim]
-    if not isinstance(size, torch.SymInt):
-        return NotImplemented
-    part = (size + (chunks - 1)) // chunks
-    return tuple(_part_of(input, dim, at * part, (at + 1) * part) for at in range(chunks))
-
-
-def tensor_split(input: Tensor, indices_or_sections: Any = None, dim: int = 0, *, sections: Any = None) -> Any:  # noqa: A002
-    """Parts of an axis that is a size, the first ones longer by one where it has no whole parts."""
-    size, count = input.shape[dim], indices_or_sections if sections is None else sections
-    if not isinstance(size, torch.SymInt) or not isinstance(count, int):
-        return NotImplemented
-    ends = [at * (size // count) + _at_most(size % count, at) for at in range(count + 1)]
-    return tuple(_part_of(input, dim, begin, end) for begin, end in itertools.pairwise(ends))
-
-
-def _part_of(x: Tensor, dim: int, begin: Any, end: Any) -> Tensor:
-    return x[(slice(None),) * (dim % x.dim()) + (slice(begin, end),)]
-
-
-def _at_most(size: Any, most: int) -> Any:
-    return torch.sym_min(size, most)  # type: ignore[no-untyped-call]  # torch's own
-
-
-def take(input: Tensor, index: Tensor) -> Any:  # noqa: A002 - torch's name
-    """Elements of a tensor as if it had one axis."""
-    return input.reshape(-1)[index]
-
-
-def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Any:  # noqa: A002 - torch's name
-    """Elements along an axis; torch compares the other axes as Python numbers to make them alike."""
-    if dim is None:
-        return input.reshape(-1).gather(0, indices.reshape(-1))
-    axis = dim % input.dim()
-
-    def spread(x: Tensor, other: Tensor) -> Tensor:
-        sizes = [
-            there if at != axis and type(own) is int and own == 1 else own
-            for at, (own, there) in enumerate(zip(x.shape, other.shape, strict=True))
-        ]
-        return x.expand(sizes)
-
-    return spread(input, indices).gather(axis, spread(indices, input))
-
-
-def _shifted(x: Tensor, dim: Any, back: bool) -> Any:
-    dims = range(x.dim()) if dim is None else (dim,) if isinstance(dim, int) else dim
-    for axis in dims:
-        size: Any = x.shape[axis]
-        x = torch.roll(x, (size + 1) // 2 if back else size // 2, axis)
-    return x
-
-
-def fft_shift(x: Tensor, dim: Any = None) -> Any:
-    """The zero frequency into the middle, by steps that may be sizes."""
-    return _shifted(x, dim, False)
-
-
-def fft_shift_back(x: Tensor, dim: Any = None) -> Any:
-    """See `fft_shift`."""
-    return _shifted(x, dim, True)
-
-
-def tril_indices(row: Any, col: Any, offset: int = 0, **more: Any) -> Any:
-    """The places below a diagonal of a matrix whose sizes are symbols: (2, K)."""
-    return _places_of(torch.ones(row, col).tril(offset)) if _are_symbols(row, col) else NotImplemented
-
-
-def triu_indices(row: Any, col: Any, offset: int = 0, **more: Any) -> Any:
-    """The places above a diagonal, see `tril_indices`."""
-    return _places_of(torch.ones(row, col).triu(offset)) if _are_symbols(row, col) else NotImplemented
-
-
-def _places_of(there: Tensor) -> Tensor:
-    return there.nonzero().T
-
-
-def _are_symbols(*sizes: Any) -> bool:
-    return any(isinstance(size, torch.SymInt) for size in sizes)
+    step = (end - start) / at_least(steps - 1, 1)
+    return torch.where(at < at_least(length // 2, 1), start + step * at, end - step * (length - 1 - at))
 
 
 def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False) -> Any:
@@ -316,20 +218,20 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
     F.max_pool2d: max_pool,
     F.affine_grid: affine_grid,
     torch.linspace: linspace,
-    torch.chunk: chunk,
-    Tensor.chunk: chunk,
-    torch.tensor_split: tensor_split,
-    Tensor.tensor_split: tensor_split,
-    torch.take_along_dim: take_along_dim,
-    Tensor.take_along_dim: take_along_dim,
-    torch.take: take,
-    Tensor.take: take,
-    torch.roll: roll,
-    Tensor.roll: roll,
-    torch.fft.fftshift: fft_shift,
-    torch.fft.ifftshift: fft_shift_back,
-    torch.tril_indices: tril_indices,
-    torch.triu_indices: triu_indices,
+    torch.chunk: parts.chunk,
+    Tensor.chunk: parts.chunk,
+    torch.tensor_split: parts.tensor_split,
+    Tensor.tensor_split: parts.tensor_split,
+    torch.take_along_dim: parts.take_along_dim,
+    Tensor.take_along_dim: parts.take_along_dim,
+    torch.take: parts.take,
+    Tensor.take: parts.take,
+    torch.roll: parts.roll,
+    Tensor.roll: parts.roll,
+    torch.fft.fftshift: parts.fft_shift,
+    torch.fft.ifftshift: parts.fft_shift_back,
+    torch.tril_indices: parts.tril_indices,
+    torch.triu_indices: parts.triu_indices,
     F.rrelu: rrelu,
     F.embedding_bag: embedding_bag,
     F.conv2d: convolution,
@@ -342,7 +244,9 @@ _OTHERS: dict[Any, Callable[..., Any]] = {
     Tensor.mean: complex_mean,
     **{
         function: with_size(function)
-        for function in (torch.div, Tensor.div, Tensor.__truediv__, torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
+        for owner in (torch, Tensor)
+        for name in ("div", "mul", "__truediv__", "__mul__", "__rmul__")
+        if (function := getattr(owner, name, None)) is not None
     },
     _DATA.__get__: data,
     _DATA.__set__: set_data,

@@ -21,8 +21,9 @@ def put(x: Any, indices: Sequence[Any], values: Any, accumulate: bool = False) -
         left = len(x.shape) - (len(indices) - 1) - len(masks[0].shape)
         mask = op.Unsqueeze(masks[0], ints(*range(-left, 0))) if left else masks[0]
         return op.Where(mask, values, x)
-    rank, axes, places = len(x.shape), [], []
-    axis = 0
+    axes: list[int] = []
+    places: list[Any] = []
+    rank, axis = len(x.shape), 0
     for index in indices:
         found = [] if index is None else _places(index)
         axes += range(axis, axis + len(found))

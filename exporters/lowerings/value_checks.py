@@ -36,7 +36,8 @@ def passes(frame: FrameType | None) -> bool | None:
     found = _checks(frame.f_code.co_filename).get(frame.f_lineno)
     if found is None:
         return None
-    line, _, column, _ = next(itertools.islice(frame.f_code.co_positions(), frame.f_lasti // 2 - 1, None))  # of what is asked
+    asked = frame.f_lasti // 2 - 1  # the instruction that gave what is asked
+    line, _, column, _ = next(itertools.islice(frame.f_code.co_positions(), asked, None))
     return _truth(*found, (line or 0, column or 0))
 
 

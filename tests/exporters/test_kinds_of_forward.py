@@ -62,7 +62,9 @@ def half_precision_within() -> Stranger:
         scores = (self.q(x) @ x.transpose(1, 2)).half().softmax(-1).float()
         return scores @ x, self.q(x).to(torch.bfloat16).float()
 
-    return Stranger(net(forward, q=nn.Linear(8, 8)), [x(SERIES)], [y(SERIES), y(SERIES, "b")], sizes=({"N": 1, "T": 4},))
+    return Stranger(
+        net(forward, q=nn.Linear(8, 8)), [x(SERIES)], [y(SERIES), y(SERIES, "b")], sizes=({"N": 1, "T": 4},)
+    )
 
 
 @stranger
@@ -90,7 +92,10 @@ def spectrum_filtered_and_back() -> Stranger:
         return torch.istft(z * self.a(z.abs()).sigmoid(), 8, 2, 6, window=window, length=x.shape[-1])
 
     return Stranger(
-        net(forward, a=nn.Conv1d(5, 5, 1)), [x(("N", "T"))], [y(("N", "T"))], sizes=({"N": 1, "T": 9}, {"N": 2, "T": 33})
+        net(forward, a=nn.Conv1d(5, 5, 1)),
+        [x(("N", "T"))],
+        [y(("N", "T"))],
+        sizes=({"N": 1, "T": 9}, {"N": 2, "T": 33}),
     )
 
 
@@ -205,7 +210,10 @@ def filter_with_an_inverse() -> Stranger:
             for t in range(z.shape[1]):
                 mean, spread = self.move @ mean, self.move @ spread @ self.move.T + 0.1 * torch.eye(2)
                 gain = spread @ self.see.T @ torch.inverse(self.see @ spread @ self.see.T + torch.eye(2))
-                mean, spread = mean + gain @ (z[:, t].unsqueeze(-1) - self.see @ mean), spread - gain @ self.see @ spread
+                mean, spread = (
+                    mean + gain @ (z[:, t].unsqueeze(-1) - self.see @ mean),
+                    spread - gain @ self.see @ spread,
+                )
                 found.append(mean.squeeze(-1))
             return torch.stack(found, 1).view(z.shape[0], -1)
 
@@ -243,6 +251,59 @@ def answers_within_a_dict() -> Stranger:
         return answers["logits"], k0, v0, k1
 
     return Stranger(net(forward, a=nn.Linear(8, 4), q=stub), [x(ROWS)], outputs, eager=eager)
+
+
+@stranger
+def checks_of_values_and_parts_of_an_axis() -> Stranger:
+    def forward(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        assert x.dim() == 3 and not torch.isnan(x).any() and x.max() < 1e9, "numbers"
+        if not torch.isfinite(x).all():
+            raise ValueError("not finite")
+        z = self.a(x)
+        first, second = z.chunk(2, 1)
+        third, fourth = z.tensor_split(2, dim=1)
+        sorted_ = torch.take_along_dim(z, z.argsort(-1), -1) / float(x.shape[1])
+        return first.sum(1) - second.sum(1), third.sum(1) * fourth.mean((1, 2), keepdim=True).sum(1), sorted_
+
+    return Stranger(
+        net(forward, a=nn.Linear(8, 4)), [x(SERIES)], [y(("N", 4)), y(("N", 4), "b"), y(("N", "T", 4), "c")],
+        sizes=({"N": 1, "T": 2}, {"N": 3, "T": 19}),
+    )  # fmt: skip
+
+
+@stranger
+def branch_on_a_value_that_does_something() -> Stranger:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        if x.max() > 1:
+            x = x / x.max()
+        return self.a(x)
+
+    return Stranger(
+        net(forward, a=nn.Linear(8, 4)), [x(ROWS)], [y(("N", 4))], refused="forward.py:.*if x.max.*decides by values"
+    )
+
+
+@stranger
+def filter_of_its_own_answers() -> Stranger:
+    """Each step reads its own answers of one and of two steps before, where there are any."""
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([0.2, 0.5, -0.3]))
+
+        def forward(self, x: Tensor) -> Tensor:
+            found = torch.zeros_like(x)
+            for t in range(x.shape[1]):
+                value = self.w[0] * x[:, t]
+                if t > 0:
+                    value = value + self.w[1] * found[:, t - 1]
+                if t > 1:
+                    value = value + self.w[2] * found[:, t - 2]
+                found[:, t] = value
+            return found
+
+    return Stranger(Net().eval(), [x(("N", "T"))], [y(("N", "T"))], sizes=({"N": 1, "T": 3}, {"N": 2, "T": 19}))
 
 
 @stranger
