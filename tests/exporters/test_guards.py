@@ -110,7 +110,7 @@ def test_a_baked_constant_fails_the_sweep() -> None:
 
     class Baked(Perceptron):
         def forward(self, x: Tensor) -> Tensor:
-            offset = 0.5 if torch.compiler.is_exporting() else 0.0
+            offset = 0.5 if type(x) is not Tensor else 0.0
             return super().forward(x) + offset
 
     refused(Baked().eval(), "the fault arose while forward was traced", error=ParityError)

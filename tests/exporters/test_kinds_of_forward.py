@@ -256,7 +256,7 @@ def answers_within_a_dict() -> Stranger:
 @stranger
 def checks_of_values_and_parts_of_an_axis() -> Stranger:
     def forward(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        assert x.dim() == 3 and not torch.isnan(x).any() and x.max() < 1e9, "numbers"
+        assert x.dim() == 3 and not torch.isnan(x).any() and x.max() < 1e9, "numbers"  # noqa: PT018 - one condition
         if not torch.isfinite(x).all():
             raise ValueError("not finite")
         z = self.a(x)
