@@ -21,6 +21,9 @@ from exporters.graphs import all_nodes, bodies, graphs
 from exporters.spec import Case, Input, Signature, bind_sizes
 from exporters.sweep import dimension_names
 
+_BY_VALUES = frozenset(("Compress", "NonMaxSuppression", "NonZero", "Unique"))
+"""Operators whose answer has another size for other values."""
+
 
 def check_declaration(signature: Signature) -> None:
     """Names are unique, dtypes are numpy's, and each state is an input and an output of one shape.
@@ -162,9 +165,14 @@ def _consumed(graph: onnx.GraphProto) -> set[str]:
 
 def _telling(graph: onnx.GraphProto) -> set[str]:
     """Every name whose values some output depends on; of what only ``Shape`` or ``Size`` reads, values tell nothing."""
+    by_values: set[str] = set()  # what has as many elements as values say
+    for node in graph.node:
+        if node.op_type in _BY_VALUES or not by_values.isdisjoint(node.input):
+            by_values.update(node.output)
     telling = {value.name for value in graph.output}
     for node in reversed(graph.node):  # in the order of computation
-        if node.op_type not in ("Shape", "Size") and not telling.isdisjoint(node.output):
+        sizes_only = node.op_type in ("Shape", "Size") and by_values.isdisjoint(node.input)
+        if not sizes_only and not telling.isdisjoint(node.output):
             telling.update(node.input, *(_consumed(body) for body in bodies(node)))
             telling.update(value.name for body in bodies(node) for value in body.output)
     return telling
