@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exporters.convert import stamp
 from exporters.errors import ExportError
+from exporters.graphs import stamp
 from exporters.parity import ParityReport
 from exporters.provenance import provenance as fill_provenance
 from runtime.bundle import Bundle, write_bundle

@@ -161,14 +161,6 @@ def rename_axes(model: onnx.ModelProto, signature: Signature) -> None:
                 dimension.dim_value = size
 
 
-def stamp(graph: bytes, properties: Mapping[str, str]) -> bytes:
-    """Writes ``metadata_props`` into a graph, so that a stray file tells what it belongs to."""
-    model = onnx.load_from_string(graph)
-    onnx.helper.set_model_props(model, dict(properties))
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
-
-
 def _translations() -> dict[Any, Any]:
     return (
         lowerings.onnx_translations()

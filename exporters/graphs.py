@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 
@@ -33,3 +33,11 @@ def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
 def operators(model: onnx.ModelProto) -> Counter[str]:
     """How many nodes there are of each operator, those in bodies included."""
     return Counter(node.op_type for node in all_nodes(model))
+
+
+def stamp(graph: bytes, properties: Mapping[str, str]) -> bytes:
+    """Writes ``metadata_props`` into a graph, so that a stray file tells what it belongs to."""
+    model = onnx.load_from_string(graph)
+    onnx.helper.set_model_props(model, dict(properties))
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data

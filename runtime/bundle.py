@@ -207,16 +207,20 @@ class Bundle:
         return f"Bundle({str(self.path)!r}, name={self.manifest.name!r}, version={self.manifest.version!r})"
 
 
-def write_bundle(path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+def write_bundle(
+    path: str | os.PathLike[str], manifest: Manifest, files: Mapping[str, bytes], *, proofs: Sequence[Proof] = ()
+) -> Bundle:
     """Writes a bundle as a folder, atomically, and opens it.
 
-    A bundle that is already there is replaced once the new one is complete. Anything else that is there stays.
+    A bundle that is already there is replaced once the new one is complete. Anything else that is there stays. Proofs
+    name the digest that they speak of, so those of the bundle that it was made from may come with it.
 
     Raises:
         BundleError: the files are not those of the manifest, or something that is no bundle is at the path.
     """
     path = Path(path)
     contents = _contents(manifest, files)
+    contents |= {PROOFS: write_proofs(tuple(proofs))} if proofs else {}
     _check_replaceable(path)
     temporary = _sibling(path)
     try:

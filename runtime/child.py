@@ -23,8 +23,19 @@ def run_python(
     Raises:
         subprocess.TimeoutExpired: it did not end in ``timeout`` seconds; it has been ended then.
     """
+    variables = child_environment(environment)
+    command = python_command(code, *arguments)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=variables, check=False)
+
+
+def python_command(code: str, *arguments: str) -> list[str]:
+    """The command line of a fresh interpreter that runs ``code``."""
+    # -P: the working directory is not searched for packages.
+    return [sys.executable, "-P", "-c", code, *arguments]
+
+
+def child_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment in which a fresh interpreter finds this very package."""
     variables = {**os.environ, **(environment or {})}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_HOME), variables.get("PYTHONPATH"))))
-    # -P: the working directory is not searched for packages.
-    command = [sys.executable, "-P", "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=variables, check=False)
+    return variables

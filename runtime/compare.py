@@ -39,6 +39,7 @@ class OutputCheck:
         note: What the numbers cannot say.
         model: The model of the bundle, where there is one.
         variant: The variant of the model, where there is one.
+        judged: Whether `ok` is a verdict; not so where nothing was recorded that could judge, see `runtime.decisions`.
     """
 
     output: str
@@ -52,6 +53,7 @@ class OutputCheck:
     note: str = ""
     model: str = ""
     variant: str = ""
+    judged: bool = True
 
     def __bool__(self) -> bool:
         return self.ok

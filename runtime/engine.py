@@ -37,6 +37,9 @@ _DTYPES = {
     "tensor(string)": "string",
 }
 
+Session = Any
+"""An ``onnxruntime.InferenceSession``, or what runs in its place."""
+
 Limit = Callable[[Mapping[str, NDArray[Any]]], int]
 """How many rows like those of an item run together."""
 
@@ -83,7 +86,7 @@ class Engine:
         self.threads = default_threads() if threads is None else threads
         opened = open_session(graph, device, self.threads)
         self.device, self.provider = opened.device, opened.provider
-        self._session: Any = opened.session
+        self._session: Session = opened.session
         graph_inputs = tuple(_tensor(value, name) for value in self._session.get_inputs())
         graph_outputs = tuple(_tensor(value, name) for value in self._session.get_outputs())
         if spec is None:
@@ -99,7 +102,7 @@ class Engine:
         self._always_empty = any(0 in tensor.shape for tensor in spec.inputs)
 
     @property
-    def session(self) -> Any:
+    def session(self) -> Session:
         """The ``onnxruntime.InferenceSession``.
 
         Raises:
@@ -209,6 +212,14 @@ class Engine:
             InputError: the model declares no state, or ``state`` does not fit it.
         """
         return Stream(self, state)
+
+    def through(self, wrap: Callable[[Session], Session]) -> None:
+        """Puts something between the engine and its session, which sees each call after its inputs were checked.
+
+        Args:
+            wrap: takes the session and gives what runs in its place, with a method ``run(names, feed)``.
+        """
+        self._session = wrap(self.session)
 
     def close(self) -> None:
         """Lets the session go once the calls that are under way have ended. A second call does nothing."""

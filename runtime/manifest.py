@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from runtime.budget import Budget as Budget
+from runtime.budget import budget_json, parse_budget
 from runtime.errors import BundleError
 from runtime.fields import BundleWarning as BundleWarning
 from runtime.fields import (
@@ -79,6 +81,7 @@ class Variant:
     """One form of a model's graph, e.g. ``fp32`` or ``int8``.
 
     ``error`` tells what the form costs. ``parity`` holds tolerances of its own; without it those of the model count.
+    With a ``budget`` no tolerances count: the form gives other answers, and its decisions are counted.
     """
 
     file: str
@@ -86,6 +89,7 @@ class Variant:
     bytes: int
     error: Mapping[str, Any] | None = None
     parity: Parity | None = None
+    budget: Budget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +232,11 @@ def _file_name(value: Any, where: str) -> str:
     return value  # type: ignore[no-any-return]
 
 
-def _variant(value: Any, where: str) -> Variant:
+def _variants(value: Any, where: str) -> Mapping[str, Variant]:
+    return {key: _variant(key, item, f"{where}.{key}") for key, item in free_object(value, where).items()}
+
+
+def _variant(name: str, value: Any, where: str) -> Variant:
     part = Fields(value, where)
     variant = Variant(
         file=part.take("file", _file_name),
@@ -236,6 +244,7 @@ def _variant(value: Any, where: str) -> Variant:
         bytes=part.take("bytes", integer),
         error=part.take("error", free_object, default=None),
         parity=part.take("parity", _parity, default=None),
+        budget=part.take("budget", parse_budget(name), default=None),
     )
     part.finish()
     return variant
@@ -289,7 +298,7 @@ def _golden(value: Any, where: str) -> GoldenRef:
 def _model(value: Any, where: str) -> ModelSpec:
     part = Fields(value, where)
     model = ModelSpec(
-        variants=part.take("variants", mapping_of(_variant)),
+        variants=part.take("variants", _variants),
         inputs=part.take("inputs", tuple_of(parse_tensor)),
         outputs=part.take("outputs", tuple_of(parse_tensor)),
         state=part.take("state", tuple_of(parse_state), default=()),
@@ -351,6 +360,7 @@ def _model_json(model: ModelSpec) -> dict[str, Any]:
                 bytes=v.bytes,
                 error=v.error and dict(v.error),
                 parity=v.parity and _parity_json(v.parity),
+                budget=v.budget and budget_json(key, v.budget),
             )
             for key, v in model.variants.items()
         },

@@ -10,6 +10,7 @@ from typing import Any
 
 from runtime.bundle import Bundle
 from runtime.compare import OutputCheck, failure, merge
+from runtime.decisions import check_budget
 from runtime.door import prove_case
 from runtime.engine import Engine
 from runtime.errors import InputError
@@ -54,7 +55,8 @@ def verify(
 ) -> VerifyReport:
     """Runs every recorded case and compares the answers with the recorded ones, see `runtime.compare`.
 
-    An output without recorded answers does not pass.
+    An output without recorded answers does not pass. Of a variant with a budget decisions are counted, see
+    `runtime.decisions`.
 
     Args:
         bundle: the bundle or its path.
@@ -77,7 +79,11 @@ def verify(
         graph = bundle.graph(model_name, variant_name)
         with Engine(graph, spec=model, device=device, threads=threads, name=model_name) as engine:
             used, provider = engine.device, engine.provider
-            checks += _check_graph(engine, bundle.golden(model_name), variant_name)
+            cases, budget = bundle.golden(model_name), model.variants[variant_name].budget
+            if budget is None or not cases:
+                checks += _check_graph(engine, cases, variant_name)
+            else:
+                checks += check_budget(engine, cases, variant_name, budget, asked=variant is not None)
     return VerifyReport(bool(checks) and all(check.ok for check in checks), used, provider, tuple(checks))
 
 
@@ -109,8 +115,9 @@ def _finite(value: Any) -> Any:
 
 
 def _row(check: OutputCheck) -> tuple[str, ...]:
-    verdict = "ok" if check.ok else f"FAILED in case {check.worst_case!r}" if check.worst_case else "FAILED"
+    passed = "ok" if check.judged else "not judged"
+    verdict = passed if check.ok else f"FAILED in case {check.worst_case!r}" if check.worst_case else "FAILED"
     if check.note:
         verdict += f": {check.note}"
-    numbers = (f"{value:.2e}" for value in (check.max_abs, check.max_rel, check.allowed))
+    numbers = ("-" if math.isnan(value) else f"{value:.2e}" for value in (check.max_abs, check.max_rel, check.allowed))
     return (check.model, check.variant, check.output, str(check.cases), *numbers, verdict)

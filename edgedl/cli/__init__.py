@@ -14,13 +14,27 @@ import sys
 from collections.abc import Sequence
 
 from edgedl._version import __version__
-from edgedl.cli import bench, doctor, evaluate, export, inspect, pack, plot, predict, pull, serve, train, verify
+from edgedl.cli import (
+    bench,
+    doctor,
+    evaluate,
+    export,
+    inspect,
+    pack,
+    plot,
+    predict,
+    pull,
+    quantize,
+    serve,
+    train,
+    verify,
+)
 from edgedl.cli.arguments import Parser
 from edgedl.cli.console import console
 from edgedl.cli.failures import BROKEN_PIPE, Failure, explain
 from edgedl.cli.output import Output
 
-VERBS = (pull, train, export, verify, inspect, predict, evaluate, bench, pack, serve, doctor, plot)
+VERBS = (pull, train, export, verify, inspect, predict, evaluate, quantize, bench, pack, serve, doctor, plot)
 
 DESCRIPTION = "Takes a PyTorch network to an edge device and proves that it still gives the same answer there."
 EPILOG = """\

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +105,7 @@ class FaceDataset:
         """
         return read_image(self.samples[index].read())
 
-    def split(self, name: str) -> FaceDataset:
+    def split(self, name: str) -> Self:
         """The samples of one split.
 
         Args:
@@ -119,8 +119,12 @@ class FaceDataset:
         if name not in self.splits:
             have = ", ".join((*self.splits, "all"))
             raise InputError(f"the data set {self.name} has no split {name!r}; it has: {have}")
+        return self.take([row for row, sample in enumerate(self.samples) if sample.split == name])
+
+    def take(self, rows: Sequence[int]) -> Self:
+        """The samples of some rows, in their order."""
         chosen = copy(self)  # not replace(): a subclass may be made from other things than these fields
-        object.__setattr__(chosen, "samples", tuple(sample for sample in self.samples if sample.split == name))
+        object.__setattr__(chosen, "samples", tuple(self.samples[row] for row in rows))
         return chosen
 
     def summary(self) -> str:

@@ -7,10 +7,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from runtime.bundle import Bundle
 from runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from exporters.quantize.judge import AnyJudge
 
 AnyPath = str | PathLike[str]
 
@@ -48,6 +51,19 @@ class Task(ABC):
         self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
     ) -> Mapping[str, Any]:
         """Judges a bundle on data, by default on a held-out part of the embedded ones: {"n", "metrics", …}."""
+
+    def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002
+        """What judges a variant of a bundle of this task: its metric, and three parts of data that share no sample.
+
+        Args:
+            data: As `evaluate` takes it.
+            format: Of the data, where it cannot be told from its contents.
+            most: Samples of the part that judges, at most; None leaves it to the task.
+
+        Raises:
+            InputError: the task has no metric for this, or does not take the data.
+        """
+        raise InputError(f"the task {self.name} has no metric by which a variant could be judged")
 
     def train(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Trains into the run's folder, draws the curves of every training in it, and gives the figures to print."""

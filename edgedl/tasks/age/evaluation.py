@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedl.data.parts import JUDGE, three_parts
 from edgedl.data.samples import FaceDataset
 from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.age.data.face_crops import chosen_face
+from exporters.quantize.judge import Judge, Part
+from runtime.bundle import Bundle
 from runtime.pipelines.age import AgePipeline
 from runtime.threads import default_threads
 
@@ -27,6 +30,29 @@ def age_metrics(predicted: NDArray[np.floating[Any]], ages: NDArray[np.floating[
     """MAE in years and CS@5 as a fraction, of (n,) predictions and true ages."""
     errors = np.abs(np.asarray(predicted, np.float64) - np.asarray(ages, np.float64))
     return {"MAE": float(errors.mean()), "CS@5": float((errors <= CLOSE).mean())}
+
+
+def judge_ages(dataset: FaceDataset, most: int | None = None) -> Judge[AgePipeline]:
+    """The MAE of the whole pipeline on three parts of a data set; those held out from training judge.
+
+    Raises:
+        InputError: there are too few faces.
+    """
+    held_out = [sample.split != "train" for sample in dataset]
+    rows = three_parts([sample.name for sample in dataset], held_out, most or JUDGE)
+    parts = {part: dataset.take(chosen) for part, chosen in rows.items()}
+
+    def open_pipeline(bundle: Bundle, variant: str | None) -> AgePipeline:
+        return AgePipeline.open(bundle, threads=1, variant=variant)
+
+    def measure(pipeline: AgePipeline, part: Part, first: int | None) -> float:
+        faces = parts[part].take(range(len(parts[part]))[:first])
+        unreadable = Unreadable(faces.name, len(faces))
+        value: float = evaluate_ages(pipeline, faces, aligned=False, unreadable=unreadable)["metrics"]["MAE"]
+        return value
+
+    sizes = {part: len(faces) for part, faces in parts.items()}
+    return Judge(dataset.name, "MAE", "year", True, sizes, open_pipeline, measure)
 
 
 def error_by_age(

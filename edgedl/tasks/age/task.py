@@ -13,7 +13,9 @@ from edgedl.tasks.base import Task, refuse_options
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from edgedl.data.samples import FaceDataset
     from edgedl.tasks.base import AnyPath
+    from exporters.quantize.judge import AnyJudge
     from runtime.bundle import Bundle
 
 log = logging.getLogger(__name__)
@@ -115,19 +117,31 @@ class AgeTask(Task):
             raise InputError(f"pulling age has no option {', '.join(options)}")
         return copy_public_bundle(path)
 
+    def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002
+        """The MAE of the whole pipeline, without data on painted faces."""
+        from edgedl.tasks.age.evaluation import judge_ages
+
+        return judge_ages(self._faces(data, format), most)
+
+    def _faces(self, data: AnyPath | None, format: str | None) -> FaceDataset:  # noqa: A002
+        from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
+        from edgedl.tasks.age.data.formats import open_faces
+
+        if data is None:
+            return SyntheticFaces(n=EMBEDDED_FACES)
+        dataset = open_faces(data, format)
+        log.info("%s", dataset.summary())
+        return dataset
+
     def evaluate(
         self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
     ) -> Mapping[str, Any]:
         """Judges a bundle on faces of known age, without data on painted ones: MAE, CS@5, MAE per age."""
-        from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
-        from edgedl.tasks.age.data.formats import open_faces
         from edgedl.tasks.age.evaluation import evaluate_ages
         from runtime.pipelines.age import AgePipeline
 
         refuse_options(options, ("aligned", "variant", "format", "max_unreadable"), "an age bundle is evaluated")
-        dataset = SyntheticFaces(n=EMBEDDED_FACES) if data is None else open_faces(data, options.get("format"))
-        if data is not None:
-            log.info("%s", dataset.summary())
+        dataset = self._faces(data, options.get("format"))
         part = dataset.split(split or ("val" if data is None else "all"))
         unreadable = Unreadable(dataset.name, len(part), options.get("max_unreadable", MAX_SHARE))
         # The pictures run side by side, so each model gets one thread unless more were asked for.

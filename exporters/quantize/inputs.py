@@ -1,0 +1,64 @@
+"""Real inputs of each model: what the pipeline feeds its engines while it answers a part of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.quantize.judge import AnyJudge, Part
+from runtime.axes import batch_axes
+from runtime.bundle import Bundle
+from runtime.manifest import ModelSpec
+
+Feed = dict[str, NDArray[Any]]
+MOST_BYTES = 256 << 20
+"""Inputs of one model that are kept. Photos are large; those that come after are not kept."""
+
+
+class Recorder:
+    """Runs a session and keeps what it was fed."""
+
+    def __init__(self, session: Any, kept: list[Feed]) -> None:
+        self._session = session
+        self._kept = kept
+        self._bytes = 0
+
+    def run(self, names: Sequence[str], feed: Feed) -> Any:
+        """Runs the session."""
+        size = sum(array.nbytes for array in feed.values())
+        # Several threads may come at once; then a few more are kept, which harms nothing.
+        if self._bytes + size <= MOST_BYTES:
+            self._bytes += size
+            self._kept.append(dict(feed))
+        return self._session.run(names, feed)
+
+
+def recorded_inputs(
+    judge: AnyJudge, bundle: Bundle, part: Part, models: Sequence[str]
+) -> tuple[dict[str, list[Feed]], float]:
+    """The inputs of some models on a part of the data, with the first variant, and the metric that it had there."""
+    kept: dict[str, list[Feed]] = {name: [] for name in models}
+    with judge.open(bundle, None) as pipeline:
+        for name, feeds in kept.items():
+            pipeline.engines[name].through(lambda session, feeds=feeds: Recorder(session, feeds))
+        value = judge.measure(pipeline, part, None)
+    return kept, value
+
+
+def single_rows(spec: ModelSpec, feeds: Sequence[Feed], most: int) -> list[Feed]:
+    """The first row of some feeds, spread over all of them: what a call with batch 1 looks like.
+
+    A model without a batch dimension gets the feeds as they are.
+    """
+    axes = batch_axes(spec)
+    chosen = [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, most).astype(int))] if feeds else []
+    if axes is None:
+        return chosen
+    full = [feed for feed in chosen if all(feed[name].shape[axis] for name, axis in axes[0].items())]
+    return [
+        {name: np.take(array, [0], axes[0][name]) if name in axes[0] else array for name, array in feed.items()}
+        for feed in full
+    ]

@@ -1,0 +1,48 @@
+"""What judges a variant: the metric of a task, through its pipeline, on three parts of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from runtime.bundle import Bundle
+from runtime.pipelines import Pipeline
+
+Part = Literal["calibrate", "choose", "judge"]
+"""Ranges of activations are taken from the first part, candidates chosen on the second. The third judges nothing but
+the candidate that was chosen. No sample is in two of them."""
+
+
+P = TypeVar("P", bound=Pipeline)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge(Generic[P]):
+    """The metric of a task and the data that it is measured on.
+
+    Attributes:
+        dataset: Where the samples are from.
+        metric: One of those that `edgedl evaluate` gives, e.g. ``MAE``.
+        unit: Of the metric; ``fraction`` where it has none.
+        lower_is_better: Whether a smaller value is the better one.
+        sizes: How many samples each part has.
+        open: Opens a bundle as its task's pipeline, in one variant; models that lack it are taken in ``fp32``.
+        measure: The metric of a pipeline on a part, of its first so many samples where a number is given.
+    """
+
+    dataset: str
+    metric: str
+    unit: str
+    lower_is_better: bool
+    sizes: Mapping[Part, int]
+    open: Callable[[Bundle, str | None], P]
+    measure: Callable[[P, Part, int | None], float]
+
+    def drop(self, before: float, after: float) -> float:
+        """By how much the metric became worse; negative where it became better."""
+        return after - before if self.lower_is_better else before - after
+
+
+AnyJudge = Judge[Any]
+"""A judge of some pipeline; who only passes it on need not know which."""
