@@ -5,19 +5,25 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from runtime.budget import Budget, Counted
 from runtime.bundle import Bundle
 from runtime.compare import EXACT, OutputCheck, compare, failure, merge
+from runtime.decisions import count_recorded, decisions_of, is_judged_here
 from runtime.engine import Engine
 from runtime.errors import BundleError, CheckFailedError, EdgedlError
 from runtime.golden import GoldenCase
 from runtime.machine import installed, processor_name
 from runtime.manifest import ModelSpec
+from runtime.processor import processor_class
 from runtime.proofs import Proof
 from runtime.rows import rows_stand_alone, telling_case, telling_rows
+
+logger = logging.getLogger("edgedl.door")
 
 
 def prove_case(engine: Engine, case: GoldenCase, variant: str = "fp32") -> tuple[OutputCheck, ...]:
@@ -71,6 +77,8 @@ class Proven:
         place: Where; None for a bundle without graphs.
         last: The last proof beside the bundle, if there is one.
         differs: What is another than in the last proof: ``onnxruntime``, ``processor``.
+        unjudged: Models whose variant has a budget that was not judged on this class of processor. Nothing that was
+            recorded can say whether they are right here.
     """
 
     cases: int
@@ -79,21 +87,24 @@ class Proven:
     place: Place | None
     last: Proof | None
     differs: tuple[str, ...]
+    unjudged: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if not self.recorded:
-            return "nothing recorded"
-        return f"{self.cases} of {self.recorded} recorded cases" + (
-            f", at most {self.share:.2g} of the tolerance" if self.share is not None else ""
-        )
+        told = f"{self.cases} of {self.recorded} recorded cases" if self.recorded else "nothing recorded"
+        if self.share is not None:
+            told += f", at most {self.share:.2g} of the tolerance"
+        if self.unjudged:
+            told += f"; {', '.join(self.unjudged)} not judged on processors like this one"
+        return told
 
 
 class Door:
     """Replays the recorded cases of an opened bundle, first one of each model, then the others.
 
     A variant that declares an error of its own, and no tolerances, does not claim the recorded answers and is left
-    out. A bundle without recorded cases has nothing that could differ. `first` may be called from several threads and
-    `rest` from one.
+    out. Of a variant with a budget decisions are counted; where it was not judged on this class of processor it is left
+    out, and said to be. A bundle without recorded cases has nothing that could differ. `first` may be called from
+    several threads and `rest` from one.
 
     Args:
         bundle: The bundle.
@@ -114,24 +125,35 @@ class Door:
         self._place = _place(engines)
         self._last = _last_proof(bundle, self._place) if engines else None
         self._checks: dict[tuple[str, str], OutputCheck] = {}
+        self._changed: dict[tuple[str, int], Counted] = {}
         self._done: set[tuple[str, int]] = set()
         self._first: dict[str, tuple[int, GoldenCase]] = {}
         self._telling: dict[str, GoldenCase] = {}
         self._recorded = 0
+        self._unjudged: list[str] = []
         self.stackable = dict.fromkeys(engines, False)
         for name, held in self._variants.items():
             golden = engines[name].spec.golden
             if golden is None or held is None:
                 continue
-            self._recorded += golden.cases
             cases = bundle.golden(name)
+            telling = telling_case(engines[name].spec, cases)
+            if telling is not None:
+                self._telling[name] = telling
+            budget = self._budget(name)
+            if budget is not None and not (is_judged_here(budget) and decisions_of(engines[name].spec)):
+                self._unjudged.append(name)
+                logger.warning(
+                    "%s: the variant %s of %s was not judged on processors of the class %s; whether it answers right "
+                    "here is not known: `edgedl quantize` judges it, fp32 is proven",
+                    bundle.path, held, name, processor_class(),
+                )  # fmt: skip
+                continue
+            self._recorded += golden.cases
             sizes = [sum(array.size for array in case.inputs.values()) for case in cases]
             if cases:
                 place = sizes.index(min(sizes))
                 self._first[name] = place, cases[place]
-            telling = telling_case(engines[name].spec, cases)
-            if telling is not None:
-                self._telling[name] = telling
 
     @property
     def proven(self) -> Proven:
@@ -143,7 +165,8 @@ class Door:
             if place is None or last is None
             else tuple(key for key in ("onnxruntime", "processor") if getattr(place, key) != getattr(last, key))
         )
-        return Proven(len(self._done), self._recorded, max(shares, default=None), place, last, differs)
+        worst = max(shares, default=None)
+        return Proven(len(self._done), self._recorded, worst, place, last, differs, tuple(self._unjudged))
 
     def first(self) -> None:
         """Replays the smallest case of each model; those without recorded cases are left out.
@@ -179,9 +202,33 @@ class Door:
     def _stand_alone(self, name: str, case: GoldenCase) -> bool:
         variant = self._variants[name] or "fp32"
         engine = self._engines[name]
-        return all(prove_case(engine, case, variant)) and rows_stand_alone(engine, case, variant)
+        proven = self._budget(name) is not None or all(prove_case(engine, case, variant))
+        return proven and rows_stand_alone(engine, case, variant)
+
+    def _budget(self, name: str) -> Budget | None:
+        form = self._engines[name].spec.variants.get(self._variants[name] or "fp32")
+        return form.budget if form is not None else None
+
+    def _count(self, name: str, place: int, case: GoldenCase, budget: Budget) -> None:
+        """Counts the decisions of one case, and refuses as soon as more differ than may over all cases."""
+        self._changed[name, place] = count_recorded(self._engines[name], [case])
+        self._done.add((name, place))
+        counts = [counted for (model, _), counted in list(self._changed.items()) if model == name]
+        changed, seen = sum(one.changed for one in counts), sum(one.of for one in counts)
+        here = processor_class()
+        allowed = budget.recorded_changed[here].allowed
+        if changed > allowed:
+            manifest = self._bundle.manifest
+            raise CheckFailedError(
+                f"{manifest.name} {manifest.version} does not decide here as it was judged: model {name}, variant "
+                f"{self._variants[name]}: {changed} of {seen} decisions differ so far, {allowed} may on {here}"
+            )
 
     def _replay(self, name: str, place: int, case: GoldenCase) -> None:
+        budget = self._budget(name)
+        if budget is not None:
+            self._count(name, place, case, budget)
+            return
         checks = prove_case(self._engines[name], case, self._variants[name] or "fp32")
         wrong = next((check for check in checks if not check.ok), None)
         if wrong is not None:
@@ -251,4 +298,5 @@ def proven_json(proven: Proven) -> dict[str, Any]:
             "target": last.target, "onnxruntime": last.onnxruntime, "processor": last.processor, "date": last.date,
         },
         "differs": proven.differs,
+        "unjudged": proven.unjudged,
     }  # fmt: skip

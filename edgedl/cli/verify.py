@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     report = verify(bundle, device=args.device, threads=args.threads, variant=args.variant)
     args.out.text(str(report))
     verdict = "the same answers" if report.ok else "not the same answers"
-    args.out.text(f"\n{verdict} on {report.device} ({report.provider})")
+    args.out.text(f"\n{verdict} on {report.device} ({report.provider}){_budgets(bundle, report.checks)}")
     document = {**report.to_json(), "ok": bool(report)}
     if signer:
         args.out.text(f"signed by {signer}")
@@ -59,6 +60,19 @@ def run(args: argparse.Namespace) -> int:
         document["explanations"] = [_explain(args, bundle, *graph, worst[graph]) for graph in graphs]
     args.out.document(document)
     return 0 if report else 1
+
+
+def _budgets(bundle: Bundle, checks: Sequence[OutputCheck]) -> str:
+    """What holds of variants that give other answers and are held to a budget."""
+    graphs = dict.fromkeys((check.model, check.variant) for check in checks)
+    told = ""
+    for model, variant in graphs:
+        if bundle.model(model).variants[variant].budget is not None:
+            rows = [check for check in checks if (check.model, check.variant) == (model, variant)]
+            counted = f"changes {'no more' if all(rows) else 'more'} decisions than was recorded"
+            judged = any(check.judged for check in rows)
+            told += f"; {model} {variant} {counted if judged else 'is not judged here'}"
+    return told
 
 
 def _explain(args: argparse.Namespace, bundle: Bundle, model: str, variant: str, worst: OutputCheck) -> dict[str, Any]:

@@ -32,21 +32,18 @@ class Form:
     Attributes:
         name: For people.
         bits: Of a weight.
-        grouped: Whether convolutions in groups, depthwise ones above all, are computed in int8, too.
         dynamic: Ranges of activations are found in each call; no calibration is needed.
     """
 
     name: str
     bits: int = 7
-    grouped: bool = True
     dynamic: bool = False
 
 
 STATIC = Form("static, weights of 7 bits")
-DENSE = Form("static, depthwise in float32", grouped=False)
 WIDE = Form("static, weights of 8 bits", bits=8)
 DYNAMIC = Form("dynamic", dynamic=True)
-FORMS = (STATIC, DENSE, WIDE, DYNAMIC)
+FORMS = (STATIC, WIDE, DYNAMIC)
 """In the order in which they are tried."""
 
 _DYNAMIC = frozenset(("MatMul", "LSTM"))
@@ -79,7 +76,7 @@ class Candidates:
         """The layers that a form computes in int8; of a dynamic one also those inside of loops."""
         if form.dynamic:
             return tuple(node.name for node in all_nodes(self.model) if node.op_type in _DYNAMIC)
-        return tuple(n for n in self.layers.weighted if form.grouped or n not in self.layers.grouped)
+        return self.layers.weighted
 
     def build(self, form: Form, calibration: str, layers: Collection[str]) -> bytes:
         """The graph with some of its layers in int8."""

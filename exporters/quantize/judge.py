@@ -44,5 +44,36 @@ class Judge(Generic[P]):
         return after - before if self.lower_is_better else before - after
 
 
+SPLITS: Mapping[Part, str] = {"calibrate": "train", "choose": "val", "judge": "test"}
+
+
+def judge_of_splits(
+    dataset: str,
+    metric: str,
+    sizes: Mapping[Part, int],
+    open_pipeline: Callable[[Bundle, str | None], P],
+    measure: Callable[[P, str, int], float],
+    *,
+    unit: str = "fraction",
+    lower_is_better: bool = False,
+) -> Judge[P]:
+    """A judge on data with the splits train, val and test.
+
+    Args:
+        dataset: Its name.
+        metric: Of the task.
+        sizes: How many samples of each part are used.
+        open_pipeline: As `Judge.open`.
+        measure: The metric of a pipeline on the first so many samples of a split.
+        unit: Of the metric.
+        lower_is_better: Whether a smaller value is the better one.
+    """
+
+    def on_part(pipeline: P, part: Part, first: int | None) -> float:
+        return measure(pipeline, SPLITS[part], sizes[part] if first is None else min(first, sizes[part]))
+
+    return Judge(dataset, metric, unit, lower_is_better, sizes, open_pipeline, on_part)
+
+
 AnyJudge = Judge[Any]
 """A judge of some pipeline; who only passes it on need not know which."""

@@ -25,12 +25,10 @@ class Layers:
 
     Attributes:
         weighted: Layers that can be computed in int8, in the order of the graph.
-        grouped: Those of them that convolve groups of channels for themselves, depthwise ones above all.
         carrying: Nodes between them.
     """
 
     weighted: tuple[str, ...]
-    grouped: frozenset[str]
     carrying: tuple[str, ...]
 
 
@@ -42,8 +40,7 @@ def find_layers(model: onnx.ModelProto) -> Layers:
     before = _reached(nodes, lambda node: (node.input, node.output))
     weighted = [n for n in nodes if n.op_type in WEIGHTED and n.input[1] in constants and n.name in after]
     carrying = [n for n in nodes if n.op_type in CARRYING and n.name in after and n.name in before]
-    grouped = [n.name for n in weighted if any(a.name == "group" and a.i > 1 for a in n.attribute)]
-    return Layers(tuple(n.name for n in weighted), frozenset(grouped), tuple(n.name for n in carrying))
+    return Layers(tuple(n.name for n in weighted), tuple(n.name for n in carrying))
 
 
 def name_nodes(model: onnx.ModelProto) -> None:

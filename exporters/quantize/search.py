@@ -85,8 +85,8 @@ class Search:
         attempts: list[Attempt] = []
         slow: set[Form] = set()
         for form in FORMS:
-            if self._is_pointless(form, slow):
-                continue
+            if form == WIDE and STATIC in slow:
+                continue  # as fast as with 7 bits
             found = self._form(form)
             attempts += found.attempts
             if found.graph is not None:
@@ -94,13 +94,6 @@ class Search:
             if not any(one.value is not None for one in found.attempts):
                 slow.add(form)
         return Found(tuple(attempts))
-
-    def _is_pointless(self, form: Form, slow: Collection[Form]) -> bool:
-        """Whether an earlier form answers for this one."""
-        layers = self.candidates.weighted(form)
-        if form == WIDE:
-            return STATIC in slow  # as fast as with 7 bits
-        return form != STATIC and not form.dynamic and layers == self.candidates.weighted(STATIC)
 
     def _form(self, form: Form) -> Found:
         layers = self.candidates.weighted(form)

@@ -13,11 +13,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgedl.data.parts import three_parts
 from edgedl.data.unreadable import MAX_SHARE, Unreadable
 from edgedl.tasks.caption.data.bouncing_digits import ABSENT, BouncingDigits
-from edgedl.tasks.caption.data.captions import open_captions
+from edgedl.tasks.caption.data.captions import CaptionDataset, open_captions
 from edgedl.tasks.caption.metrics import caption_metrics, exact_sentences, import_scorers
 from edgedl.training.progress import Progress
+from exporters.quantize.judge import Judge, Part
+from runtime.bundle import Bundle
 from runtime.errors import MissingExtraError
 from runtime.pipelines.caption import CaptionPipeline
 from runtime.threads import default_threads
@@ -31,6 +34,9 @@ HELD_BYTES = 64 << 20
 """Frames that one thread holds, at most; a single clip may be larger."""
 
 EXAMPLES = 5
+
+JUDGED = 500
+"""Clips that judge a variant, at most; a caption takes far longer than an age."""
 
 BY_SCORERS = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D", "METEOR")
 
@@ -99,6 +105,41 @@ def evaluate_bundle(
     digits = BouncingDigits().split(split or "val")
     result, said = evaluate_captions(pipeline, digits, scored=_scorers_are_there(), progress=progress)
     return {**result, "by_digits": exact_by_digits(said, digits)}
+
+
+def judge_captions(dataset: BouncingDigits | CaptionDataset, most: int | None = None) -> Judge[CaptionPipeline]:
+    """How good the captions of three parts of a data set are, for `edgedl quantize`; what training has not seen judges.
+
+    Of the embedded data the metric is the share of exact sentences, of others CIDEr-D.
+
+    Raises:
+        InputError: there are too few clips.
+        MissingExtraError: with other data than the embedded ones, pycocoevalcap is not installed.
+    """
+    embedded = isinstance(dataset, BouncingDigits)
+    if not embedded:
+        import_scorers()
+    clips, held_out = range(len(dataset)), set(dataset.held_out())
+    rows = three_parts(
+        [dataset.clip_name(clip) for clip in clips], [clip in held_out for clip in clips], most or JUDGED
+    )
+    parts = {part: dataset.take(chosen) for part, chosen in rows.items()}
+    metric = "accuracy" if embedded else "CIDEr-D"
+
+    def open_pipeline(bundle: Bundle, variant: str | None) -> CaptionPipeline:
+        return CaptionPipeline.open(bundle, threads=1, variant=variant)
+
+    def measure(pipeline: CaptionPipeline, part: Part, first: int | None) -> float:
+        taken = parts[part].take(range(len(parts[part]))[:first])
+        unreadable = Unreadable(taken.name, len(taken))
+        value: float = evaluate_captions(pipeline, taken, scored=not embedded, unreadable=unreadable)[0]["metrics"][
+            metric
+        ]
+        return value
+
+    sizes = {part: len(chosen) for part, chosen in rows.items()}
+    unit = "fraction" if embedded else "tenth of a mean cosine"
+    return Judge(dataset.name, metric, unit, False, sizes, open_pipeline, measure)
 
 
 def evaluate_captions(

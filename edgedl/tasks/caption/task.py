@@ -13,6 +13,7 @@ from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
+    from exporters.quantize.judge import AnyJudge
     from runtime.bundle import Bundle
 
 
@@ -189,6 +190,14 @@ class CaptionTask(Task):
                 format=options.get("format"),
                 max_unreadable=options.get("max_unreadable", MAX_SHARE),
             )
+
+    def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002
+        """How good the captions are, without data those of bouncing digits."""
+        from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits
+        from edgedl.tasks.caption.data.captions import open_captions
+        from edgedl.tasks.caption.evaluation import judge_captions
+
+        return judge_captions(BouncingDigits() if data is None else open_captions(data, format), most)
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
         """Draws the curves of a run; with a clip, its frames and where the decoder of a run looked for each word."""

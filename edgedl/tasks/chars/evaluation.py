@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from edgedl.tasks.chars.data.texts import Text
 from edgedl.tasks.chars.ngram import fit_ngram
 from edgedl.training.progress import Progress
+from exporters.quantize.judge import SPLITS, Judge, Part, judge_of_splits
+from runtime.bundle import Bundle
 from runtime.characters import UNKNOWN
+from runtime.errors import InputError
 from runtime.pipelines.chars import ANSWER, PIECE, CharsPipeline
+
+QUANTIZED: dict[Part, int] = {"calibrate": 4_000, "choose": 10_000, "judge": 50_000}
+"""Characters of the parts that `edgedl quantize` calibrates, chooses and judges with, at most."""
 
 ORDERS = {"trigram": 3, "5-gram": 5}
 """What a model is compared with, and how many characters each sees, the next one included."""
@@ -61,6 +67,29 @@ def evaluate_text(pipeline: CharsPipeline, text: Text, split: str, progress: Pro
     if split in ("train", "all") and isinstance(trained_on, dict) and trained_on.get("sha256") == text.sha256:
         result["note"] = "this bundle has learnt from a part of this text; --split test is what it has not seen"
     return result
+
+
+def judge_text(text: Text, most: int | None = None) -> Judge[CharsPipeline]:
+    """Nats per character on parts of a text, for `edgedl quantize`.
+
+    Raises:
+        InputError: a part of the text is empty.
+    """
+
+    def open_pipeline(bundle: Bundle, variant: str | None) -> CharsPipeline:
+        return CharsPipeline.open(bundle, threads=1, variant=variant)
+
+    def measure(pipeline: CharsPipeline, split: str, first: int) -> float:
+        nats, _ = judge(pipeline, pipeline.characters.encode(text.part(split)[: first + 1]))
+        return float(nats.mean())
+
+    sizes: dict[Part, int] = {part: min(QUANTIZED[part], len(text.part(split)) - 1) for part, split in SPLITS.items()}
+    sizes["judge"] = min(sizes["judge"], most or sizes["judge"])
+    if min(sizes.values()) < 1:
+        raise InputError(f"{text.name} is too short to be parted into what calibrates, chooses and judges")
+    return judge_of_splits(
+        text.name, "nats_per_character", sizes, open_pipeline, measure, unit="nat", lower_is_better=True
+    )
 
 
 def judge(

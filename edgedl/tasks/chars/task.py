@@ -11,6 +11,7 @@ from edgedl.tasks.base import Task, refuse_options
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
+    from exporters.quantize.judge import AnyJudge
     from runtime.bundle import Bundle
 
 
@@ -73,6 +74,13 @@ class CharsTask(Task):
         text = open_text(data)
         with CharsPipeline.open(bundle, device=device, threads=threads, variant=options.get("variant")) as pipeline:
             return evaluate_text(pipeline, text, split or ("test" if data is None else "all"), Progress("characters"))
+
+    def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002
+        """Nats per character, without a text on the embedded stories."""
+        from edgedl.tasks.chars.data.texts import open_text
+        from edgedl.tasks.chars.evaluation import judge_text
+
+        return judge_text(open_text(data), most)
 
 
 TASK = CharsTask()

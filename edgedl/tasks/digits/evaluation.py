@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgedl.data.digits import CLASSES, NAME, embedded_digits
+from edgedl.data.digits import CLASSES, NAME, Digits, embedded_digits
+from exporters.quantize.judge import SPLITS, Judge, judge_of_splits
+from runtime.bundle import Bundle
 from runtime.pipelines.digits import DigitsPipeline
 
 
@@ -18,12 +20,28 @@ def confusion(labels: NDArray[np.int64], found: NDArray[np.int64], classes: int 
     return counts
 
 
-def evaluate_digits(pipeline: DigitsPipeline, split: str) -> dict[str, Any]:
-    """Reads every digit of a part with the bundle, in the resolution of the data.
+def judge_digits(most: int | None = None) -> Judge[DigitsPipeline]:
+    """The accuracy on the embedded digits, for `edgedl quantize`."""
+
+    def open_pipeline(bundle: Bundle, variant: str | None) -> DigitsPipeline:
+        return DigitsPipeline.open(bundle, threads=1, variant=variant)
+
+    def measure(pipeline: DigitsPipeline, split: str, first: int) -> float:
+        value: float = evaluate_digits(pipeline, split, first)["metrics"]["accuracy"]
+        return value
+
+    held = {part: len(embedded_digits(split)) for part, split in SPLITS.items()}
+    sizes = held | {"judge": min(held["judge"], most or held["judge"])}
+    return judge_of_splits(NAME, "accuracy", sizes, open_pipeline, measure)
+
+
+def evaluate_digits(pipeline: DigitsPipeline, split: str, first: int | None = None) -> dict[str, Any]:
+    """Reads the digits of a part with the bundle, in the resolution of the data.
 
     Args:
         pipeline: the bundle.
         split: ``test``, ``val``, ``train`` or ``all``.
+        first: how many of the part; None reads all.
 
     Returns:
         {"n", "dataset", "split", "metrics": {"accuracy", "nats"}, "confusion": {digit: {digit: count}}}; ``nats`` is
@@ -33,6 +51,8 @@ def evaluate_digits(pipeline: DigitsPipeline, split: str) -> dict[str, Any]:
         InputError: there is no such part.
     """
     part = embedded_digits(split)
+    if first is not None:
+        part = Digits(part.pixels[:first], part.labels[:first])
     answers = pipeline.read(list(part.pixels))
     found = np.array([answer["digit"] for answer in answers])
     probabilities = np.stack([answer["probabilities"] for answer in answers]).astype(np.float64)

@@ -12,6 +12,7 @@ from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
+    from exporters.quantize.judge import AnyJudge
     from runtime.bundle import Bundle
 
 
@@ -82,6 +83,14 @@ class DigitsTask(Task):
             bundle, device=device, threads=threads or 1, variant=options.get("variant")
         ) as pipeline:
             return evaluate_digits(pipeline, split or "test")
+
+    def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002
+        """The accuracy on the embedded digits."""
+        from edgedl.tasks.digits.evaluation import judge_digits
+
+        if data is not None:
+            raise InputError("digits are judged on the embedded ones; --data is not read")
+        return judge_digits(most)
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
         """Draws the curves of a run and its first filters; of a deep belief net also what its machines learnt."""

@@ -7,6 +7,8 @@ from typing import Any, cast, get_args
 import numpy as np
 
 from edgedl.tasks.gradients.data import NAME, STEPS, Split, draw_sequences
+from exporters.quantize.judge import Judge, Part, judge_of_splits
+from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.pipelines.tensors import TensorPipeline
 
@@ -14,6 +16,20 @@ SEQUENCES = 1000
 """With 60 steps some 8,700 recalls."""
 FAR = 5 / 6
 """From this share of a sequence's steps on, what is asked is far back."""
+
+
+def judge_recall(most: int | None = None) -> Judge[TensorPipeline]:
+    """The squared error of what is asked, for `edgedl quantize`."""
+
+    def open_pipeline(bundle: Bundle, variant: str | None) -> TensorPipeline:
+        return TensorPipeline.open(bundle, threads=1, variant=variant)
+
+    def measure(pipeline: TensorPipeline, split: str, first: int) -> float:
+        value: float = evaluate_recall(pipeline, split, first)["metrics"]["MSE"]
+        return value
+
+    sizes: dict[Part, int] = {"calibrate": 100, "choose": 300, "judge": most or SEQUENCES}
+    return judge_of_splits(NAME, "MSE", sizes, open_pipeline, measure, unit="squared", lower_is_better=True)
 
 
 def evaluate_recall(pipeline: TensorPipeline, split: str, sequences: int = SEQUENCES) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
+    from exporters.quantize.judge import AnyJudge
     from runtime.bundle import Bundle
 
 
@@ -70,6 +71,14 @@ class GradientsTask(Task):
             bundle, device=device, threads=threads or 1, variant=options.get("variant")
         ) as pipeline:
             return evaluate_recall(pipeline, split or "test")
+
+    def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002
+        """The squared error of what is asked, on sequences that are drawn for it."""
+        from edgedl.tasks.gradients.evaluation import judge_recall
+
+        if data is not None:
+            raise InputError("store and recall is judged on sequences that are drawn for it; --data is not read")
+        return judge_recall(most)
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
         """Draws |∂h_t/∂x_1| before and after training, the gates of trained memory blocks, and untrained networks."""

@@ -13,6 +13,7 @@ from runtime.errors import InputError
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
     from edgedl.training.options import TrainOptions
+    from exporters.quantize.judge import AnyJudge
     from runtime.bundle import Bundle
 
 
@@ -83,6 +84,14 @@ class LongLagTask(Task):
             bundle, device=device, threads=threads or 1, variant=options.get("variant")
         ) as pipeline:
             return evaluate_longlag(pipeline, split or "test")
+
+    def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002
+        """The share of sequences that are right, on sequences that are drawn for it."""
+        from edgedl.tasks.longlag.evaluation import judge_longlag
+
+        if data is not None:
+            raise InputError("long time lags are judged on sequences that are drawn for it; --data is not read")
+        return judge_longlag(most)
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
         """Draws errors against updates, and what reaches back through each network."""

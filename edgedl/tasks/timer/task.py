@@ -12,6 +12,7 @@ from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
+    from exporters.quantize.judge import AnyJudge
     from runtime.bundle import Bundle
 
 
@@ -76,6 +77,14 @@ class TimerTask(Task):
             bundle, device=device, threads=threads or 1, variant=options.get("variant")
         ) as pipeline:
             return evaluate_timer(pipeline, split or "test")
+
+    def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002
+        """The share of whole pulses that are timed exactly, on sequences that are drawn for it."""
+        from edgedl.tasks.timer.evaluation import judge_timer
+
+        if data is not None:
+            raise InputError("the timer is judged on sequences that are drawn for it; --data is not read")
+        return judge_timer(most)
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
         """Draws the curves of a run, and u1, u2, target and answer over time."""

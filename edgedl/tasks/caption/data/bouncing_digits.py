@@ -369,6 +369,17 @@ class BouncingDigits:
         part._indices = chosen
         return part
 
+    def take(self, rows: Sequence[int]) -> BouncingDigits:
+        """The clips of some rows, in their order."""
+        part = copy.copy(self)
+        part._indices = self._indices[list(rows)]
+        return part
+
+    def held_out(self) -> list[int]:
+        """The rows that training does not learn from."""
+        rows: list[int] = np.flatnonzero(self._split[self._indices] != "train").tolist()
+        return rows
+
     def summary(self) -> str:
         """What there is, a line each."""
         counts = [f"{int((self._split[self._indices] == name).sum()):,} {name}" for name in _SPLITS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,7 +137,15 @@ class CaptionDataset:
         if wanted not in self.splits:
             have = ", ".join((*self.splits, "all"))
             raise InputError(f"the data set {self.name} has no split {name!r}; it has: {have}")
-        return replace(self, clips=tuple(clip for clip in self.clips if clip.split == wanted))
+        return self.take([row for row, clip in enumerate(self.clips) if clip.split == wanted])
+
+    def take(self, rows: Sequence[int]) -> CaptionDataset:
+        """The clips of some rows, in their order."""
+        return replace(self, clips=tuple(self.clips[row] for row in rows))
+
+    def held_out(self) -> list[int]:
+        """The rows that training does not learn from."""
+        return [row for row, clip in enumerate(self.clips) if clip.split != "train"]
 
     def summary(self) -> str:
         """What was read and what was left out, a line each."""
