@@ -1,0 +1,208 @@
+"""int8 within a budget: what is taken, what is refused, and what is left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from exporters.quantize import search
+from exporters.quantize.candidates import STATIC, WIDE, Candidates
+from exporters.quantize.inputs import recorded_inputs, single_rows
+from exporters.quantize.quantize import quantize_bundle
+from exporters.quantize.ranking import rank_layers
+from exporters.quantize.speed import Speed
+from runtime.bundle import Bundle, pack, record_proof
+from runtime.engine import Engine
+from runtime.errors import BundleError, InputError
+from runtime.processor import processor_class
+from runtime.proofs import Proof
+from runtime.verify import verify
+from tests.small_cnn import LAYERS, SIZES, cnn_graph, cnn_judge, pictures, write_cnn_bundle
+
+FAST, SLOW = Speed(1.9, 2.0, 2.1, 1.0), Speed(0.8, 0.9, 1.0, 1.0)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return write_cnn_bundle(tmp_path / "cnn.edge")
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How fast this machine is decides nothing in a test."""
+    monkeypatch.setattr(search, "compare_speed", lambda *_: FAST)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.parent.rglob("*") if file.is_file()}
+
+
+def int8_layers(bundle: Bundle, variant: str | None) -> int:
+    """How many convolutions of a variant take what was dequantised, weights aside."""
+    model = onnx.load_from_string(bundle.graph("cnn", variant or "fp32"))
+    dequantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    return sum(node.op_type == "Conv" and node.input[1] in dequantised for node in model.graph.node)
+
+
+def test_a_variant_within_the_budget_is_written(bundle: Bundle):
+    report = quantize_bundle(bundle, cnn_judge(bundle), allowed=0.2)
+    written = Bundle.open(bundle.path)
+    variant = written.model("cnn").variants["int8"]
+    assert report.written is not None
+    assert report.models == ("cnn",)
+    assert written.digest == report.written.digest != bundle.digest
+    budget = variant.budget
+    assert budget is not None
+    assert (budget.metric, budget.allowed, budget.n, budget.dataset) == ("accuracy", 0.2, SIZES["judge"], "blots")
+    # float32 is what it is compared with, so here the share that changed is the drop.
+    assert budget.decisions_changed == {processor_class(): pytest.approx(budget.fp32 - budget.value)}
+    assert budget.recorded_changed[processor_class()].of == 1 + 7 + 16
+    assert variant.bytes < 0.6 * written.model("cnn").variants["fp32"].bytes
+    assert int8_layers(written, "int8") == len(LAYERS)
+
+
+def test_the_answers_are_near_those_of_float32(bundle: Bundle):
+    quantize_bundle(bundle, cnn_judge(bundle), allowed=0.2)
+    spec = bundle.model("cnn")
+    written = Bundle.open(bundle.path)
+    exact, int8 = (Engine(written.graph("cnn", v), spec=spec, threads=1) for v in ("fp32", "int8"))
+    x = {"pixels": pictures(4, 20)}
+    error = np.abs(exact.run(x)["probabilities"] - int8.run(x)["probabilities"])
+    assert 0 < error.mean() < 0.03
+
+
+def test_a_budget_that_is_missed_leaves_the_bundle_as_it_was(bundle: Bundle):
+    before = contents(bundle.path)
+    judge = cnn_judge(bundle, lambda pipeline, part, value: value - 0.5 * (pipeline.variant == "int8"))
+    report = quantize_bundle(bundle, judge, allowed=0.2)
+    assert report.written is None
+    assert report.judgements == ()
+    assert "miss the budget" in report.reason
+    assert contents(bundle.path) == before
+    forms = {(attempt.form, attempt.calibration) for attempt in report.attempts}
+    assert {(STATIC.name, "min-max"), (STATIC.name, "entropy"), (WIDE.name, "min-max")} <= forms
+
+
+def test_the_part_that_judges_has_the_last_word(bundle: Bundle):
+    before = contents(bundle.path)
+    judge = cnn_judge(
+        bundle, lambda pipeline, part, value: value - 0.5 * (pipeline.variant == "int8" and part == "judge")
+    )
+    report = quantize_bundle(bundle, judge, allowed=0.2)
+    assert [attempt.verdict for attempt in report.attempts] == ["taken"]
+    assert [judgement.within for judgement in report.judgements] == [False]
+    assert report.written is None
+    assert contents(bundle.path) == before
+
+
+def test_a_slower_candidate_is_not_written(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(search, "compare_speed", lambda *_: SLOW)
+    before = contents(bundle.path)
+    report = quantize_bundle(bundle, cnn_judge(bundle), allowed=1.0)
+    assert report.written is None
+    assert "0.90 times as fast" in report.reason
+    assert {attempt.value for attempt in report.attempts} == {None}  # no metric was measured for nothing
+    assert contents(bundle.path) == before
+
+
+def test_the_worst_layers_go_back_to_float32_one_by_one(bundle: Bundle):
+    def told(pipeline, part, value):
+        return 1 - 0.1 * int8_layers(pipeline.bundle, pipeline.variant)
+
+    report = quantize_bundle(bundle, cnn_judge(bundle, told), allowed=0.25)
+    taken = report.attempts[-1]
+    assert [len(attempt.reverted) for attempt in report.attempts] == [0, 1, 2]
+    assert (taken.verdict, taken.layers) == ("taken", 2)
+    assert int8_layers(Bundle.open(bundle.path), "int8") == 2
+
+
+def test_the_layer_that_int8_harms_is_ranked_first(tmp_path: Path):
+    # The third convolution reads what the second one shouts: of a range of thousands its other channels have nothing.
+    bundle = write_cnn_bundle(tmp_path / "loud.edge", cnn_graph(loud="second"))
+    feeds, _ = recorded_inputs(cnn_judge(bundle), bundle, "calibrate", ["cnn"])
+    rows = single_rows(bundle.model("cnn"), feeds["cnn"], 8)
+    ranked = rank_layers(Candidates(bundle.graph("cnn"), feeds["cnn"]), STATIC, "min-max", rows)
+    assert set(ranked) == set(LAYERS)
+    worst, *others = ranked.values()
+    assert next(iter(ranked)) in ("second", "third")
+    assert min(others) < 0.1 * worst
+
+
+def test_weights_of_7_bits_cannot_saturate(bundle: Bundle):
+    candidates = Candidates(bundle.graph("cnn"), [{"pixels": pictures(9, 4)}])
+    largest = {}
+    for form in (STATIC, WIDE):
+        model = onnx.load_from_string(candidates.build(form, "min-max", candidates.weighted(form)))
+        arrays = [numpy_helper.to_array(value) for value in model.graph.initializer]
+        largest[form.bits] = max(int(np.abs(a.astype(int)).max()) for a in arrays if a.dtype == np.int8 and a.size > 64)
+    assert 2 * 255 * largest[7] <= 32767 < 2 * 255 * largest[8]
+
+
+def test_an_interrupted_run_leaves_the_bundle_as_it_was(bundle: Bundle):
+    def told(pipeline, part, value):
+        if part == "judge":
+            raise KeyboardInterrupt
+        return value
+
+    before = contents(bundle.path)
+    with pytest.raises(KeyboardInterrupt):
+        quantize_bundle(bundle, cnn_judge(bundle, told), allowed=0.2)
+    assert contents(bundle.path) == before
+
+
+def test_a_packed_bundle_stays_packed_and_its_proofs_keep_their_digest(bundle: Bundle, tmp_path: Path):
+    proven = record_proof(bundle.path, Proof(bundle.digest, "here", "1.32.0", "some", "fp32", ok=True, date="2026-11-29"))
+    packed = pack(proven, tmp_path / "packed.edge")
+    for one in (packed, proven):
+        report = quantize_bundle(one, cnn_judge(one), allowed=0.2)
+        assert report.written is not None
+        written = Bundle.open(one.path)
+        assert written.path.is_dir() == one.path.is_dir()
+        assert "int8" in written.model("cnn").variants
+        assert [proof.digest for proof in written.proofs] == [bundle.digest] != [written.digest]
+
+
+def test_the_result_can_go_elsewhere(bundle: Bundle, tmp_path: Path):
+    before = (bundle.path / "manifest.json").read_bytes()
+    report = quantize_bundle(bundle, cnn_judge(bundle), allowed=0.2, output=tmp_path / "other.edge")
+    assert report.written is not None
+    assert report.written.path == tmp_path / "other.edge"
+    assert (bundle.path / "manifest.json").read_bytes() == before
+
+
+def test_a_signed_bundle_is_not_written_over(bundle: Bundle, tmp_path: Path):
+    (bundle.path / "manifest.json.minisig").write_text("untrusted comment: of a test\n")
+    signed = Bundle.open(bundle.path)
+    with pytest.raises(BundleError, match=r"is signed .* write it elsewhere with -o"):
+        quantize_bundle(signed, cnn_judge(signed), allowed=0.2)
+    report = quantize_bundle(signed, cnn_judge(signed), allowed=0.2, output=tmp_path / "other.edge")
+    assert report.written is not None
+    assert not report.written.signatures
+
+
+def test_a_model_that_is_not_there_is_refused(bundle: Bundle):
+    with pytest.raises(InputError, match="no model 'faces'"):
+        quantize_bundle(bundle, cnn_judge(bundle), allowed=0.2, models=["faces"])
+
+
+def test_a_second_run_replaces_the_variant(bundle: Bundle):
+    for allowed in (0.3, 0.2):
+        quantize_bundle(Bundle.open(bundle.path), cnn_judge(bundle), allowed=allowed)
+    budget = Bundle.open(bundle.path).model("cnn").variants["int8"].budget
+    assert budget is not None
+    assert budget.allowed == 0.2
+    assert sorted(f.name for f in bundle.path.iterdir()) == ["cnn.golden.npz", "cnn.int8.onnx", "cnn.onnx", "manifest.json"]
+
+
+def test_verify_counts_the_decisions_of_the_variant(bundle: Bundle):
+    quantize_bundle(bundle, cnn_judge(bundle), allowed=0.2)
+    report = verify(bundle.path, variant="int8")
+    (row,) = report.checks
+    assert report.ok
+    assert row.judged
+    assert row.max_abs > 1e-4  # far over the tolerance of float32
+    assert "of 24 decisions differ" in row.note
