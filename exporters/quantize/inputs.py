@@ -1,9 +1,9 @@
-"""Real inputs of each model: what the pipeline feeds its engines while it answers a part of the data."""
+"""Real calls of each model: what the pipeline feeds its engines while it answers a part of the data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,35 +15,43 @@ from runtime.manifest import ModelSpec
 
 Feed = dict[str, NDArray[Any]]
 MOST_BYTES = 256 << 20
-"""Inputs of one model that are kept. Photos are large; those that come after are not kept."""
+"""Of the calls of one model that are kept. Photos are large; those that come after are not kept."""
+
+
+class Call(NamedTuple):
+    """What a session was fed, and what it answered."""
+
+    feed: Feed
+    answers: dict[str, NDArray[Any]]
 
 
 class Recorder:
-    """Runs a session and keeps what it was fed."""
+    """Runs a session and keeps the calls."""
 
-    def __init__(self, session: Any, kept: list[Feed]) -> None:
+    def __init__(self, session: Any, kept: list[Call]) -> None:
         self._session = session
         self._kept = kept
         self._bytes = 0
 
     def run(self, names: Sequence[str], feed: Feed) -> Any:
         """Runs the session."""
-        size = sum(array.nbytes for array in feed.values())
+        answers = self._session.run(names, feed)
+        size = sum(array.nbytes for array in (*feed.values(), *answers))
         # Several threads may come at once; then a few more are kept, which harms nothing.
         if self._bytes + size <= MOST_BYTES:
             self._bytes += size
-            self._kept.append(dict(feed))
-        return self._session.run(names, feed)
+            self._kept.append(Call(dict(feed), dict(zip(names, answers, strict=True))))
+        return answers
 
 
-def recorded_inputs(
+def recorded_calls(
     judge: AnyJudge, bundle: Bundle, part: Part, models: Sequence[str]
-) -> tuple[dict[str, list[Feed]], float]:
-    """The inputs of some models on a part of the data, with the first variant, and the metric that it had there."""
-    kept: dict[str, list[Feed]] = {name: [] for name in models}
+) -> tuple[dict[str, list[Call]], float]:
+    """The calls of some models on a part of the data, with the first variant, and the metric that it had there."""
+    kept: dict[str, list[Call]] = {name: [] for name in models}
     with judge.open(bundle, None) as pipeline:
-        for name, feeds in kept.items():
-            pipeline.engines[name].through(lambda session, feeds=feeds: Recorder(session, feeds))
+        for name, calls in kept.items():
+            pipeline.engines[name].through(lambda session, calls=calls: Recorder(session, calls))
         value = judge.measure(pipeline, part, None)
     return kept, value
 

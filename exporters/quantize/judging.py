@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from exporters.quantize.emulation import EmulatedSession
-from exporters.quantize.inputs import Feed, Recorder, recorded_inputs
+from exporters.quantize.inputs import Call, Recorder, recorded_calls
 from exporters.quantize.judge import AnyJudge
 from exporters.quantize.variants import INT8, with_variants
 from runtime.budget import Budget, Counted
 from runtime.bundle import Bundle
 from runtime.decisions import count_decisions, count_recorded
-from runtime.engine import Engine
+from runtime.engine import Engine, Session
 from runtime.processor import processor_class
 
 log = logging.getLogger(__name__)
@@ -53,14 +52,14 @@ class Judgement:
 
 def judge_here(judge: AnyJudge, bundle: Bundle, graphs: Mapping[str, bytes], allowed: float) -> Judgement:
     """Judges on this machine."""
-    feeds, before = recorded_inputs(judge, bundle, "judge", list(graphs))
+    calls, before = recorded_calls(judge, bundle, "judge", list(graphs))
     with judge.open(with_variants(bundle, graphs), INT8) as pipeline:
         after = judge.measure(pipeline, "judge", None)
     counts: dict[str, Counted] = {}
     recorded: dict[str, Counted] = {}
     for name, graph in graphs.items():
         with _engine(bundle, name, graph) as engine:
-            counts[name] = _differing(bundle, name, engine, feeds[name])
+            counts[name] = _differing(engine, calls[name])
             recorded[name] = count_recorded(engine, bundle.golden(name))
     return _judgement(judge, processor_class(), False, judge.sizes["judge"], before, after, allowed, counts, recorded)
 
@@ -76,19 +75,19 @@ def judge_emulated(
     with judge.open(bundle, None) as pipeline:
         before = judge.measure(pipeline, "judge", most)
     n = min(most, judge.sizes["judge"])
-    kept: dict[str, list[Feed]] = {name: [] for name in graphs}
+    kept: dict[str, list[Call]] = {name: [] for name in graphs}
     counts: dict[str, Counted] = {}
     recorded: dict[str, Counted] = {}
     with _emulated(bundle, graphs, kind) as sessions:
         with judge.open(with_variants(bundle, graphs), INT8) as pipeline:
             for name, session in sessions.items():
-                recorder = Recorder(session, kept[name])
-                pipeline.engines[name].through(lambda _, recorder=recorder: recorder)
+                pipeline.engines[name].through(_instead(Recorder(session, kept[name])))
             after = judge.measure(pipeline, "judge", most)
         for name, graph in graphs.items():
+            with _engine(bundle, name, bundle.graph(name)) as exact:
+                counts[name] = _differing(exact, kept[name])
             with _engine(bundle, name, graph) as engine:
-                engine.through(lambda _, session=sessions[name]: session)  # type: ignore[misc]
-                counts[name] = _differing(bundle, name, engine, kept[name])
+                engine.through(_instead(sessions[name]))
                 recorded[name] = count_recorded(engine, bundle.golden(name))
     return _judgement(judge, kind, True, n, before, after, allowed, counts, recorded)
 
@@ -124,17 +123,11 @@ def _judgement(
     return Judgement(processor, emulated, n, before, after, drop, drop <= allowed, decisions, recorded)
 
 
-def _differing(bundle: Bundle, name: str, engine: Engine, feeds: Sequence[Feed]) -> Counted:
-    """Decisions of an engine that differ from float32's on the same inputs."""
-    with _engine(bundle, name, bundle.graph(name)) as exact:
-        return count_decisions(
-            engine.spec, [_answers(engine, feed) for feed in feeds], [_answers(exact, feed) for feed in feeds]
-        )
-
-
-def _answers(engine: Engine, feed: Feed) -> dict[str, Any]:
+def _differing(engine: Engine, calls: Sequence[Call]) -> Counted:
+    """Decisions of an engine that differ from those of the calls that another one has answered."""
     names = [tensor.name for tensor in engine.spec.outputs]
-    return dict(zip(names, engine.session.run(names, feed), strict=True))
+    answers = [dict(zip(names, engine.session.run(names, call.feed), strict=True)) for call in calls]
+    return count_decisions(engine.spec, answers, [call.answers for call in calls])
 
 
 def _engine(bundle: Bundle, name: str, graph: bytes) -> Engine:
@@ -145,6 +138,11 @@ def _engine(bundle: Bundle, name: str, graph: bytes) -> Engine:
 def _emulated(bundle: Bundle, graphs: Mapping[str, bytes], kind: str) -> Iterator[dict[str, EmulatedSession]]:
     with contextlib.ExitStack() as stack:
         yield {name: stack.enter_context(EmulatedSession(graph, kind)) for name, graph in graphs.items()}
+
+
+def _instead(session: Session) -> Callable[[Session], Session]:
+    """What `Engine.through` takes to run another session."""
+    return lambda _: session
 
 
 def _share(counted: Counted) -> float:

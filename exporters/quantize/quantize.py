@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exporters.quantize.candidates import Candidates
-from exporters.quantize.inputs import Feed, recorded_inputs, single_rows
+from exporters.quantize.inputs import Feed, recorded_calls, single_rows
 from exporters.quantize.judge import AnyJudge
 from exporters.quantize.judging import Judgement, budget_of, judge_emulated, judge_here
 from exporters.quantize.search import Attempt, Found, Search
@@ -75,11 +75,14 @@ def quantize_bundle(
     names = [name for name in bundle.manifest.models if not models or name in models]
     for name in models:
         bundle.model(name)
-    feeds, _ = recorded_inputs(judge, bundle, "calibrate", names)
+    calls, _ = recorded_calls(judge, bundle, "calibrate", names)
     with judge.open(bundle, None) as pipeline:
         base = judge.measure(pipeline, "choose", None)
     log.info("%s of %s on the part that chooses: %.4g in float32", judge.metric, bundle.manifest.name, base)
-    found = {name: _search(bundle, judge, allowed, base, name, feeds[name], threads) for name in names}
+    found = {
+        name: _search(bundle, judge, allowed, base, name, [call.feed for call in calls[name]], threads)
+        for name in names
+    }
     attempts = tuple(attempt for one in found.values() for attempt in one.attempts)
     graphs = _together(bundle, judge, allowed, base, found)
     if not graphs:

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from exporters.quantize import search
 from exporters.quantize.candidates import STATIC, WIDE, Candidates
-from exporters.quantize.inputs import recorded_inputs, single_rows
+from exporters.quantize.inputs import recorded_calls, single_rows
 from exporters.quantize.quantize import quantize_bundle
 from exporters.quantize.ranking import rank_layers
 from exporters.quantize.speed import Speed
@@ -123,9 +123,10 @@ def test_the_worst_layers_go_back_to_float32_one_by_one(bundle: Bundle):
 def test_the_layer_that_int8_harms_is_ranked_first(tmp_path: Path):
     # The third convolution reads what the second one shouts: of a range of thousands its other channels have nothing.
     bundle = write_cnn_bundle(tmp_path / "loud.edge", cnn_graph(loud="second"))
-    feeds, _ = recorded_inputs(cnn_judge(bundle), bundle, "calibrate", ["cnn"])
-    rows = single_rows(bundle.model("cnn"), feeds["cnn"], 8)
-    ranked = rank_layers(Candidates(bundle.graph("cnn"), feeds["cnn"]), STATIC, "min-max", rows)
+    calls, _ = recorded_calls(cnn_judge(bundle), bundle, "calibrate", ["cnn"])
+    feeds = [call.feed for call in calls["cnn"]]
+    rows = single_rows(bundle.model("cnn"), feeds, 8)
+    ranked = rank_layers(Candidates(bundle.graph("cnn"), feeds), STATIC, "min-max", rows)
     assert set(ranked) == set(LAYERS)
     worst, *others = ranked.values()
     assert next(iter(ranked)) in ("second", "third")
@@ -155,7 +156,9 @@ def test_an_interrupted_run_leaves_the_bundle_as_it_was(bundle: Bundle):
 
 
 def test_a_packed_bundle_stays_packed_and_its_proofs_keep_their_digest(bundle: Bundle, tmp_path: Path):
-    proven = record_proof(bundle.path, Proof(bundle.digest, "here", "1.32.0", "some", "fp32", ok=True, date="2026-11-29"))
+    proven = record_proof(
+        bundle.path, Proof(bundle.digest, "here", "1.32.0", "some", "fp32", ok=True, date="2026-11-29")
+    )
     packed = pack(proven, tmp_path / "packed.edge")
     for one in (packed, proven):
         report = quantize_bundle(one, cnn_judge(one), allowed=0.2)
@@ -195,7 +198,12 @@ def test_a_second_run_replaces_the_variant(bundle: Bundle):
     budget = Bundle.open(bundle.path).model("cnn").variants["int8"].budget
     assert budget is not None
     assert budget.allowed == 0.2
-    assert sorted(f.name for f in bundle.path.iterdir()) == ["cnn.golden.npz", "cnn.int8.onnx", "cnn.onnx", "manifest.json"]
+    assert sorted(f.name for f in bundle.path.iterdir()) == [
+        "cnn.golden.npz",
+        "cnn.int8.onnx",
+        "cnn.onnx",
+        "manifest.json",
+    ]
 
 
 def test_verify_counts_the_decisions_of_the_variant(bundle: Bundle):

@@ -78,7 +78,7 @@ def test_what_was_proven_is_told(tmp_path: Path) -> None:
         "last_proof": {
             "target": "arm64/cortex-a72", "onnxruntime": "1.32.0", "processor": "Cortex-A72", "date": "2026-11-28",
         },
-        "differs": scale["differs"], "stackable": {"scale": True},
+        "differs": scale["differs"], "unjudged": [], "stackable": {"scale": True},
     }  # fmt: skip
     assert "processor" in scale["differs"]
     assert (sums["proven"], sums["share"], sums["recorded"]) == ("nothing recorded", None, 0)
