@@ -105,10 +105,15 @@ def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         # uint8 moves a quarter of the bytes, so transpose before the cast.
         return op.Cast(op.Transpose(images, perm=perm), to=dtype)
 
+    def resize_to(pixels: Any, sizes: Any) -> Any:
+        # Sizes of all axes: see `exporters.quantize.resizing`.
+        return op.Resize(
+            pixels, None, None, op.Concat(op.Shape(pixels, start=0, end=2), sizes, axis=0), **_RESIZE_ATTRIBUTES
+        )
+
     def resize(images: Any, height: int, width: int, dtype: int) -> Any:
         pixels = to_float_channels_first(images, [0, 3, 1, 2], dtype)
-        sizes = op.Constant(value_ints=[height, width])
-        return op.Resize(pixels, None, None, sizes, axes=[2, 3], **_RESIZE_ATTRIBUTES)
+        return resize_to(pixels, op.Constant(value_ints=[height, width]))
 
     def letterboxed(image: Any, size: int, fill: float, dtype: int) -> tuple[Any, Any]:
         pixels = op.Unsqueeze(
@@ -122,7 +127,7 @@ def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         inner = op.Max(inner, op.Constant(value_ints=[1]))  # h, w
         before = op.Div(op.Sub(side, inner), two)  # pad_y, pad_x
         after = op.Sub(op.Sub(side, inner), before)
-        resized = op.Resize(pixels, None, None, inner, axes=[2, 3], **_RESIZE_ATTRIBUTES)
+        resized = resize_to(pixels, inner)
         none = op.Constant(value_ints=[0, 0])
         square = op.Pad(
             resized,
