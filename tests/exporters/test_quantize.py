@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from exporters.quantize import search
-from exporters.quantize.candidates import STATIC, WIDE, Candidates
+from exporters.quantize.candidates import DYNAMIC, STATIC, WIDE, Candidates
+from exporters.quantize.emulation import EmulatedSession
 from exporters.quantize.inputs import recorded_calls, single_rows
 from exporters.quantize.quantize import quantize_bundle
 from exporters.quantize.ranking import rank_layers
+from exporters.quantize.resizing import write_all_sizes
 from exporters.quantize.speed import Speed
 from runtime.bundle import Bundle, pack, record_proof
 from runtime.engine import Engine
-from runtime.errors import BundleError, InputError
+from runtime.errors import BundleError, DeviceError, InputError
 from runtime.processor import processor_class
 from runtime.proofs import Proof
 from runtime.verify import verify
@@ -214,3 +217,97 @@ def test_verify_counts_the_decisions_of_the_variant(bundle: Bundle):
     assert row.judged
     assert row.max_abs > 1e-4  # far over the tolerance of float32
     assert "of 24 decisions differ" in row.note
+
+
+def lstm_graph() -> bytes:
+    """y [T, 1, B, 64] of x [T, B, 32], one LSTM."""
+    rng = np.random.default_rng(0)
+    shapes = {"w": (1, 256, 32), "r": (1, 256, 64)}
+    graph = helper.make_graph(
+        [helper.make_node("LSTM", ["x", "w", "r"], ["y"], name="lstm", hidden_size=64)],
+        "lstm",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["T", "B", 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["T", 1, "B", 64])],
+        [numpy_helper.from_array(rng.normal(size=s).astype(np.float32) * 0.1, n) for n, s in shapes.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    return model.SerializeToString()
+
+
+def test_a_recurrent_layer_has_a_dynamic_form_only():
+    candidates = Candidates(lstm_graph(), [])
+    assert candidates.weighted(STATIC) == ()
+    assert candidates.weighted(DYNAMIC) == ("lstm",)
+    graph = candidates.build(DYNAMIC, "", candidates.weighted(DYNAMIC))
+    assert [node.op_type for node in onnx.load_from_string(graph).graph.node] == ["DynamicQuantizeLSTM"]
+    x = {"x": np.random.default_rng(1).normal(size=(6, 2, 32)).astype(np.float32)}
+    exact, int8 = (Engine(one, threads=1).run(x)["y"] for one in (candidates.graph, graph))
+    assert 0 < np.abs(exact - int8).max() < 0.05
+
+
+def test_a_graph_that_cannot_be_opened_is_not_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Candidates, "build", lambda *_: b"no graph at all")
+    report = quantize_bundle(bundle, cnn_judge(bundle), allowed=1.0)
+    assert report.written is None
+    assert {attempt.verdict.partition(":")[0] for attempt in report.attempts} == {
+        "cannot be opened", "no layer for this form",
+    }  # fmt: skip
+
+
+def test_resize_with_the_sizes_of_all_axes_gives_the_same_numbers(bundle: Bundle):
+    model = onnx.load_from_string(bundle.graph("cnn"))
+    assert write_all_sizes(model) == 1
+    assert write_all_sizes(model) == 0
+    for shape in ((1, 24, 20), (3, 7, 50)):
+        x = {"pixels": np.random.default_rng(2).integers(0, 256, (*shape, 3), dtype=np.uint8)}
+        before, after = (Engine(g, threads=1).run(x) for g in (bundle.graph("cnn"), model.SerializeToString()))
+        np.testing.assert_array_equal(before["probabilities"], after["probabilities"])
+
+
+needs_qemu = pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs qemu-x86_64 (Debian's qemu-user)")
+
+
+@needs_qemu
+def test_a_processor_that_saturates_gives_the_same_answers_with_7_bits_and_others_with_8(bundle: Bundle):
+    x = pictures(6, 4)
+    x[:] = np.maximum(x, 200)  # bright: activations near the end of their range
+    candidates = Candidates(bundle.graph("cnn"), [{"pixels": x}])
+    moved = {}
+    for form in (STATIC, WIDE):
+        graph = candidates.build(form, "min-max", candidates.weighted(form))
+        here = Engine(graph, threads=1).run({"pixels": x})["probabilities"]
+        with EmulatedSession(graph, "avx2") as session:
+            (there,) = session.run(["probabilities"], {"pixels": x})
+        moved[form.bits] = float(np.abs(here - there).max())
+    assert moved[7] < 1e-5
+    if processor_class() == "vnni":
+        assert moved[8] > 1e-3
+
+
+@needs_qemu
+def test_a_class_that_is_asked_for_is_judged_and_recorded(bundle: Bundle):
+    report = quantize_bundle(bundle, cnn_judge(bundle), allowed=0.2, also=["avx2"])
+    assert [(one.processor, one.emulated, one.within) for one in report.judgements][1:] == [("avx2", True, True)]
+    budget = Bundle.open(bundle.path).model("cnn").variants["int8"].budget
+    assert budget is not None
+    assert set(budget.recorded_changed) == set(budget.decisions_changed) == {processor_class(), "avx2"}
+    assert budget.recorded_changed["avx2"].of == 24
+
+
+@needs_qemu
+def test_a_class_on_which_the_budget_is_missed_refuses_the_variant(bundle: Bundle):
+    def told(pipeline, part, value):
+        emulated = isinstance(getattr(pipeline.engine.session, "_session", None), EmulatedSession)
+        return value - 0.5 * emulated
+
+    before = contents(bundle.path)
+    report = quantize_bundle(bundle, cnn_judge(bundle, told), allowed=0.2, also=["avx2"])
+    assert report.written is None
+    assert report.reason == "the budget is missed on the data that judges, on avx2"
+    assert contents(bundle.path) == before
+
+
+def test_an_emulator_that_is_not_installed_is_named(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    with pytest.raises(DeviceError, match=r"qemu-x86_64, which is not installed; .* apt-get install qemu-user"):
+        quantize_bundle(bundle, cnn_judge(bundle), allowed=0.2, also=["avx2"])
