@@ -9,7 +9,7 @@ from edgedl.cli.output import number, size, table
 
 if TYPE_CHECKING:
     from runtime.bundle import Bundle
-    from runtime.manifest import Manifest, ModelSpec, TensorSpec
+    from runtime.manifest import Manifest, ModelSpec, TensorSpec, Variant
     from runtime.signatures import Signer
 
 
@@ -47,9 +47,7 @@ def _signatures(bundle: Bundle, signer: Signer | None) -> list[str]:
 def _model(name: str, model: ModelSpec) -> str:
     cases = f"{model.golden.cases} recorded answers" if model.golden else "no recorded answers"
     lines = [f"model {name}, {cases}"]
-    variants = [
-        (key, variant.file, size(variant.bytes), _short(variant.error)) for key, variant in model.variants.items()
-    ]
+    variants = [(key, variant.file, size(variant.bytes), _cost(variant)) for key, variant in model.variants.items()]
     lines.append(table(("variant", "graph", "size", "error"), variants, "  "))
     tensors = [_tensor("in", spec) for spec in model.inputs] + [_tensor("out", spec) for spec in model.outputs]
     lines.append(table(("", "tensor", "dtype", "shape", "unit", "meaning"), tensors, "  "))
@@ -71,6 +69,16 @@ def _model(name: str, model: ModelSpec) -> str:
     return "\n".join(lines)
 
 
+def _cost(variant: Variant) -> str:
+    """What a form of a graph costs: nothing, what it declares, or its budget and the decisions that change."""
+    budget = variant.budget
+    if budget is None:
+        return _short(variant.error)
+    told = f"{budget.metric} {number(budget.value)} (fp32 {number(budget.fp32)}, {number(budget.allowed)} allowed)"
+    changed = ", ".join(f"{share:.3g} on {kind}" for kind, share in budget.decisions_changed.items())
+    return f"{told}; decisions changed: {changed or 'none counted'}"
+
+
 def _tensor(direction: str, spec: TensorSpec) -> tuple[str, ...]:
     meaning = " ".join(filter(None, (spec.layout, spec.meaning)))
     return (direction, spec.name, spec.dtype, _shape(spec.shape), spec.unit or "-", meaning or "-")
@@ -89,11 +97,14 @@ def _metrics(manifest: Manifest) -> str:
 
 
 def _proofs(bundle: Bundle) -> str:
+    own = [proof for proof in bundle.proofs if proof.digest == bundle.digest]
     rows = [
         (proof.target, proof.variant, proof.onnxruntime, "ok" if proof.ok else "FAILED", proof.max_abs, proof.date)
-        for proof in bundle.proofs
+        for proof in own
     ]
-    return table(("proven on", "variant", "onnxruntime", "", "worst error", "date"), rows) if rows else ""
+    told = [table(("proven on", "variant", "onnxruntime", "", "worst error", "date"), rows)] if rows else []
+    others = len(bundle.proofs) - len(own)
+    return "\n".join([*told, *([f"{others} proofs of what the bundle was before, by its digest"] if others else [])])
 
 
 def _provenance(manifest: Manifest) -> str:

@@ -43,6 +43,10 @@ class Judge(Generic[P]):
         """By how much the metric became worse; negative where it became better."""
         return after - before if self.lower_is_better else before - after
 
+    def is_vacuous(self, before: float, allowed: float) -> bool:
+        """Whether no answers at all could miss the budget: a metric that is best when large cannot fall below 0."""
+        return not self.lower_is_better and before <= allowed
+
 
 SPLITS: Mapping[Part, str] = {"calibrate": "train", "choose": "val", "judge": "test"}
 

@@ -6,7 +6,7 @@ soft-max and expectation are small, and answers are read from them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -25,7 +25,7 @@ class Layers:
 
     Attributes:
         weighted: Layers that can be computed in int8, in the order of the graph.
-        carrying: Nodes between them.
+        carrying: Nodes between two of them.
     """
 
     weighted: tuple[str, ...]
@@ -36,11 +36,13 @@ def find_layers(model: onnx.ModelProto) -> Layers:
     """The layers of a graph whose nodes all have names."""
     constants = {value.name for value in model.graph.initializer}
     nodes = list(model.graph.node)
-    after = _reached(reversed(nodes), lambda node: (node.output, node.input))
-    before = _reached(nodes, lambda node: (node.input, node.output))
-    weighted = [n for n in nodes if n.op_type in WEIGHTED and n.input[1] in constants and n.name in after]
-    carrying = [n for n in nodes if n.op_type in CARRYING and n.name in after and n.name in before]
-    return Layers(tuple(n.name for n in weighted), tuple(n.name for n in carrying))
+    heavy = {node.name for node in nodes if node.op_type in _HEAVY}
+    followed = _reached(reversed(nodes), heavy, lambda node: (node.output, node.input))
+    weighted = [n.name for n in nodes if n.op_type in WEIGHTED and n.input[1] in constants and n.name in followed]
+    after = _reached(nodes, weighted, lambda node: (node.input, node.output))
+    before = _reached(reversed(nodes), weighted, lambda node: (node.output, node.input))
+    carrying = [n.name for n in nodes if n.op_type in CARRYING and n.name in after and n.name in before]
+    return Layers(tuple(weighted), tuple(carrying))
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
@@ -52,16 +54,16 @@ def name_nodes(model: onnx.ModelProto) -> None:
         taken.add(node.name)
 
 
-def _reached(nodes: Iterable[onnx.NodeProto], ends: _Ends) -> set[str]:
-    """The nodes that are reached from a heavy node, along the direction in which the nodes come."""
+def _reached(nodes: Iterable[onnx.NodeProto], starts: Collection[str], ends: _Ends) -> set[str]:
+    """The nodes that are reached from some nodes, along the direction in which all nodes come."""
     values: set[str] = set()
     found: set[str] = set()
     for node in nodes:
         entering, leaving = ends(node)
-        if not values.isdisjoint(entering):
+        reached = not values.isdisjoint(entering)
+        if reached:
             found.add(node.name)
-            values.update(leaving)
-        if node.op_type in _HEAVY:
+        if reached or node.name in starts:
             values.update(leaving)
         values.discard("")  # an optional input or output that is left out
     return found

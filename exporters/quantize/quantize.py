@@ -75,10 +75,16 @@ def quantize_bundle(
     names = [name for name in bundle.manifest.models if not models or name in models]
     for name in models:
         bundle.model(name)
-    calls, _ = recorded_calls(judge, bundle, "calibrate", names)
     with judge.open(bundle, None) as pipeline:
         base = judge.measure(pipeline, "choose", None)
     log.info("%s of %s on the part that chooses: %.4g in float32", judge.metric, bundle.manifest.name, base)
+    if judge.is_vacuous(base, allowed):
+        reason = (
+            f"the budget is vacuous: {judge.metric} is {base:.4g} in float32, so nothing could lose more than "
+            f"{allowed:g}; train the network, or allow less"
+        )
+        return QuantizeReport(judge, allowed, (), reason=reason)
+    calls, _ = recorded_calls(judge, bundle, "calibrate", names)
     found = {
         name: _search(bundle, judge, allowed, base, name, [call.feed for call in calls[name]], threads)
         for name in names

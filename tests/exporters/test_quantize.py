@@ -102,10 +102,19 @@ def test_the_part_that_judges_has_the_last_word(bundle: Bundle):
     assert contents(bundle.path) == before
 
 
+def test_a_budget_that_nothing_could_miss_is_refused(bundle: Bundle):
+    before = contents(bundle.path)
+    report = quantize_bundle(bundle, cnn_judge(bundle, lambda pipeline, part, value: 0.1 * value), allowed=0.2)
+    assert report.written is None
+    assert "the budget is vacuous: accuracy is 0.1 in float32" in report.reason
+    assert report.attempts == ()
+    assert contents(bundle.path) == before
+
+
 def test_a_slower_candidate_is_not_written(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(search, "compare_speed", lambda *_: SLOW)
     before = contents(bundle.path)
-    report = quantize_bundle(bundle, cnn_judge(bundle), allowed=1.0)
+    report = quantize_bundle(bundle, cnn_judge(bundle), allowed=0.9)
     assert report.written is None
     assert "0.90 times as fast" in report.reason
     assert {attempt.value for attempt in report.attempts} == {None}  # no metric was measured for nothing
@@ -247,7 +256,7 @@ def test_a_recurrent_layer_has_a_dynamic_form_only():
 
 def test_a_graph_that_cannot_be_opened_is_not_taken(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Candidates, "build", lambda *_: b"no graph at all")
-    report = quantize_bundle(bundle, cnn_judge(bundle), allowed=1.0)
+    report = quantize_bundle(bundle, cnn_judge(bundle), allowed=0.9)
     assert report.written is None
     assert {attempt.verdict.partition(":")[0] for attempt in report.attempts} == {
         "cannot be opened", "no layer for this form",
