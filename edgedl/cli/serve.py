@@ -38,6 +38,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
     add_limits(parser)
     add_life_cycle(parser)
     arguments.device(parser, "half of what this process may use")
+    parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. int8 (default: fp32)")
     log = parser.add_argument_group("log")
     log.add_argument("--access-log", action="store_true", help="a line for each request on standard error")
     log.add_argument("--log-format", choices=("text", "json"), default="text", help="text or json (default: text)")
@@ -153,6 +154,7 @@ def run(args: argparse.Namespace) -> int:
         log_format=args.log_format,
         device=args.device,
         threads=args.threads,
+        variant=args.variant,
         watch=args.watch,
         repository=args.repository,
         announce=announce,
