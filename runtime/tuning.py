@@ -15,6 +15,7 @@ from typing import Any
 
 from runtime.bundle import Bundle
 from runtime.compare import OutputCheck
+from runtime.decisions import check_budget
 from runtime.door import prove_case
 from runtime.engine import Engine
 from runtime.errors import EdgedlError
@@ -216,8 +217,15 @@ def _wrong(bundle: Bundle, engines: Mapping[str, Engine], way: Way) -> OutputChe
     """The first recorded answer that this way does not give."""
     for name, engine in engines.items():
         variant = held_variant(bundle, name, way.variant)
-        if bundle.model(name).variants[variant].error is not None:
+        form = bundle.model(name).variants[variant]
+        if form.error is not None:
             continue  # it claims other answers than the recorded ones
+        if form.budget is not None:
+            rows = check_budget(engine, bundle.golden(name), variant, form.budget, asked=True)
+            wrong = next((row for row in rows if not row), None)
+            if wrong is not None:
+                return wrong
+            continue
         for case in bundle.golden(name)[:CASES]:
             for check in prove_case(engine, case, variant):
                 if not check:

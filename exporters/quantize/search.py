@@ -11,9 +11,10 @@ from exporters.quantize.candidates import FORMS, STATIC, WIDE, Candidates, Form
 from exporters.quantize.inputs import Feed
 from exporters.quantize.opening import refusal
 from exporters.quantize.ranking import rank_layers
-from exporters.quantize.speed import Speed, compare_speed
+from exporters.quantize.speed import compare_speed, is_gain
 from runtime.engine import Engine
 from runtime.errors import EdgedlError
+from runtime.turns import Ratio
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Attempt:
     reverted: tuple[str, ...] = ()
     verdict: str = ""
     bytes: int | None = None
-    speed: Speed | None = None
+    speed: Ratio | None = None
     value: float | None = None
     drop: float | None = None
 
@@ -150,7 +151,7 @@ class Search:
         ):
             speed = compare_speed(exact, candidate, self.rows, self.threads)
         attempt = replace(attempt, speed=speed)
-        if not speed.is_gain:
+        if not is_gain(speed):
             return self._told(replace(attempt, verdict="not faster here")), None
         try:
             value, drop = self.measure(graph)

@@ -17,16 +17,16 @@ from exporters.quantize.inputs import recorded_calls, single_rows
 from exporters.quantize.quantize import quantize_bundle
 from exporters.quantize.ranking import rank_layers
 from exporters.quantize.resizing import write_all_sizes
-from exporters.quantize.speed import Speed
 from runtime.bundle import Bundle, pack, record_proof
 from runtime.engine import Engine
 from runtime.errors import BundleError, DeviceError, InputError
 from runtime.processor import processor_class
 from runtime.proofs import Proof
+from runtime.turns import Ratio
 from runtime.verify import verify
 from tests.small_cnn import LAYERS, SIZES, cnn_graph, cnn_judge, pictures, write_cnn_bundle
 
-FAST, SLOW = Speed(1.9, 2.0, 2.1, 1.0), Speed(0.8, 0.9, 1.0, 1.0)
+FAST, SLOW = Ratio(2.0, 1.9, 2.1), Ratio(0.9, 0.8, 1.0)
 
 
 @pytest.fixture

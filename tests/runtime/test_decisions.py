@@ -24,6 +24,7 @@ from runtime.errors import BundleError, CheckFailedError
 from runtime.manifest import OutputParity, Parity, Variant
 from runtime.pipelines import load
 from runtime.processor import processor_class
+from runtime.tuning import tune
 from runtime.verify import verify
 from tests.bundles import SCALE, scale_graph, write_scale_bundle
 
@@ -204,3 +205,13 @@ def test_the_class_of_an_emulated_processor(model: str, expected: str) -> None:
     command = ["qemu-x86_64", "-cpu", model, *python_command(code)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=child_environment())
     assert done.stdout.strip() in expected.split(",")
+
+
+@pytest.mark.parametrize(("changed", "note"), [(None, ""), (0, "not the recorded answers: scale.y")])
+def test_tuning_takes_a_variant_that_keeps_to_its_count(
+    tmp_path: Path, counted: Counted, changed: int | None, note: str
+) -> None:
+    recorded = counted if changed is None else Counted(changed, counted.of)
+    tuned = tune(coarse_bundle(tmp_path / "coarse.edge", {HERE: recorded}), threads=1, seconds=0.01)
+    (trial,) = [trial for trial in tuned.trials if trial.way.variant == "int8" and trial.way.device == "cpu"][:1]
+    assert trial.note == note
