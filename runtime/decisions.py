@@ -100,13 +100,14 @@ def check_budget(
                 counts[name] = Counted(counts[name].changed + one.changed, counts[name].of + one.of)
     found = Counted(sum(one.changed for one in counts.values()), sum(one.of for one in counts.values()))
     verdict, judged, note = _verdict(found, budget)
+    told = decisions or rows  # where nothing decides, every row says so
     return tuple(
         replace(
             row,
-            ok=row.ok and (verdict or not judged) and (judged or not asked),
-            judged=judged and name in decisions,
+            ok=row.ok and (name not in told or (verdict if judged else not asked)),
+            judged=not row.ok or (judged and name in decisions),
             decision_changes=counts[name].changed if name in counts else 0,
-            note=row.note or (note if name in decisions or not decisions else "no decision is read from it"),
+            note=row.note or (note if name in told else "no decision is read from it"),
         )
         for name, row in rows.items()
     )

@@ -115,8 +115,9 @@ def _finite(value: Any) -> Any:
 
 
 def _row(check: OutputCheck) -> tuple[str, ...]:
-    passed = "ok" if check.judged else "not judged"
-    verdict = passed if check.ok else f"FAILED in case {check.worst_case!r}" if check.worst_case else "FAILED"
+    verdict = "ok" if check.ok else f"FAILED in case {check.worst_case!r}" if check.worst_case else "FAILED"
+    if not check.judged:
+        verdict = "not judged"
     if check.note:
         verdict += f": {check.note}"
     numbers = ("-" if math.isnan(value) else f"{value:.2e}" for value in (check.max_abs, check.max_rel, check.allowed))

@@ -46,17 +46,24 @@ def run(args: argparse.Namespace) -> int:
     signer = signing.trusted_signer(args, bundle)
     report = verify(bundle, device=args.device, threads=args.threads, variant=args.variant)
     args.out.text(str(report))
-    verdict = "the same answers" if report.ok else "not the same answers"
+    wrong = [check for check in report.checks if not check.ok]
+    verdict = (
+        "the same answers" if report.ok else "not the same answers" if any(c.judged for c in wrong) else "not proven"
+    )
     args.out.text(f"\n{verdict} on {report.device} ({report.provider}){_budgets(bundle, report.checks)}")
     document = {**report.to_json(), "ok": bool(report)}
     if signer:
         args.out.text(f"signed by {signer}")
         document["signer"] = asdict(signer)
     if args.explain:
-        graphs = dict.fromkeys((check.model, check.variant) for check in report.checks if not check.ok)
+        models = bundle.manifest.models
+        # A variant with a budget gives other answers at every node: there is none to name.
+        failed = [c for c in wrong if models[c.model].variants[c.variant].budget is None]
+        graphs = dict.fromkeys((check.model, check.variant) for check in failed)
         if not graphs:
-            args.out.text("nothing to explain: every output is as recorded")
-        worst = {(check.model, check.variant): check for check in reversed(report.checks) if not check.ok}
+            held = "what differs is counted and not explained" if wrong else "every output is as recorded"
+            args.out.text(f"nothing to explain: {held}")
+        worst = {(check.model, check.variant): check for check in reversed(wrong)}
         document["explanations"] = [_explain(args, bundle, *graph, worst[graph]) for graph in graphs]
     args.out.document(document)
     return 0 if report else 1

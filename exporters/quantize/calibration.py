@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
-from onnxruntime.quantization.calibrate import CalibrationDataReader, CalibrationMethod, create_calibrator
 
 from exporters.quantize.inputs import Feed
+from exporters.quantize.toolkit import quantization, quiet
 
-CALIBRATIONS: dict[str, tuple[CalibrationMethod, dict[str, Any]]] = {
-    "min-max": (CalibrationMethod.MinMax, {}),
-    "percentile 99.99": (CalibrationMethod.Percentile, {"percentile": 99.99}),
-    "entropy": (CalibrationMethod.Entropy, {}),
+CALIBRATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "min-max": ("MinMax", {}),
+    "percentile 99.99": ("Percentile", {"percentile": 99.99}),
+    "entropy": ("Entropy", {}),
 }
-"""In the order in which they are tried."""
+"""What each is called by onnxruntime, and its options; in the order in which they are tried."""
 
 _AT_ONCE = 8
 """Feeds whose activations are held at the same time; a calibration by histogram holds every value of them."""
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _Reader:
     """Gives feeds one by one, as onnxruntime's calibration asks for them."""
 
     def __init__(self, feeds: Sequence[Feed]) -> None:
@@ -53,20 +50,9 @@ def activation_ranges(model: onnx.ModelProto, operators: Sequence[str], calibrat
         file = Path(folder, "graph.onnx")
         onnx.save(model, file)
         augmented = str(Path(folder, "augmented.onnx"))
-        calibrator = create_calibrator(file, list(operators), augmented, method, extra_options=options)
+        toolkit = quantization()
+        kind = toolkit.CalibrationMethod[method]
+        calibrator = toolkit.create_calibrator(file, list(operators), augmented, kind, extra_options=options)
         for start in range(0, len(feeds), _AT_ONCE):
             calibrator.collect_data(_Reader(feeds[start : start + _AT_ONCE]))
         return calibrator.compute_data()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """onnxruntime.quantization prints and logs what a user can do nothing about."""
-    root = logging.getLogger()
-    before = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        root.setLevel(before)

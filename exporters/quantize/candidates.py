@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
 from exporters.graphs import all_nodes
-from exporters.quantize.calibration import activation_ranges, quiet
+from exporters.quantize.calibration import activation_ranges
 from exporters.quantize.inputs import Feed
 from exporters.quantize.layers import CARRYING, WEIGHTED, Layers, find_layers, name_nodes
 from exporters.quantize.resizing import write_all_sizes
+from exporters.quantize.toolkit import quantization, quiet
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +87,13 @@ class Candidates:
             self._ranges[calibration] = activation_ranges(self.model, operators, calibration, self.feeds)
         nodes = [*layers, *(self.layers.carrying if len(layers) > 1 else ())]
         with quiet():
-            quantizer = QDQQuantizer(
+            toolkit = quantization()
+            quantizer = toolkit.QDQQuantizer(
                 copy,
                 per_channel=True,
                 reduce_range=form.bits < 8,
-                weight_qType=QuantType.QInt8,
-                activation_qType=QuantType.QUInt8,
+                weight_qType=toolkit.QuantType.QInt8,
+                activation_qType=toolkit.QuantType.QUInt8,
                 tensors_range=self._ranges[calibration],
                 nodes_to_quantize=nodes,
                 nodes_to_exclude=[],
@@ -108,13 +108,14 @@ class Candidates:
 def _dynamic(model: onnx.ModelProto) -> bytes:
     with tempfile.TemporaryDirectory(prefix="edgedl-") as folder, quiet():
         file = Path(folder, "graph.onnx")
-        quantize_dynamic(
+        toolkit = quantization()
+        toolkit.quantize_dynamic(
             model,
             file,
             op_types_to_quantize=sorted(_DYNAMIC),
             per_channel=True,
             reduce_range=True,
-            weight_type=QuantType.QInt8,
+            weight_type=toolkit.QuantType.QInt8,
             extra_options={"EnableSubgraph": True, "MatMulConstBOnly": True},
         )
         return file.read_bytes()

@@ -94,7 +94,8 @@ def quantize_bundle(
     if not graphs:
         return QuantizeReport(judge, allowed, attempts, reason=_why(attempts))
     judgements = [judge_here(judge, bundle, graphs, allowed)]
-    judgements += [judge_emulated(judge, bundle, graphs, allowed, kind) for kind in also if judgements[0].within]
+    others = [kind for kind in dict.fromkeys(also) if kind != judgements[0].processor]
+    judgements += [judge_emulated(judge, bundle, graphs, allowed, kind) for kind in others if judgements[0].within]
     missed = [one.processor for one in judgements if not one.within]
     if missed:
         reason = f"the budget is missed on the data that judges, on {', '.join(missed)}"

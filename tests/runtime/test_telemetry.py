@@ -67,3 +67,16 @@ def test_a_users_own_setting_is_kept() -> None:
         "import os; from runtime.devices import onnxruntime; onnxruntime(); print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
     assert run_python(code, environment={"ORT_DISABLE_TELEMETRY": "true"}).stdout.strip() == "true"
+
+
+def test_no_module_imports_onnxruntime_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is imported before `runtime.devices.onnxruntime` has been called would find the telemetry on."""
+    code = """
+import importlib, pkgutil, sys
+import exporters
+for found in pkgutil.walk_packages(exporters.__path__, "exporters."):
+    importlib.import_module(found.name)
+print("onnxruntime" in sys.modules)
+"""
+    done = run_python(code)
+    assert done.stdout.strip() == "False", done.stderr
