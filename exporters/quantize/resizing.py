@@ -10,11 +10,14 @@ from __future__ import annotations
 import onnx
 from onnx import helper
 
-_SIZES = 3
+_REGION, _SIZES = 1, 3
+"""Places among the inputs."""
+_HEIGHT_AND_WIDTH = [2, 3]
+"""Of images with channels first, which are the last of four axes; the rank itself is not written in a graph."""
 
 
 def write_all_sizes(model: onnx.ModelProto) -> int:
-    """Rewrites every Resize of a graph that gives the sizes of its last axes, in place.
+    """Rewrites every Resize of a graph that gives the height and width of images alone, in place.
 
     Returns:
         How many there were.
@@ -23,8 +26,7 @@ def write_all_sizes(model: onnx.ModelProto) -> int:
     count = 0
     for node in model.graph.node:
         axes = next((attribute for attribute in node.attribute if attribute.name == "axes"), None)
-        given = node.op_type == "Resize" and len(node.input) > _SIZES and bool(node.input[_SIZES])
-        if axes is not None and given and _are_last(list(axes.ints)):
+        if axes is not None and _gives_sizes(node) and list(axes.ints) == _HEIGHT_AND_WIDTH:
             first, base = axes.ints[0], node.output[0]
             leading, sizes = f"{base}.leading_sizes", f"{base}.sizes"
             nodes.append(helper.make_node("Shape", [node.input[0]], [leading], name=leading, start=0, end=first))
@@ -40,10 +42,8 @@ def write_all_sizes(model: onnx.ModelProto) -> int:
     return count
 
 
-def _are_last(axes: list[int]) -> bool:
-    """Whether the axes are counted from the front, follow each other, and are not all axes from 0 on.
-
-    Images have four axes, two of them in front; that the last of `axes` is the last axis of the image follows, because
-    the rank of a Resize is not written in the graph.
-    """
-    return axes == [2, 3]
+def _gives_sizes(node: onnx.NodeProto) -> bool:
+    """Whether a node is a Resize to given sizes, and not of a region, whose corners would need all axes, too."""
+    return (
+        node.op_type == "Resize" and len(node.input) > _SIZES and bool(node.input[_SIZES]) and not node.input[_REGION]
+    )
