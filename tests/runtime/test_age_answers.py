@@ -106,7 +106,7 @@ def test_a_note_about_the_photo_is_in_the_answer(pipeline, portrait_path):
 def test_a_strip_is_not_blown_up_into_a_square(pipeline, monkeypatch):
     """A face as wide as a strip of 400,000 pixels would be looked at in a square of 750 GB."""
     strip = np.zeros((20, 400_000, 3), np.uint8)
-    monkeypatch.setattr(pipeline, "_detect", lambda image, *_: [detection(10, -500, 1010, 500)])
-    monkeypatch.setattr("runtime.pipelines.age.cut", lambda *_: pytest.fail("a square was cut"))
+    monkeypatch.setattr(pipeline.finder, "detect", lambda image, *_: [detection(10, -500, 1010, 500)])
+    monkeypatch.setattr("runtime.detection.cut", lambda *_: pytest.fail("a square was cut"))
     (face,) = pipeline.find(strip)
     assert face.box[2] - face.box[0] > 1000

@@ -15,6 +15,7 @@ from edgedl.data.synthetic_faces import generate
 from edgedl.tasks import task, task_names
 from edgedl.tasks.age.bundle import close_up_cases, dlib_crop, face_cases, photo_cases, pipeline_settings
 from edgedl.tasks.age.evaluation import age_metrics, error_by_age, evaluate_ages
+from runtime.detection import Looks
 from runtime.errors import InputError
 from runtime.faces import Detection
 from runtime.pipelines.age import AgeSettings
@@ -164,7 +165,7 @@ def test_the_sweep_holds_the_edges(cases, tensor):
 
 def test_settings_are_those_that_the_pipeline_reads():
     written = pipeline_settings([0.0, 1.0], dlib_crop(80))
-    assert AgeSettings.from_json(written) == AgeSettings((0.0, 1.0), dlib_crop(80), 2.5, 0.5, 192, 96, 0.2)
+    assert AgeSettings.from_json(written) == AgeSettings((0.0, 1.0), dlib_crop(80), Looks(2.5, 0.5, 192, 96, 0.2))
 
 
 def test_the_bundle_says_where_its_weights_come_from(age_bundle):

@@ -166,7 +166,7 @@ def _key(dataset: FaceDataset, pipeline: AgePipeline, crop: Crop, side: int) -> 
     """Everything that the crops depend on."""
     models = pipeline.bundle.manifest.models
     detectors = {name: spec.variants["fp32"].sha256 for name, spec in models.items() if name != "age"}
-    looks = pipeline.settings
+    looks = pipeline.settings.looks
     settings = [looks.look_again, looks.frame, looks.overview, looks.close_up, looks.close_enough]
     stamps = sorted({stamp(sample.source, sample.member) for sample in dataset})
     names = hashlib.sha256("\n".join(sample.name for sample in dataset).encode()).hexdigest()
