@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
+from runtime.crowds import AS_THE_BUNDLE_SAYS
 from runtime.detection import Finder, Looks
 from runtime.errors import BundleError, InputError
 from runtime.example import first_inputs
@@ -100,7 +101,7 @@ class Face:
 class AgePipeline(PicturePipeline):
     """A photo in, its faces with their ages out; see `runtime.pipelines.base.Pipeline`."""
 
-    options = {"distribution": bool}  # noqa: RUF012 - nobody changes it
+    options = {"distribution": bool, "smallest": float, "turned": bool}  # noqa: RUF012 - nobody changes it
     result = FACES
     models = ("faces", "age")
 
@@ -125,30 +126,60 @@ class AgePipeline(PicturePipeline):
         Raises:
             InputError: not an image, or too large.
         """
-        return self._faces([picture_of(source)])[0]
+        ((_, faces),) = self._faces([picture_of(source)], AS_THE_BUNDLE_SAYS, turned=False)
+        return faces
 
-    def predict(self, source: Source, *, distribution: bool = False, **options: Any) -> Answer:
-        """Answers with {"faces": [...]}, see `Face.to_json`; `distribution` adds the probabilities.
+    def predict(
+        self,
+        source: Source,
+        *,
+        distribution: bool = False,
+        smallest: float = AS_THE_BUNDLE_SAYS,
+        turned: bool = False,
+        **options: Any,
+    ) -> Answer:
+        """Answers with {"faces": [...]}, see `Face.to_json`.
 
         "note" is there where something about the photo should be known, e.g. that its file has no end.
-        """
-        return self.batch([source], distribution=distribution, **options)[0]
 
-    def batch(self, sources: Sequence[Source], *, distribution: bool = False, **options: Any) -> list[Answer]:
+        Args:
+            source: what `runtime.media.pictures.read_picture` takes.
+            distribution: adds the probabilities.
+            smallest: side of the smallest face to look for, as a share of the photo's longest side, see
+                `runtime.detection.Finder.find`.
+            turned: looks at the photo in all four positions, for those that lie on their side and do not say so. The
+                answer then has "turned": the degrees by which to turn the photo to the right.
+            **options: there are no others.
+
+        Raises:
+            InputError: not an image, too large, or an option is out of range.
+        """
+        return self.batch([source], distribution=distribution, smallest=smallest, turned=turned, **options)[0]
+
+    def batch(
+        self,
+        sources: Sequence[Source],
+        *,
+        distribution: bool = False,
+        smallest: float = AS_THE_BUNDLE_SAYS,
+        turned: bool = False,
+        **options: Any,
+    ) -> list[Answer]:
         """Answers several photos; the faces of all of them go through the network together. See `predict`."""
         self.refuse(options)
         pictures = [picture_of(source) for source in sources]
         return [
             Answer(
                 {"faces": [face.to_json(distribution=distribution) for face in faces]}
+                | ({"turned": -90 * quarters % 360} if turned else {})
                 | ({} if picture.note is None else {"note": picture.note})
             )
-            for picture, faces in zip(pictures, self._faces(pictures), strict=True)
+            for picture, (quarters, faces) in zip(pictures, self._faces(pictures, smallest, turned=turned), strict=True)
         ]
 
-    def find(self, image: Pixels) -> list[Detection]:
-        """Finds the faces of uint8 RGB pixels (H, W, 3), the surest first, in pixels of the image."""
-        return self.finder.find(image)
+    def find(self, image: Pixels, smallest: float = AS_THE_BUNDLE_SAYS) -> list[Detection]:
+        """Finds the faces of uint8 RGB pixels (H, W, 3): see `runtime.detection.Finder.find`."""
+        return self.finder.find(image, smallest)
 
     def ages(self, crops: Sequence[Pixels]) -> list[dict[str, Any]]:
         """The network alone: crops (H, W, 3) of any sizes -> age, low, high in years, and probabilities, in order."""
@@ -178,18 +209,23 @@ class AgePipeline(PicturePipeline):
 
         return Probe(self.settings.crop(image, found[0]), ages, "age", "year")
 
-    def _faces(self, pictures: Sequence[Picture]) -> list[list[Face]]:
-        """The faces of each picture."""
-        found = [self.find(picture.pixels) for picture in pictures]
-        crops = [
-            self.settings.crop(picture.pixels, face)
-            for picture, faces in zip(pictures, found, strict=True)
-            for face in faces
+    def _faces(self, pictures: Sequence[Picture], smallest: float, *, turned: bool) -> list[tuple[int, list[Face]]]:
+        """For each picture the quarter turns to the left at which it stands upright, and its faces."""
+        looks = [
+            self.finder.find_turned(picture.pixels, smallest) if turned else (0, self.find(picture.pixels, smallest))
+            for picture in pictures
         ]
+        crops: list[Pixels] = []
+        for picture, (quarters, faces) in zip(pictures, looks, strict=True):
+            upright = np.ascontiguousarray(np.rot90(picture.pixels, quarters))
+            crops += [self.settings.crop(upright, face) for face in faces]
         answers = iter(self.ages(crops))
         return [
-            [_face(picture, face, next(answers)) for face in faces]
-            for picture, faces in zip(pictures, found, strict=True)
+            (
+                quarters,
+                [_face(picture, face.turned_back(quarters, picture.pixels.shape[:2]), next(answers)) for face in faces],
+            )
+            for picture, (quarters, faces) in zip(pictures, looks, strict=True)
         ]
 
 

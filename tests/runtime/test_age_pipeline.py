@@ -196,7 +196,7 @@ def test_the_closeup_is_shrunk_and_measured_in_pixels_of_the_photo(pipeline, mon
     zoom = 201 / 96
     looks = Shown([detection(25, 15, 35, 25, 0.7)], [detection(30, 30, 66, 66, 0.6)])
     monkeypatch.setattr(pipeline.finder, "detect", looks)
-    (found,) = pipeline.find(np.zeros((1200, 1600, 3), np.uint8))
+    (found,) = pipeline.find(np.zeros((1200, 1600, 3), np.uint8), 0)
     assert [image.shape for image in looks.images] == [(150, 200, 3), (96, 96, 3)]
     assert looks.models == ["faces", "closeup"]
     np.testing.assert_allclose(found.box, np.array([30, 30, 66, 66]) * zoom + [140, 60, 140, 60], rtol=1e-6)
