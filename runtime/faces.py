@@ -6,7 +6,7 @@ otherwise. Outside the photo its last row and column are repeated.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,44 @@ class Detection:
     box: Floats
     score: float
     keypoints: Floats
+
+    @property
+    def side(self) -> float:
+        """The longer side of the box."""
+        return float((self.box[2:] - self.box[:2]).max())
+
+    @property
+    def middle(self) -> Floats:
+        """(2,), of the box."""
+        return (self.box[:2] + self.box[2:]) / 2
+
+    def moved(self, x: float, y: float, scale: float = 1) -> Detection:
+        """Scaled about the first pixel's corner, then shifted."""
+        shift = np.array([x, y], dtype=np.float32)
+        factor = np.float32(scale)
+        return Detection(self.box * factor + np.tile(shift, 2), self.score, self.keypoints * factor + shift)
+
+    def turned_back(self, quarters: int, size: tuple[int, int]) -> Detection:
+        """Of ``np.rot90(image, quarters)`` -> of the image itself.
+
+        Args:
+            quarters: 0 to 3.
+            size: height and width of the image itself.
+        """
+        corners, keypoints = np.reshape(self.box, (2, 2)), self.keypoints
+        for quarter in reversed(range(quarters)):
+            # What lies at (x, y) after a quarter turn to the left lay at (width - y, x) before it.
+            width = np.float32(size[1 - quarter % 2])
+            corners, keypoints = (np.column_stack([width - p[:, 1], p[:, 0]]) for p in (corners, keypoints))
+        return Detection(np.concatenate([corners.min(axis=0), corners.max(axis=0)]), self.score, keypoints)
+
+    def among(self, others: Sequence[Detection], least: float) -> Detection | None:
+        """The one of others that overlaps this most, if by `least` (IoU) or more: the same face."""
+        if not others:
+            return None
+        overlaps = overlap(self.box, np.stack([other.box for other in others]))
+        best = int(overlaps.argmax())
+        return others[best] if overlaps[best] >= least else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +215,15 @@ def _inside(first: int, last: int, size: int) -> tuple[slice, int, int]:
     return slice(begin, end + 1), start, start + end + 1 - begin
 
 
+def square(image: Pixels, face: Detection, share: float) -> tuple[Pixels, int, int]:
+    """Cuts a square of `share` times a face's side around its middle, and says where its first column and row lie."""
+    half = share * face.side / 2
+    left, top = (int(v) for v in np.floor(face.middle - half))
+    right, bottom = (int(v) for v in np.ceil(face.middle + half))
+    side = max(right - left, bottom - top)  # a square but for the rounding
+    return cut(image, left, top, left + side, top + side), left, top
+
+
 def halved(image: Pixels, factor: float) -> tuple[Pixels, int]:
     """Halves an image (H, W, C) by the mean of 2×2 pixels as often as `factor` holds a 2.
 
@@ -198,16 +245,30 @@ def halved(image: Pixels, factor: float) -> tuple[Pixels, int]:
 
 
 def shrunk(image: Pixels, side: int) -> Pixels:
-    """Shrinks a square (S, S, C) to (side, side, C) by area; one that is smaller already stays as it is."""
-    if image.shape[0] <= side:
+    """Shrinks an image (H, W, C) by area until its longest side is `side`; a smaller one stays as it is."""
+    if max(image.shape[:2]) <= side:
         return image
-    image, _ = halved(image, image.shape[0] / side)
-    return image if image.shape[0] == side else _resized(image, side, side)
+    image, _ = halved(image, max(image.shape[:2]) / side)
+    longest = max(image.shape[:2])
+    if longest == side:
+        return image
+    height, width = (max(1, round(size * side / longest)) for size in image.shape[:2])
+    return _resized(image, width, height)
+
+
+def brought_to(image: Pixels, side: int) -> Pixels:
+    """Brings an image (H, W, C) to a longest side: by area where it shrinks, else bilinearly."""
+    longest = max(image.shape[:2])
+    if longest >= side:
+        return shrunk(image, side)
+    height, width = (max(1, round(size * side / longest)) for size in image.shape[:2])
+    return _resized(image, width, height)
 
 
 def _resized(image: Pixels, width: int, height: int) -> Pixels:
     cv2 = _opencv()
-    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    kind = cv2.INTER_AREA if width <= image.shape[1] and height <= image.shape[0] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, (width, height), interpolation=kind), dtype=np.uint8)
 
 
 def _opencv() -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedl.cli import arguments, continuation
+from edgedl.cli import arguments, continuation, small_faces
 from edgedl.cli.failures import USAGE, explain
 from edgedl.cli.output import number, render, table
 
@@ -51,6 +51,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
         action="store_true",
         help="of a recurrent model: read steps from standard input, a line of numbers each, answer each as it comes",
     )
+    small_faces.add_arguments(parser)
     continuation.add_arguments(parser)
     arguments.max_pixels(parser)
     parser.add_argument("--save", metavar="DIR", help="draw each answer on its picture and write it to this folder")
@@ -75,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     results, status = [], 0
     try:
         continuation.check_options(args, pipeline)
+        options = small_faces.given_options(args, pipeline)
         if args.max_pixels is not None and pipeline.modality not in ("picture", "clip"):
             raise InputError(f"--max-pixels: a bundle of the task {pipeline.task!r} takes no pictures")
         if isinstance(pipeline, TextPipeline):
@@ -85,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
             log.warning("%s is left out: %s", path, reason)
         for name in names:
             try:
-                result = {"input": name, **_predict(pipeline, name, folder, args.max_pixels)}
+                result = {"input": name, **_predict(pipeline, name, folder, args.max_pixels, options)}
             except (InputError, OSError) as error:
                 failure = explain(error)
                 log.error("%s", failure.message if name in failure.message else f"{name}: {failure.message}")
@@ -174,7 +176,9 @@ def expand(inputs: Sequence[str], *, clips: bool = False) -> tuple[list[str], di
     return names, skipped
 
 
-def _predict(pipeline: Pipeline, name: str, folder: Path | None, max_pixels: int | None) -> dict[str, Any]:
+def _predict(
+    pipeline: Pipeline, name: str, folder: Path | None, max_pixels: int | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
     from runtime.media.pictures import MAX_PIXELS
     from runtime.pipelines.base import ClipPipeline, PicturePipeline
 
@@ -185,7 +189,7 @@ def _predict(pipeline: Pipeline, name: str, folder: Path | None, max_pixels: int
         source = pipeline.read(name if isinstance(source, Path) else source, max_pixels=most)
     elif isinstance(pipeline, PicturePipeline):
         source = pipeline.open_picture(source, max_pixels=most)
-    result = pipeline.predict(source)
+    result = pipeline.predict(source, **options)
     if folder is None:
         return result
     from runtime.media.pictures import write_jpeg

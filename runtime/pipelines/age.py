@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
+from runtime.crowds import AS_THE_BUNDLE_SAYS
+from runtime.detection import Finder, Looks
 from runtime.errors import BundleError, InputError
 from runtime.example import first_inputs
-from runtime.faces import Crop, Detection, Pixels, crop_from_json, cut, framed, halved, overlap, shrunk
+from runtime.faces import Crop, Detection, Pixels, crop_from_json
 from runtime.media.pictures import Picture
 from runtime.occlusion import Probe
 from runtime.pipelines.answer import Answer
 from runtime.pipelines.base import PicturePipeline, Source, picture_of
 from runtime.pipelines.results import FACES
-
-SAME_FACE = 0.3
-"""Overlap (IoU) from which the second look is taken to have found the face of the first."""
 
 LARGEST_BATCH = 32
 
@@ -32,26 +31,12 @@ class AgeSettings:
     Attributes:
         years: (K,) the classes of the distribution.
         crop: how a face is cut out.
-        look_again: the detector looks once more at each face, in a square of this times the box: the keypoints of a
-            small face in a big photo are only as fine as the detector's 192 pixels. 0 leaves it at the first look.
-        frame: a photo in which no face is found is looked at once more inside a frame of this share of its sides,
-            because the detector misses faces that fill the picture. 0 does not.
-        overview: a photo is halved, 2×2 pixels to their mean, as often as its longest side stays at least this before
-            the detector looks at the whole of it: ten pixels to one inside the graph cost ten times as much. 0 leaves
-            it to the graph.
-        close_up: side in pixels that the second look's square is shrunk to, where the bundle has the model
-            ``closeup``. 0 leaves it to the graph.
-        close_enough: a face whose box takes this share of the longest side of what the detector looked at is not
-            looked at again: the second look would show it no larger. 0 looks at every face again.
+        looks: how the faces of a photo are found; its keys stand beside the others in the manifest.
     """
 
     years: tuple[float, ...]
     crop: Crop
-    look_again: float = 2.5
-    frame: float = 0.5
-    overview: int = 0
-    close_up: int = 0
-    close_enough: float = 0.0
+    looks: Looks
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AgeSettings:
@@ -60,24 +45,18 @@ class AgeSettings:
         Raises:
             BundleError: a key is missing, unknown or of the wrong type.
         """
-        fields = dict(data)
+        left = dict(data)
         try:
             settings = cls(
-                years=tuple(float(y) for y in fields.pop("years")),
-                crop=crop_from_json(fields.pop("crop")),
-                look_again=float(fields.pop("look_again", 0)),
-                frame=float(fields.pop("frame", 0)),
-                overview=int(fields.pop("overview", 0)),
-                close_up=int(fields.pop("close_up", 0)),
-                close_enough=float(fields.pop("close_enough", 0)),
+                years=tuple(float(y) for y in left.pop("years")),
+                crop=crop_from_json(left.pop("crop")),
+                looks=Looks.taken_from(left),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the pipeline settings of this age bundle cannot be read: {error!r}") from error
-        if fields:
-            raise BundleError(
-                f"unknown pipeline settings {', '.join(sorted(fields))}; "
-                "an age bundle has years, crop, look_again, frame, overview, close_up, close_enough"
-            )
+        if left:
+            known = ", ".join(["years", "crop", *(field.name for field in fields(Looks))])
+            raise BundleError(f"unknown pipeline settings {', '.join(sorted(left))}; an age bundle has {known}")
         return settings
 
 
@@ -122,7 +101,7 @@ class Face:
 class AgePipeline(PicturePipeline):
     """A photo in, its faces with their ages out; see `runtime.pipelines.base.Pipeline`."""
 
-    options = {"distribution": bool}  # noqa: RUF012 - nobody changes it
+    options = {"distribution": bool, "smallest": float, "turned": bool}  # noqa: RUF012 - nobody changes it
     result = FACES
     models = ("faces", "age")
 
@@ -131,8 +110,7 @@ class AgePipeline(PicturePipeline):
     ) -> None:
         self.settings = AgeSettings.from_json(bundle.manifest.pipeline)
         super().__init__(bundle, device=device, threads=threads, variant=variant)
-        # The same detector for a smaller picture; bundles made before there was one look again with the large one.
-        self._closeup = "closeup" if "closeup" in self.engines and self.settings.close_up > 0 else None
+        self.finder = Finder(self.engines, self.settings.looks)
 
     def example(self) -> NDArray[np.uint8] | None:
         """The first photo that the detector was recorded on."""
@@ -148,47 +126,60 @@ class AgePipeline(PicturePipeline):
         Raises:
             InputError: not an image, or too large.
         """
-        return self._faces([picture_of(source)])[0]
+        ((_, faces),) = self._faces([picture_of(source)], AS_THE_BUNDLE_SAYS, turned=False)
+        return faces
 
-    def predict(self, source: Source, *, distribution: bool = False, **options: Any) -> Answer:
-        """Answers with {"faces": [...]}, see `Face.to_json`; `distribution` adds the probabilities.
+    def predict(
+        self,
+        source: Source,
+        *,
+        distribution: bool = False,
+        smallest: float = AS_THE_BUNDLE_SAYS,
+        turned: bool = False,
+        **options: Any,
+    ) -> Answer:
+        """Answers with {"faces": [...]}, see `Face.to_json`.
 
         "note" is there where something about the photo should be known, e.g. that its file has no end.
-        """
-        return self.batch([source], distribution=distribution, **options)[0]
 
-    def batch(self, sources: Sequence[Source], *, distribution: bool = False, **options: Any) -> list[Answer]:
+        Args:
+            source: what `runtime.media.pictures.read_picture` takes.
+            distribution: adds the probabilities.
+            smallest: side of the smallest face to look for, as a share of the photo's longest side, see
+                `runtime.detection.Finder.find`.
+            turned: looks at the photo in all four positions, for those that lie on their side and do not say so. The
+                answer then has "turned": the degrees by which to turn the photo to the right.
+            **options: there are no others.
+
+        Raises:
+            InputError: not an image, too large, or an option is out of range.
+        """
+        return self.batch([source], distribution=distribution, smallest=smallest, turned=turned, **options)[0]
+
+    def batch(
+        self,
+        sources: Sequence[Source],
+        *,
+        distribution: bool = False,
+        smallest: float = AS_THE_BUNDLE_SAYS,
+        turned: bool = False,
+        **options: Any,
+    ) -> list[Answer]:
         """Answers several photos; the faces of all of them go through the network together. See `predict`."""
         self.refuse(options)
         pictures = [picture_of(source) for source in sources]
         return [
             Answer(
                 {"faces": [face.to_json(distribution=distribution) for face in faces]}
+                | ({"turned": -90 * quarters % 360} if turned else {})
                 | ({} if picture.note is None else {"note": picture.note})
             )
-            for picture, faces in zip(pictures, self._faces(pictures), strict=True)
+            for picture, (quarters, faces) in zip(pictures, self._faces(pictures, smallest, turned=turned), strict=True)
         ]
 
-    def find(self, image: Pixels) -> list[Detection]:
-        """Finds the faces of uint8 RGB pixels (H, W, 3), the surest first, in pixels of the image."""
-        overview, factor = self._overview(image)
-        seen = overview
-        first = self._detect(overview)
-        if not first and self.settings.frame > 0:
-            seen, across, down = framed(overview, self.settings.frame)
-            height, width = overview.shape[:2]
-            first = [
-                face
-                for face in (_moved(face, -across, -down) for face in self._detect(seen))
-                if _inside((face.box[:2] + face.box[2:]) / 2, width, height)
-            ]
-        close = self.settings.close_enough * max(seen.shape[:2])
-        return [
-            _moved(face, 0, 0, factor)
-            if self.settings.look_again <= 0 or (0 < close <= _side(face))
-            else self._look_again(image, _moved(face, 0, 0, factor))
-            for face in first
-        ]
+    def find(self, image: Pixels, smallest: float = AS_THE_BUNDLE_SAYS) -> list[Detection]:
+        """Finds the faces of uint8 RGB pixels (H, W, 3): see `runtime.detection.Finder.find`."""
+        return self.finder.find(image, smallest)
 
     def ages(self, crops: Sequence[Pixels]) -> list[dict[str, Any]]:
         """The network alone: crops (H, W, 3) of any sizes -> age, low, high in years, and probabilities, in order."""
@@ -218,58 +209,24 @@ class AgePipeline(PicturePipeline):
 
         return Probe(self.settings.crop(image, found[0]), ages, "age", "year")
 
-    def _faces(self, pictures: Sequence[Picture]) -> list[list[Face]]:
-        """The faces of each picture."""
-        found = [self.find(picture.pixels) for picture in pictures]
-        crops = [
-            self.settings.crop(picture.pixels, face)
-            for picture, faces in zip(pictures, found, strict=True)
-            for face in faces
+    def _faces(self, pictures: Sequence[Picture], smallest: float, *, turned: bool) -> list[tuple[int, list[Face]]]:
+        """For each picture the quarter turns to the left at which it stands upright, and its faces."""
+        looks = [
+            self.finder.find_turned(picture.pixels, smallest) if turned else (0, self.find(picture.pixels, smallest))
+            for picture in pictures
         ]
+        crops: list[Pixels] = []
+        for picture, (quarters, faces) in zip(pictures, looks, strict=True):
+            upright = np.ascontiguousarray(np.rot90(picture.pixels, quarters))
+            crops += [self.settings.crop(upright, face) for face in faces]
         answers = iter(self.ages(crops))
         return [
-            [_face(picture, face, next(answers)) for face in faces]
-            for picture, faces in zip(pictures, found, strict=True)
+            (
+                quarters,
+                [_face(picture, face.turned_back(quarters, picture.pixels.shape[:2]), next(answers)) for face in faces],
+            )
+            for picture, (quarters, faces) in zip(pictures, looks, strict=True)
         ]
-
-    def _overview(self, image: Pixels) -> tuple[Pixels, int]:
-        """The photo with fewer pixels for the first look, and the factor to its own ones."""
-        if self.settings.overview <= 0:
-            return image, 1
-        return halved(image, max(image.shape[:2]) / self.settings.overview)
-
-    def _detect(self, image: Pixels, model: str = "faces") -> list[Detection]:
-        found = self.engines[model].run({"image": np.ascontiguousarray(image)})
-        return [
-            Detection(box, float(score), keypoints)
-            for box, score, keypoints in zip(found["boxes"], found["scores"], found["keypoints"], strict=True)
-        ]
-
-    def _look_again(self, image: Pixels, face: Detection) -> Detection:
-        """The same face, measured in a close-up; as it was if the close-up does not show it."""
-        # Of a strip the square would be border for the most part, and of a long one too large for the memory.
-        if _side(face) > 2 * min(image.shape[:2]):
-            return face
-        middle = (face.box[:2] + face.box[2:]) / 2
-        half = self.settings.look_again * _side(face) / 2
-        left, top = (int(v) for v in np.floor(middle - half))
-        right, bottom = (int(v) for v in np.ceil(middle + half))
-        side = max(right - left, bottom - top)  # a square but for the rounding
-        picture = cut(image, left, top, left + side, top + side)
-        if self._closeup is None:
-            found = self._detect(picture)
-        else:
-            shown = shrunk(picture, self.settings.close_up)
-            zoom = picture.shape[0] / shown.shape[0]
-            found = [_moved(f, 0, 0, zoom) for f in self._detect(shown, self._closeup)]
-        close = [_moved(f, left, top) for f in found]
-        if not close:
-            return face
-        overlaps = overlap(face.box, np.stack([f.box for f in close]))
-        best = int(overlaps.argmax())
-        if overlaps[best] < SAME_FACE:
-            return face
-        return Detection(close[best].box, face.score, close[best].keypoints)
 
 
 def _face(picture: Picture, face: Detection, answer: Mapping[str, Any]) -> Face:
@@ -286,18 +243,3 @@ def _face(picture: Picture, face: Detection, answer: Mapping[str, Any]) -> Face:
         keypoints=np.asarray(face.keypoints, dtype=np.float32) * picture.scale,
         probabilities=answer["probabilities"],
     )
-
-
-def _side(face: Detection) -> float:
-    return float((face.box[2:] - face.box[:2]).max())
-
-
-def _moved(face: Detection, x: int, y: int, scale: float = 1) -> Detection:
-    """Scaled about the first pixel's corner, then shifted."""
-    shift = np.array([x, y], dtype=np.float32)
-    factor = np.float32(scale)
-    return Detection(face.box * factor + np.tile(shift, 2), face.score, face.keypoints * factor + shift)
-
-
-def _inside(point: NDArray[Any], width: int, height: int) -> bool:
-    return bool(0 <= point[0] < width and 0 <= point[1] < height)

@@ -58,7 +58,15 @@ FACES: Schema = {
     "title": "Faces",
     "type": "object",
     "required": ["faces"],
-    "properties": {"faces": {"type": "array", "items": _FACE}, "note": _NOTE},
+    "properties": {
+        "faces": {"type": "array", "items": _FACE},
+        "turned": {
+            "type": "integer",
+            "enum": [0, 90, 180, 270],
+            "description": "with ?turned=1: degrees by which to turn the image to the right",
+        },
+        "note": _NOTE,
+    },
 }
 _SHARE = {"type": "number", "minimum": 0, "maximum": 1}
 DIGIT: Schema = {

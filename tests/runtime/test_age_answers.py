@@ -26,7 +26,7 @@ def answering(pipeline, monkeypatch, box, age, low, high) -> None:
     """One face is found, at this place, and this is answered about it."""
     answer = {"age": np.float32(age), "low": np.float32(low), "high": np.float32(high)}
     answer["probabilities"] = np.array([0.5, 0.5], np.float32)
-    monkeypatch.setattr(pipeline, "find", lambda image: [detection(*box)])
+    monkeypatch.setattr(pipeline, "find", lambda *_: [detection(*box)])
     monkeypatch.setattr(pipeline, "ages", lambda crops: [answer])
 
 
@@ -103,10 +103,11 @@ def test_a_note_about_the_photo_is_in_the_answer(pipeline, portrait_path):
     }
 
 
-def test_a_strip_is_not_blown_up_into_a_square(pipeline, monkeypatch):
+@pytest.mark.parametrize("smallest", [0, -1], ids=["one look", "a crowd"])
+def test_a_strip_is_not_blown_up_into_a_square(pipeline, monkeypatch, smallest):
     """A face as wide as a strip of 400,000 pixels would be looked at in a square of 750 GB."""
     strip = np.zeros((20, 400_000, 3), np.uint8)
-    monkeypatch.setattr(pipeline, "_detect", lambda image, *_: [detection(10, -500, 1010, 500)])
-    monkeypatch.setattr("runtime.pipelines.age.cut", lambda *_: pytest.fail("a square was cut"))
-    (face,) = pipeline.find(strip)
+    monkeypatch.setattr(pipeline.finder, "detect", lambda image, model="faces": [detection(10, -500, 1010, 500)])
+    monkeypatch.setattr("runtime.faces.cut", lambda *_: pytest.fail("a square was cut"))
+    (face,) = pipeline.find(strip, smallest)
     assert face.box[2] - face.box[0] > 1000

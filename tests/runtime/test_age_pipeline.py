@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from runtime.bundle import Bundle
+from runtime.detection import Finder, Looks
 from runtime.errors import BundleError, InputError, MediaError
 from runtime.faces import AlignedCrop, Detection, MarginCrop, overlap
 from runtime.media.pictures import read_image
@@ -130,7 +131,7 @@ def test_no_face_is_an_empty_list(pipeline, kind):
 def test_a_face_that_fills_the_picture_is_found_by_the_frame(pipeline, portrait):
     x1, y1, x2, y2 = HOPPER
     tight = portrait[y1 - 10 : y2 - 10, x1:x2]
-    assert pipeline._detect(tight) == [], "otherwise the frame is not what finds it"
+    assert pipeline.finder.detect(tight) == [], "otherwise the frame is not what finds it"
     (face,) = pipeline.faces(tight)
     assert best_overlap(face.box, [(0, 0, tight.shape[1], tight.shape[0])]) > 0.7
     assert abs(face.age - HOPPER_AGE) < 10
@@ -147,13 +148,13 @@ def test_a_face_in_the_frame_alone_is_none(pipeline, portrait, monkeypatch):
         shift = np.array([60, 50], np.float32)  # half of 120 and of 100
         return [Detection(f.box + np.tile(shift, 2), f.score, f.keypoints + shift) for f in (outside, inside)]
 
-    monkeypatch.setattr(pipeline, "_detect", detect)
+    monkeypatch.setattr(pipeline.finder, "detect", detect)
     (found,) = pipeline.find(np.zeros((100, 120, 3), np.uint8))  # a quarter of the frame: close enough
     assert found.box.tolist() == [10, 10, 70, 70]
     assert found.keypoints.tolist() == [[0, 0]] * 6
 
 
-class Looks:
+class Shown:
     """Detections of the first look, and of the second in pixels of what it is shown."""
 
     def __init__(self, first: list[Detection], second: list[Detection]) -> None:
@@ -174,16 +175,14 @@ def detection(x1, y1, x2, y2, score=0.9) -> Detection:
 @pytest.fixture
 def older(pipeline, monkeypatch) -> AgePipeline:
     """As a bundle without the model closeup and its settings is run."""
-    plain = AgeSettings(pipeline.settings.years, pipeline.settings.crop, 2.5, 0.5)
-    monkeypatch.setattr(pipeline, "settings", plain)
-    monkeypatch.setattr(pipeline, "_closeup", None)
+    monkeypatch.setattr(pipeline, "finder", Finder(pipeline.engines, Looks(look_again=2.5, frame=0.5)))
     return pipeline
 
 
 def test_the_second_look_measures_the_same_face(older, monkeypatch):
     """40 x 40 at (100, 60): the close-up is 100 x 100 and begins at (70, 30)."""
-    looks = Looks([detection(100, 60, 140, 100, 0.7)], [detection(0, 0, 20, 20, 0.99), detection(31, 32, 71, 72, 0.6)])
-    monkeypatch.setattr(older, "_detect", looks)
+    looks = Shown([detection(100, 60, 140, 100, 0.7)], [detection(0, 0, 20, 20, 0.99), detection(31, 32, 71, 72, 0.6)])
+    monkeypatch.setattr(older.finder, "detect", looks)
     (found,) = older.find(np.zeros((200, 300, 3), np.uint8))
     assert looks.images[1].shape == (101, 101, 3)
     assert looks.models == ["faces", "faces"]
@@ -195,9 +194,9 @@ def test_the_second_look_measures_the_same_face(older, monkeypatch):
 def test_the_closeup_is_shrunk_and_measured_in_pixels_of_the_photo(pipeline, monkeypatch):
     """Halved three times, 10 x 10 at (25, 15) is 80 x 80 at (200, 120): a close-up of 201 at (140, 60), shown at 96."""
     zoom = 201 / 96
-    looks = Looks([detection(25, 15, 35, 25, 0.7)], [detection(30, 30, 66, 66, 0.6)])
-    monkeypatch.setattr(pipeline, "_detect", looks)
-    (found,) = pipeline.find(np.zeros((1200, 1600, 3), np.uint8))
+    looks = Shown([detection(25, 15, 35, 25, 0.7)], [detection(30, 30, 66, 66, 0.6)])
+    monkeypatch.setattr(pipeline.finder, "detect", looks)
+    (found,) = pipeline.find(np.zeros((1200, 1600, 3), np.uint8), 0)
     assert [image.shape for image in looks.images] == [(150, 200, 3), (96, 96, 3)]
     assert looks.models == ["faces", "closeup"]
     np.testing.assert_allclose(found.box, np.array([30, 30, 66, 66]) * zoom + [140, 60, 140, 60], rtol=1e-6)
@@ -207,8 +206,8 @@ def test_the_closeup_is_shrunk_and_measured_in_pixels_of_the_photo(pipeline, mon
 @pytest.mark.parametrize(("side", "looks_taken"), [(39, 2), (40, 1), (90, 1)])
 def test_a_face_that_is_close_already_is_not_looked_at_again(pipeline, monkeypatch, side, looks_taken):
     """From a fifth of the longest side on, the close-up's 96 pixels show it no larger than the photo's 192 did."""
-    looks = Looks([detection(50, 50, 50 + side, 50 + side)], [])
-    monkeypatch.setattr(pipeline, "_detect", looks)
+    looks = Shown([detection(50, 50, 50 + side, 50 + side)], [])
+    monkeypatch.setattr(pipeline.finder, "detect", looks)
     (found,) = pipeline.find(np.zeros((100, 200, 3), np.uint8))
     assert len(looks.images) == looks_taken
     assert found.box.tolist() == [50, 50, 50 + side, 50 + side]
@@ -219,8 +218,8 @@ def test_a_bundle_without_the_closeup_model_finds_the_same_faces(pipeline, older
     photo = np.full((700, 900, 3), 90, np.uint8)
     photo[200 : 200 + small.shape[0], 300 : 300 + small.shape[1]] = small
     looked = []
-    detect = older._detect
-    monkeypatch.setattr(older, "_detect", lambda image, model="faces": (looked.append(model), detect(image, model))[1])
+    finder, detect = older.finder, older.finder.detect
+    monkeypatch.setattr(finder, "detect", lambda image, model="faces": (looked.append(model), detect(image, model))[1])
     (face,) = older.faces(photo)
     assert looked == ["faces", "faces"]
     assert best_overlap(np.array(face.box) - [300, 200, 300, 200], [np.array(HOPPER) / 4]) > 0.6
@@ -228,8 +227,8 @@ def test_a_bundle_without_the_closeup_model_finds_the_same_faces(pipeline, older
 
 @pytest.mark.parametrize("second", [[], [detection(0, 0, 30, 30)]], ids=["nothing", "another face"])
 def test_a_second_look_that_does_not_show_it_changes_nothing(pipeline, monkeypatch, second):
-    looks = Looks([detection(100, 60, 140, 100)], second)
-    monkeypatch.setattr(pipeline, "_detect", looks)
+    looks = Shown([detection(100, 60, 140, 100)], second)
+    monkeypatch.setattr(pipeline.finder, "detect", looks)
     (found,) = pipeline.find(np.zeros((300, 300, 3), np.uint8))
     assert len(looks.images) == 2
     assert found.box.tolist() == [100, 60, 140, 100]
@@ -237,15 +236,14 @@ def test_a_second_look_that_does_not_show_it_changes_nothing(pipeline, monkeypat
 
 def test_the_second_look_can_be_left_out(age_bundle, portrait):
     with AgePipeline(Bundle.open(age_bundle), threads=1) as once:
-        settings = AgeSettings(once.settings.years, once.settings.crop, look_again=0, frame=0)
-        once.settings = settings
-        looks = Looks([detection(1, 1, 9, 9)], [])
-        once._detect = looks
+        once.finder = Finder(once.engines, Looks())
+        looks = Shown([detection(1, 1, 9, 9)], [])
+        once.finder.detect = looks
         once.find(portrait)
         assert len(looks.images) == 1
-        once._detect = Looks([], [])
+        once.finder.detect = Shown([], [])
         assert once.find(portrait) == []
-        assert len(once._detect.images) == 1, "no frame either"
+        assert len(once.finder.detect.images) == 1, "no frame either"
 
 
 @pytest.mark.parametrize("faces", [1, 4])
@@ -384,10 +382,8 @@ def test_settings_are_read():
     read = AgeSettings.from_json(
         SETTINGS | {"look_again": 3, "frame": 0.25, "overview": 192, "close_up": 96, "close_enough": 0.2}
     )
-    assert read == AgeSettings((0.0, 1.0, 2.0), MarginCrop(0.4), 3.0, 0.25, 192, 96, 0.2)
-    plain = AgeSettings.from_json(SETTINGS)
-    done = (plain.look_again, plain.frame, plain.overview, plain.close_up, plain.close_enough)
-    assert done == (0, 0, 0, 0, 0), "what an older bundle does not say is not done"
+    assert read == AgeSettings((0.0, 1.0, 2.0), MarginCrop(0.4), Looks(3.0, 0.25, 192, 96, 0.2))
+    assert AgeSettings.from_json(SETTINGS).looks == Looks(0, 0, 0, 0, 0), "what is not said is not done"
 
 
 def test_the_public_bundle_aligns_as_its_network_was_trained(pipeline):

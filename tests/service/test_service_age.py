@@ -40,6 +40,21 @@ def test_the_distribution_comes_on_request(client: FlaskClient, portrait_path: P
     assert sum(face["probabilities"]) == pytest.approx(1, abs=1e-4)
 
 
+def test_how_faces_are_looked_for_stands_in_the_query(client: FlaskClient, portrait_path: Path) -> None:
+    body = portrait_path.read_bytes()
+    response = client.post("/v1/age?smallest=0.02&turned=1", data=body, content_type="image/jpeg")
+    (result,) = response.json["results"]
+    assert len(result["faces"]) == 1
+    assert result["turned"] == 0
+    response = client.post("/v1/age?smallest=80", data=body, content_type="image/jpeg")
+    assert response.status_code in (400, 422)
+    assert "0.01 to 1" in response.json["detail"]
+    document = client.get("/openapi.json").json
+    options = {p["name"]: p["schema"]["type"] for p in document["paths"]["/v1/age"]["post"]["parameters"]}
+    assert options == {"distribution": "boolean", "smallest": "number", "turned": "boolean"}
+    assert set(result) <= set(document["components"]["schemas"]["Faces"]["properties"])
+
+
 def test_several_photos_of_a_form_are_answered_in_order(client: FlaskClient, portrait_path: Path) -> None:
     import cv2
     import numpy as np
@@ -82,5 +97,5 @@ def test_a_note_comes_with_the_answer(client: FlaskClient, portrait_path: Path) 
 def test_v1_tells_of_both_models(client: FlaskClient) -> None:
     (bundle,) = client.get("/v1").json["bundles"]
     assert (bundle["name"], bundle["task"]) == ("age", "age")
-    assert set(bundle["models"]) == {"faces", "closeup", "age"}
+    assert set(bundle["models"]) == {"faces", "closeup", "crowd", "age"}
     assert client.get("/readyz").status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from os import PathLike
 from typing import Any
 
@@ -17,6 +18,7 @@ from edgedl.weights.catalogue import BLAZEFACE_FULL_RANGE, PublicWeights
 from exporters.export import ExportedModel, assemble, export_model
 from exporters.spec import Case, Input, Output
 from runtime.bundle import Bundle
+from runtime.crowds import Crowd
 from runtime.faces import AlignedCrop, Crop, crop_to_json, cut, shrunk
 
 Pixels = NDArray[np.uint8]
@@ -36,6 +38,10 @@ CLOSE_UP = 96
 
 CLOSE_ENOUGH = CLOSE_UP / (LOOK_AGAIN * DETECTOR_SIZE)
 """Share of the photo from which the first look shows a face as large as the second one would."""
+
+CROWD = Crowd(smallest=0.02, least=20, shown=14.4, below=0.09, doubt=0.6, sure=0.5)
+"""At 14.4 pixels `CrowdDetector` shows 96 of 100 faces. The first look begins to miss those below 17 pixels, 0.09 of
+its picture, and what has a score below 0.6 there may be a part of a crowd."""
 
 FACE_INPUT = Input("face", "uint8", ("N", "H", "W", 3), layout="NHWC", meaning="one face each, RGB")
 AGE_OUTPUTS = (
@@ -67,6 +73,7 @@ def pipeline_settings(years: Sequence[float], crop: Crop) -> dict[str, Any]:
         "overview": OVERVIEW,
         "close_up": CLOSE_UP,
         "close_enough": CLOSE_ENOUGH,
+        "crowd": asdict(CROWD),
     }
 
 
@@ -164,6 +171,32 @@ def close_up_cases() -> list[Case]:
     return [Case(name, {"image": np.ascontiguousarray(picture)}) for name, picture in pictures.items()]
 
 
+def crowd_cases() -> list[Case]:
+    """What the crowd's look sees: small faces, few and many, sides that are whole cells and are not, and the edges."""
+    hopper = portrait()
+    row = np.concatenate([hopper, hopper[:, ::-1]], axis=1)
+    group = np.tile(shrunk(row, 72), (4, 3, 1))
+    joined = shrunk(_exposed_twice(hopper, 104), 96)
+    drawn, _, _ = synthetic_faces.scene(seed=3, faces=4, size=224)
+    chance = np.random.default_rng(0)
+    pictures = {
+        "group": group,
+        "group, dark": group[:-5, 3:] // 3,
+        "group, blurred": shrunk(group[:, :150], 110),
+        "two people": shrunk(row, 160),
+        "one of 40 pixels": shrunk(hopper, 117),
+        "faces that overlap": joined,
+        "drawn": drawn,
+        "whole cells": shrunk(cut(hopper, -44, -20, 555, 579), 96),
+        "one pixel": hopper[:1, :1],
+        "a line": hopper[300:301, :200],
+        "noise": chance.integers(0, 256, (97, 131, 3), dtype=np.uint8),
+        "black": np.zeros((64, 96, 3), np.uint8),
+        "white": np.full((33, 100, 3), 255, np.uint8),
+    }
+    return [Case(name, {"image": np.ascontiguousarray(picture)}) for name, picture in pictures.items()]
+
+
 def _exposed_twice(photo: Pixels, shift: int) -> Pixels:
     """A double exposure, the second one moved to the right: (H, W, 3)."""
     moved = cut(photo, -shift, 0, photo.shape[1] - 1 - shift, photo.shape[0] - 1)
@@ -190,7 +223,7 @@ def age_bundle(
         path: of the bundle.
         network: in evaluation mode.
         crop: how a found face is cut out for this network.
-        detectors: ``faces`` and ``closeup``, with their proofs.
+        detectors: ``faces``, ``closeup`` and ``crowd``, with their proofs.
         name: of the bundle.
         version: of the bundle.
         description: one sentence.

@@ -24,11 +24,12 @@ from edgedl.tasks.age.bundle import (
     IMAGE_INPUT,
     age_bundle,
     close_up_cases,
+    crowd_cases,
     dlib_crop,
     photo_cases,
 )
 from edgedl.tasks.age.network.blazeface import SIZE as DETECTOR_SIZE
-from edgedl.tasks.age.network.detector import FaceDetector
+from edgedl.tasks.age.network.detector import CrowdDetector, FaceDetector
 from edgedl.tasks.age.weights.blazeface import load_blazeface
 from edgedl.tasks.age.weights.resnet10 import SIZE, load_age_resnet10
 from edgedl.weights.catalogue import AGE_RESNET10, BLAZEFACE_FULL_RANGE
@@ -40,8 +41,8 @@ from runtime.errors import BundleError
 
 log = logging.getLogger(__name__)
 
-DETECTORS = {"faces": DETECTOR_SIZE, "closeup": CLOSE_UP}
-"""The models of the same published weights, and the side of the picture that each looks at."""
+DETECTORS = ("faces", "closeup", "crowd")
+"""The models of the same published weights: for a whole photo, for a close-up and for a picture of any size."""
 
 DECIDING_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 DECIDING_CODE = ("edgedl.", "exporters.")
@@ -80,19 +81,21 @@ def copy_public_bundle(path: str | PathLike[str]) -> Bundle:
 
 
 def proven_detectors() -> dict[str, ExportedModel]:
-    """The detectors of the public bundle, for the whole photo and for close-ups, with their proofs."""
+    """The detectors of the public bundle with their proofs, see `DETECTORS`."""
     bundle = public_bundle()
     return {name: reuse(bundle, name) for name in DETECTORS}
 
 
 def _make(path: Path) -> Bundle:
     network = load_blazeface()
-    cases = {"faces": photo_cases(), "closeup": close_up_cases()}
+    made = (
+        (FaceDetector(network.at(DETECTOR_SIZE)), photo_cases()),
+        (FaceDetector(network.at(CLOSE_UP)), close_up_cases()),
+        (CrowdDetector(network), crowd_cases()),
+    )
     detectors = {
-        name: export_model(
-            FaceDetector(network.at(size)).eval(), inputs=[IMAGE_INPUT], outputs=FACES_OUTPUTS, cases=cases[name]
-        )
-        for name, size in DETECTORS.items()
+        name: export_model(detector.eval(), inputs=[IMAGE_INPUT], outputs=FACES_OUTPUTS, cases=cases)
+        for name, (detector, cases) in zip(DETECTORS, made, strict=True)
     }
     return age_bundle(
         path,

@@ -16,6 +16,7 @@ from edgedl.data.sources import FolderSource
 from edgedl.data.synthetic_faces import SyntheticFaces
 from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.age.data.face_crops import chosen_face, face_crops
+from runtime.detection import Looks
 from runtime.errors import InputError, MediaError
 from runtime.faces import Detection, MarginCrop
 
@@ -38,11 +39,10 @@ class StandIn:
         variants = {"fp32": SimpleNamespace(sha256=detector)}
         models = {"faces": SimpleNamespace(variants=variants)}
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(models=models))
-        self.settings = SimpleNamespace(
-            look_again=look_again, frame=0.5, overview=192, close_up=96, close_enough=close_enough
-        )
+        looks = Looks(look_again=look_again, frame=0.5, overview=192, close_up=96, close_enough=close_enough)
+        self.settings = SimpleNamespace(looks=looks)
 
-    def find(self, image):
+    def find(self, image, smallest=-1.0):
         self.looked += 1
         return self.faces
 

@@ -10,7 +10,14 @@ import torch
 from torch import nn
 
 from edgedl.tasks.age.network.blazeface import BlazeFace
-from edgedl.tasks.age.network.detector import IOU_THRESHOLD, MAX_FACES, SCORE_THRESHOLD, FaceDetector
+from edgedl.tasks.age.network.detector import (
+    CANDIDATE_THRESHOLD,
+    IOU_THRESHOLD,
+    MAX_FACES,
+    SCORE_THRESHOLD,
+    CrowdDetector,
+    FaceDetector,
+)
 
 
 class Candidates(nn.Module):
@@ -140,3 +147,64 @@ def test_an_untrained_network_runs_at_once():
     with torch.no_grad():
         boxes, scores, keypoints = detector(torch.zeros(50, 70, 3, dtype=torch.uint8))
     assert len(boxes) == len(scores) == len(keypoints)
+
+
+@pytest.fixture(scope="module")
+def untrained() -> BlazeFace:
+    """Its scores lie on either side of 0.5: it finds a great many faces."""
+    torch.manual_seed(3)
+    return BlazeFace().double().eval()
+
+
+def picture(height: int, width: int) -> torch.Tensor:
+    return torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("size", [64, 192, 224])
+def test_the_crowd_detector_sees_a_square_as_the_detector_of_that_size_does(untrained, size):
+    """Where nothing is to be resized and nothing to be filled, both are the same network on the same pixels."""
+    with torch.no_grad():
+        logits, _ = untrained((picture(size, size).double().permute(2, 0, 1)[None] - 127.5) / 127.5)
+        threshold = float(logits.sigmoid().quantile(0.98))
+        expected = FaceDetector(untrained.at(size).double(), threshold)(picture(size, size))
+        found = CrowdDetector(untrained, threshold)(picture(size, size))
+    assert len(found[1]) > 3
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-9)
+
+
+def test_the_crowd_detector_fills_up_with_black(untrained):
+    threshold = 0.3
+    filled = torch.zeros(128, 160, 3, dtype=torch.uint8)
+    filled[:97, :131] = picture(97, 131)
+    with torch.no_grad():
+        detector = CrowdDetector(untrained, threshold)
+        for one, other in zip(detector(picture(97, 131)), detector(filled), strict=True):
+            np.testing.assert_array_equal(one.numpy(), other.numpy())
+            assert len(one) > 3
+
+
+def test_the_crowd_detector_gives_what_may_be_a_face():
+    """Candidates of 0.05 are given, those of 0.03 are not; each cell of a picture has one, counted row by row."""
+
+    class Cells(nn.Module):
+        """Two cells of a picture of 64 x 96 stand out."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("anchors", torch.zeros(1, 2, dtype=torch.float64))
+
+        def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            assert pictures.shape == (1, 3, 64, 96)
+            scores = torch.full((16, 24), 0.03, dtype=torch.float64)
+            scores[3, 20], scores[10, 2] = 0.05, 0.9
+            return scores.reshape(1, -1).logit(), torch.zeros(1, 16 * 24, 16, dtype=torch.float64)
+
+        def decode(self, offsets: torch.Tensor, anchors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return torch.cat([anchors - 6, anchors + 6], dim=1), anchors[:, None].expand(-1, 6, 2)
+
+    boxes, scores, keypoints = CrowdDetector(Cells())(torch.zeros(60, 90, 3, dtype=torch.uint8))
+    assert CANDIDATE_THRESHOLD < 0.05
+    np.testing.assert_allclose(scores.numpy(), [0.9, 0.05])
+    assert boxes.tolist() == [[10 - 6, 42 - 6, 10 + 6, 42 + 6], [82 - 6, 14 - 6, 82 + 6, 14 + 6]]
+    assert keypoints[1, 0].tolist() == [82, 14]

@@ -34,6 +34,7 @@ NOISE = {
     "age": {"age": 6.6e-5, "low": 1.1e-5, "high": 1.4e-4, "probabilities": 3.0e-6},
     "faces": {"boxes": 1.2e-4, "scores": 2.0e-6, "keypoints": 1.8e-4},
     "closeup": {"boxes": 1.5e-5, "scores": 3.4e-7, "keypoints": 1.1e-5},
+    "crowd": {"boxes": 3.3e-5, "scores": 4.2e-7, "keypoints": 3.7e-5},
 }
 """Of torch on one processor with AVX-512; in years, pixels and shares. Others have 0.6 to 4.8 times as much."""
 
@@ -261,6 +262,31 @@ CLOSEUP_MUTANTS = (
 )
 
 
+def rows_and_columns_exchanged(model: ModelProto) -> None:
+    """The cell's row taken for its column: of a picture that is not square they differ."""
+    (stack,) = [n for n in of_type(model, "Concat") if any("stack" in name for name in n.output)]
+    stack.input[:] = list(reversed(stack.input))
+
+
+CROWD_MUTANTS: dict[str, Mutate] = {
+    name: FACES_MUTANTS[name]
+    for name in (
+        "channels swapped",
+        "levels 0 to 1",
+        "keypoints y x",
+        "suppression at 0.2",
+        "suppression at 0.5",
+        "at most one face",
+        "blends what overlaps 0.5",
+        "offsets one further",
+    )
+} | {
+    "scores from 0.1": nms_input(4, 0.1),
+    "blends scores from 0.1": blending(0, 0.1),
+    "rows and columns exchanged": rows_and_columns_exchanged,
+}
+
+
 def with_fixed_tolerances(spec: ModelSpec, noise: dict[str, float]) -> ModelSpec:
     """What the gate allows at least, with another noise than that of this processor."""
     assert spec.parity is not None
@@ -306,7 +332,7 @@ def worst(report: VerifyReport) -> float:
     )
 
 
-@pytest.mark.parametrize("model", ["age", "faces", "closeup"])
+@pytest.mark.parametrize("model", ["age", "faces", "closeup", "crowd"])
 def test_the_unchanged_graph_passes(age_bundle, tmp_path, model):
     report = verdict(age_bundle, model, lambda proto: None, tmp_path, own=True)
     assert report, report
@@ -348,6 +374,12 @@ def test_every_mutant_of_the_detector_is_told(age_bundle, tmp_path, name):
 @pytest.mark.parametrize("name", CLOSEUP_MUTANTS)
 def test_mutants_of_the_closeup_detector_are_told(age_bundle, tmp_path, name):
     report = verdict(age_bundle, "closeup", FACES_MUTANTS[name], tmp_path)
+    assert not report, f"{name} went unnoticed:\n{report}"
+
+
+@pytest.mark.parametrize("name", CROWD_MUTANTS)
+def test_mutants_of_the_crowd_detector_are_told(age_bundle, tmp_path, name):
+    report = verdict(age_bundle, "crowd", CROWD_MUTANTS[name], tmp_path)
     assert not report, f"{name} went unnoticed:\n{report}"
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from edgedl.data.samples import FaceDataset, FaceSample
 from edgedl.data.sources import stamp
 from edgedl.data.unreadable import Unreadable
+from runtime.crowds import AS_THE_BUNDLE_SAYS
 from runtime.errors import MissingExtraError
 from runtime.faces import Crop, Detection, Pixels, crop_to_json, overlap
 from runtime.pipelines.age import AgePipeline
@@ -50,9 +51,11 @@ class FaceCrops:
         return len(self.rows)
 
 
-def chosen_face(pipeline: AgePipeline, image: Pixels, sample: FaceSample) -> Detection | None:
+def chosen_face(
+    pipeline: AgePipeline, image: Pixels, sample: FaceSample, smallest: float = AS_THE_BUNDLE_SAYS
+) -> Detection | None:
     """The face that a sample is about: the one at its box, else the largest; None where there is none."""
-    faces = pipeline.find(image)
+    faces = pipeline.find(image, smallest)
     if not faces:
         return None
     boxes = np.stack([face.box for face in faces])
@@ -128,7 +131,8 @@ def _make(
         image = unreadable.attempt(dataset[index].name, partial(dataset.image, index))
         if image is None:
             return
-        face = chosen_face(pipeline, image, dataset[index])
+        # A face too small for the first look has too few pixels to learn its age from.
+        face = chosen_face(pipeline, image, dataset[index], smallest=0)
         read[index], found[index] = True, face is not None
         wholes[index] = _shrunk(image, side)
         pictures[index] = wholes[index] if face is None else _shrunk(crop(image, face), side)
@@ -165,8 +169,9 @@ def _shrunk(image: Pixels, side: int) -> Pixels:
 def _key(dataset: FaceDataset, pipeline: AgePipeline, crop: Crop, side: int) -> str:
     """Everything that the crops depend on."""
     models = pipeline.bundle.manifest.models
-    detectors = {name: spec.variants["fp32"].sha256 for name, spec in models.items() if name != "age"}
-    looks = pipeline.settings
+    finders = ("faces", "closeup")  # the crowd is not looked for
+    detectors = {name: spec.variants["fp32"].sha256 for name, spec in models.items() if name in finders}
+    looks = pipeline.settings.looks
     settings = [looks.look_again, looks.frame, looks.overview, looks.close_up, looks.close_enough]
     stamps = sorted({stamp(sample.source, sample.member) for sample in dataset})
     names = hashlib.sha256("\n".join(sample.name for sample in dataset).encode()).hexdigest()
