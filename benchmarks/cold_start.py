@@ -4,7 +4,9 @@
 
 "Alone" means numpy and onnxruntime with the same two graphs, a photo that is already pixels, and no checks: import, two
 sessions, one run of each. edgedl also reads and hashes the bundle, decodes the photo, looks twice and aligns the face.
-Processes run in turn, one thread per model; figures are medians.
+Processes run in turn, one thread per model; figures are medians. The ratio is one of elapsed time, in which edgedl
+opens its sessions beside each other; that of processor time stands beside it. Bytecode is cached, as it is once a
+package is installed.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -38,11 +41,19 @@ age.run(None, {"face": np.zeros((1, 128, 128, 3), np.uint8)})
 """
 
 
-def seconds(*arguments: str) -> float:
-    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1"}
-    begun = time.perf_counter()
+def seconds(bytecode: str, *arguments: str) -> tuple[float, float]:
+    """Runs a process: its processor time and its elapsed time."""
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "PYTHONPYCACHEPREFIX": bytecode}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, env=environment, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - begun
+    elapsed, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, elapsed
+
+
+def medians(rounds: list[tuple[float, float]]) -> dict[str, float]:
+    processor, elapsed = (round(statistics.median(values), 3) for values in zip(*rounds, strict=True))
+    return {"processor_s": processor, "elapsed_s": elapsed}
 
 
 def main() -> int:
@@ -64,21 +75,25 @@ def main() -> int:
         helps, ours, alone = [], [], []
         for turn in range(args.rounds + 1):
             times = (
-                seconds("-m", "edgedl", "--help"),
-                seconds("-c", EDGEDL, args.bundle, args.photo),
-                seconds("-c", ALONE, args.bundle, pixels),
+                seconds(folder, "-m", "edgedl", "--help"),
+                seconds(folder, "-c", EDGEDL, args.bundle, args.photo),
+                seconds(folder, "-c", ALONE, args.bundle, pixels),
             )
-            if turn:  # the first reads the files into memory
+            if turn:  # the first compiles, and reads the files into memory
                 for kept, value in zip((helps, ours, alone), times, strict=True):
                     kept.append(value)
-    ratio = statistics.median(a / b for a, b in zip(ours, alone, strict=True))
+    processor, ratio = (
+        round(statistics.median(a[kind] / b[kind] for a, b in zip(ours, alone, strict=True)), 2) for kind in (0, 1)
+    )
+    help_s = medians(helps)["elapsed_s"]
     result = {
-        "help_s": round(statistics.median(helps), 3),
-        "first_prediction_s": round(statistics.median(ours), 3),
-        "onnxruntime_alone_s": round(statistics.median(alone), 3),
-        "ratio": round(ratio, 2),
-        "limits": {"help_s": 0.2, "ratio": 2.0},
-        "ok": statistics.median(helps) <= 0.2 and ratio <= 2.0,
+        "help": medians(helps),
+        "first_prediction": medians(ours),
+        "onnxruntime_alone": medians(alone),
+        "ratio": ratio,
+        "processor_ratio": processor,
+        "limits": {"help_elapsed_s": 0.2, "ratio": 1.35},
+        "ok": help_s <= 0.2 and ratio <= 1.35,
         "machine": describe_machine(),
     }
     print(json.dumps(result, indent=1))

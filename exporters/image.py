@@ -4,7 +4,7 @@ Each is a torch custom operator with an eager implementation (float32 and float6
 ONNX operators of opset 18, so that the graph takes raw uint8 pixels and nothing is left to do outside:
 
 - ``resize_images``: (N, H, W, C) of any height and width -> (N, C, h, w), bilinear with antialias;
-- ``letterbox``: one photo -> a square, with what is needed to map boxes back;
+- ``letterbox``: one photo -> a picture of bounded size, with what is needed to map boxes back;
 - ``non_maximum_suppression``: boxes and scores -> the indices of the detections.
 
 Why float and channels first: ONNX Runtime 1.32, one thread of an x86-64 core, float64 as the truth:
@@ -53,26 +53,28 @@ def resize_images(images: Tensor, size: tuple[int, int], dtype: torch.dtype | No
 
 
 def letterbox(
-    image: Tensor, size: int, *, fill: float = 0.0, dtype: torch.dtype | None = None
+    image: Tensor, longest: int, step: int, *, fill: float = 0.0, dtype: torch.dtype | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Fits a photo into a square: aspect kept, centred, the rest filled.
+    """Shrinks a photo to a longest side and sets it into the least border that makes both sides multiples of a step.
 
-    The resized sides are defined in integers, ``max(1, (side * size + m // 2) // m)`` with ``m = max(H, W)``, so
-    that no rounding mode can disagree about them.
+    The aspect is kept and the photo centred; one that is small enough keeps its size. The resized sides are defined in
+    integers, ``max(1, (side * t + m // 2) // m)`` with ``m = max(H, W)`` and ``t = min(m, longest)``, so that no
+    rounding mode can disagree about them.
 
     Args:
         image: (H, W, 3) uint8 or float.
-        size: Side of the square.
+        longest: Longest side of the photo in the result, a multiple of the step.
+        step: Of the sides of the result, which have at least one.
         fill: Level of the border.
         dtype: As in `resize_images`.
 
     Returns:
-        The square, (1, 3, size, size), and (3,) ``scale, pad_x, pad_y``: a point of the photo lies at
-        ``x * scale + pad_x, y * scale + pad_y`` of the square, ``scale = size / m``, to within half a pixel of the
-        square (the shorter side is rounded to whole pixels).
+        The picture, (1, 3, h, w), and (3,) ``scale, pad_x, pad_y``: a point of the photo lies at
+        ``x * scale + pad_x, y * scale + pad_y`` of the picture, ``scale = t / m``, to within half a pixel of the
+        picture (the shorter side is rounded to whole pixels).
     """
-    square, placement = _letterbox(image, size, fill, dtype or _float_dtype(image))
-    return square, placement
+    picture, placement = _letterbox(image, longest, step, fill, dtype or _float_dtype(image))
+    return picture, placement
 
 
 def non_maximum_suppression(
@@ -115,28 +117,29 @@ def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         pixels = to_float_channels_first(images, [0, 3, 1, 2], dtype)
         return resize_to(pixels, op.Constant(value_ints=[height, width]))
 
-    def letterboxed(image: Any, size: int, fill: float, dtype: int) -> tuple[Any, Any]:
+    def letterboxed(image: Any, longest: int, step: int, fill: float, dtype: int) -> tuple[Any, Any]:
         pixels = op.Unsqueeze(
             to_float_channels_first(image, [2, 0, 1], dtype), op.Constant(value_ints=[0])
         )  # (1, 3, H, W)
-        side = op.Constant(value_ints=[size])
         photo = op.Shape(image, start=0, end=2)  # H, W
-        longest = op.ReduceMax(photo, keepdims=1)
-        two = op.Constant(value_ints=[2])
-        inner = op.Div(op.Add(op.Mul(photo, side), op.Div(longest, two)), longest)
+        largest = op.ReduceMax(photo, keepdims=1)
+        target = op.Min(largest, op.Constant(value_ints=[longest]))
+        two, one_step = op.Constant(value_ints=[2]), op.Constant(value_ints=[step])
+        inner = op.Div(op.Add(op.Mul(photo, target), op.Div(largest, two)), largest)
         inner = op.Max(inner, op.Constant(value_ints=[1]))  # h, w
-        before = op.Div(op.Sub(side, inner), two)  # pad_y, pad_x
-        after = op.Sub(op.Sub(side, inner), before)
+        outer = op.Mul(op.Div(op.Add(inner, op.Constant(value_ints=[step - 1])), one_step), one_step)
+        before = op.Div(op.Sub(outer, inner), two)  # pad_y, pad_x
+        after = op.Sub(op.Sub(outer, inner), before)
         resized = resize_to(pixels, inner)
         none = op.Constant(value_ints=[0, 0])
-        square = op.Pad(
+        picture = op.Pad(
             resized,
             op.Concat(none, before, none, after, axis=0),
             op.CastLike(op.Constant(value_float=fill), pixels),
         )
-        scale = op.Div(op.Cast(side, to=dtype), op.Cast(longest, to=dtype))
+        scale = op.Div(op.Cast(target, to=dtype), op.Cast(largest, to=dtype))
         across = op.Gather(before, op.Constant(value_ints=[1, 0]))  # pad_x, pad_y
-        return square, op.Concat(scale, op.Cast(across, to=dtype), axis=0)
+        return picture, op.Concat(scale, op.Cast(across, to=dtype), axis=0)
 
     def nms(boxes: Any, scores: Any, iou_threshold: float, score_threshold: float, max_detections: int) -> Any:
         # ONNX wants (batch, M, 4) and (batch, classes, M); it takes the corners in either order, so x1 y1 x2 y2 may
@@ -185,23 +188,29 @@ def _(images: Tensor, height: int, width: int, dtype: torch.dtype) -> Tensor:
 
 
 @torch.library.custom_op("edgedl::letterbox", mutates_args=())
-def _letterbox(image: Tensor, size: int, fill: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _letterbox(image: Tensor, longest: int, step: int, fill: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     height, width = image.shape[0], image.shape[1]
-    longest = max(height, width)
-    inner_height = max(1, (height * size + longest // 2) // longest)
-    inner_width = max(1, (width * size + longest // 2) // longest)
-    top, left = (size - inner_height) // 2, (size - inner_width) // 2
+    largest = max(height, width)
+    target = min(largest, longest)
+    inner_height = max(1, (height * target + largest // 2) // largest)
+    inner_width = max(1, (width * target + largest // 2) // largest)
+    across, down = -inner_width % step, -inner_height % step
+    left, top = across // 2, down // 2
     resized = _resize(image[None], inner_height, inner_width, dtype)
-    square = F.pad(resized, (left, size - inner_width - left, top, size - inner_height - top), value=fill)
+    picture = F.pad(resized, (left, across - left, top, down - top), value=fill)
     placement = torch.stack(
-        [torch.tensor(size, dtype=dtype) / longest, torch.tensor(left, dtype=dtype), torch.tensor(top, dtype=dtype)]
+        [torch.tensor(target, dtype=dtype) / largest, torch.tensor(left, dtype=dtype), torch.tensor(top, dtype=dtype)]
     )
-    return square, placement.to(image.device)
+    return picture, placement.to(image.device)
 
 
 @_letterbox.register_fake
-def _(image: Tensor, size: int, fill: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    return image.new_empty((1, LETTERBOX_CHANNELS, size, size), dtype=dtype), image.new_empty((3,), dtype=dtype)
+def _(image: Tensor, longest: int, step: int, fill: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    context = torch.library.get_ctx()
+    steps = (context.new_dynamic_size(min=1, max=longest // step) for _ in range(2))
+    height, width = (step * number for number in steps)
+    picture = image.new_empty((1, LETTERBOX_CHANNELS, height, width), dtype=dtype)
+    return picture, image.new_empty((3,), dtype=dtype)
 
 
 @torch.library.custom_op("edgedl::non_maximum_suppression", mutates_args=())

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import stat
 import struct
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runtime.errors import BundleError
+
+if TYPE_CHECKING:
+    import zipfile
 
 _END = struct.Struct("<4s4H2LH")  # APPNOTE.TXT 4.3.16, end of central directory record
 _END_MAGIC = b"PK\x05\x06"
@@ -22,6 +25,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")  # APPNOTE.TXT 4.3.7, local file header
 _LOCAL_MAGIC = b"PK\x03\x04"
 _CENTRAL_ENTRY_MAX = 46 + 3 * 1024  # an honest entry of the central directory: a short name, little extra data
 _ENCRYPTED = 0x1
+_STORED = 0
 _DATE = (1980, 1, 1, 0, 0, 0)  # fixed: the same bundle packs to the same bytes
 
 
@@ -45,6 +49,8 @@ def read_entries(path: Path, *, max_entries: int) -> dict[str, Entry]:
         stream.seek(max(0, size - _END.size))
         directory_start = _check_end(stream.read(_END.size), size, max_entries, path)
         try:
+            import zipfile  # here, because most bundles are folders, and reading those begins quicker without
+
             with zipfile.ZipFile(stream) as archive:
                 members = archive.infolist()
         # Damaged bytes reach zipfile's parser, which raises many kinds of errors.
@@ -85,6 +91,8 @@ def read_entry(path: Path, entry: Entry) -> bytes:
 
 def write_archive(path: Path, files: Mapping[str, bytes]) -> None:
     """Writes a new zip of stored entries in the order given and flushes it to disk."""
+    import zipfile
+
     with path.open("xb") as stream:
         with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED, allowZip64=False) as archive:
             for name, data in files.items():
@@ -113,7 +121,7 @@ def _check_member(member: zipfile.ZipInfo, path: Path) -> None:
     name = member.orig_filename
     if member.flag_bits & _ENCRYPTED:
         raise BundleError(f"{path}: the entry {name!r} is encrypted")
-    if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
+    if member.compress_type != _STORED or member.compress_size != member.file_size:
         raise BundleError(f"{path}: the entry {name!r} is compressed, a packed bundle stores its files as they are")
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind not in (0, stat.S_IFREG):

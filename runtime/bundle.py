@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -266,7 +264,7 @@ def record_proof(path: str | os.PathLike[str], proof: Proof) -> Bundle:
     proofs = (*bundle.proofs, proof)
     if not bundle.path.is_dir():
         return _write_packed(bundle.path, bundle, proofs, bundle.signatures)
-    temporary = bundle.path / f".{PROOFS}.{secrets.token_hex(4)}"
+    temporary = bundle.path / f".{PROOFS}.{os.urandom(4).hex()}"
     try:
         _write_file(temporary, write_proofs(proofs))
         temporary.replace(bundle.path / PROOFS)
@@ -356,7 +354,7 @@ def _strangers(names: Iterable[str], files: Sequence[str]) -> list[str]:
 
 
 def _sibling(path: Path) -> Path:
-    return path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(6)}")
+    return path.absolute().with_name(f".{path.absolute().name}.{os.urandom(6).hex()}")
 
 
 def _swap(new: Path, path: Path) -> None:
@@ -394,6 +392,8 @@ def _sync_folder(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
+        import shutil  # here, because who only reads a bundle does without
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -7,14 +7,15 @@ doubts is therefore enlarged and shown to it again, all of it in one run, on a s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from runtime.errors import InputError
-from runtime.faces import Detection, Pixels, brought_to, square
+from runtime.faces import Detection, Pixels
+from runtime.sheets import Detector, Sheet
 
 AS_THE_BUNDLE_SAYS = -1.0
 """In place of a smallest face: the bundle's own, looked for where the first look gives reason to."""
@@ -90,24 +91,19 @@ SAME_FACE = 0.3
 """Overlap (IoU) from which two candidates are one face."""
 
 AGREED = 0.4
-"""Overlap (IoU) from which a square on a sheet is taken to show the candidate that it was cut for."""
+"""Overlap (IoU) from which a square is taken to show the candidate that it was cut for."""
 
-ON_A_SHEET = (2.0, 64)
-"""A sheet's squares: how many times the candidate's side, and the pixels that they are brought to."""
+ON_A_SHEET = Sheet(share=2.0, side=64, across=5, agreed=AGREED)
+"""The surest candidates come first: after a sheet without a face there is no further one."""
 
-ALONE = (1.5, 56)
-"""The same of what is shown once more, without neighbours, which make the detector doubt."""
-
-TOGETHER = 25
-"""Squares of a sheet. The surest candidates come first: after a sheet without a face there is no further one."""
+ALONE = Sheet(share=1.5, side=56, across=1, agreed=AGREED)
+"""What is shown once more, without neighbours, which make the detector doubt."""
 
 CERTAIN = 0.7
 """Score on the sheet from which a face needs no further look."""
 
 POSSIBLE = 0.15
 """Score on the sheet from which a candidate gets one."""
-
-Detector = Callable[[Pixels], list[Detection]]
 
 
 def with_crowd(
@@ -130,7 +126,7 @@ def with_crowd(
         # Of a strip the square would be border for the most part, and of a long one too large for the memory.
         if face.side <= 2 * min(image.shape[:2]) and face.among(found, SAME_FACE) is None:
             # What a sheet shows no larger is believed, or not, as it is.
-            if candidate.side * ON_A_SHEET[0] < ON_A_SHEET[1]:
+            if candidate.side * ON_A_SHEET.share < ON_A_SHEET.side:
                 doubted.append(face)
             elif face.score >= crowd.sure:
                 added.append(face)
@@ -145,46 +141,13 @@ def with_crowd(
 def _confirmed(detect: Detector, image: Pixels, faces: Sequence[Detection], sure: float) -> list[Detection]:
     """Those of the candidates that are faces when they are enlarged, as they show then."""
     confirmed: list[Detection] = []
-    for begin in range(0, len(faces), TOGETHER):
-        seen = [face for face in on_a_sheet(detect, image, faces[begin : begin + TOGETHER], *ON_A_SHEET) if face]
+    for begin in range(0, len(faces), ON_A_SHEET.most):
+        seen = [face for face in ON_A_SHEET.shown(detect, image, faces[begin : begin + ON_A_SHEET.most]) if face]
         doubted = [face for face in seen if POSSIBLE <= face.score < CERTAIN]
-        alone = [on_a_sheet(detect, image, [face], *ALONE)[0] for face in doubted]
+        alone = [ALONE.shown(detect, image, [face])[0] for face in doubted]
         found = [face for face in seen if face.score >= CERTAIN]
         found += [face for face in alone if face is not None and face.score >= sure]
         if not found:
             break
         confirmed += found
     return confirmed
-
-
-def on_a_sheet(
-    detect: Detector, image: Pixels, faces: Sequence[Detection], share: float, side: int
-) -> list[Detection | None]:
-    """Shows candidates again, each enlarged in a square of its own, all squares side by side in one picture.
-
-    Args:
-        detect: a detector that looks at a picture of any size as it is.
-        image: the photo.
-        faces: the candidates.
-        share: the square's side is this times the candidate's.
-        side: pixels that a square is brought to.
-
-    Returns:
-        For each candidate what its square shows in its place, in pixels of the photo; None if nothing.
-    """
-    if not faces:
-        return []
-    squares = [square(image, face, share) for face in faces]
-    columns = int(np.ceil(np.sqrt(len(squares))))
-    rows = -(-len(squares) // columns)
-    sheet = np.zeros((rows * side, columns * side, 3), np.uint8)
-    for index, (pixels, _, _) in enumerate(squares):
-        row, column = divmod(index, columns)
-        sheet[row * side : (row + 1) * side, column * side : (column + 1) * side] = brought_to(pixels, side)
-    shown: list[list[Detection]] = [[] for _ in range(rows * columns)]
-    for seen in detect(sheet):
-        column, row = (int(v) for v in (seen.middle // side).clip(0, [columns - 1, rows - 1]))
-        shown[row * columns + column].append(seen.moved(-column * side, -row * side))
-    placed = zip(squares, shown, strict=False)
-    moved = [[s.moved(0, 0, p.shape[0] / side).moved(left, top) for s in seen] for (p, left, top), seen in placed]
-    return [face.among(seen, AGREED) for face, seen in zip(faces, moved, strict=True)]

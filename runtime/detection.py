@@ -6,7 +6,7 @@ Coordinates are pixels of the photo, as in `runtime.faces`. What each look is fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -16,10 +16,20 @@ import numpy as np
 from runtime.crowds import AS_THE_BUNDLE_SAYS, Crowd, with_crowd
 from runtime.engine import Engine
 from runtime.errors import InputError
-from runtime.faces import Detection, Pixels, framed, halved, shrunk, square
+from runtime.faces import Detection, Pixels, fitted, framed, halved, shrunk, square
+from runtime.sheets import Sheet
+
+STEP = 32
+"""Pixels in one cell of the deepest map: a detector pads its picture to whole ones."""
+
+FINEST = 4
+"""Pixels of the photo to one of the first look, along each side, as long as that is large enough."""
+
+MOST_BEYOND = 15
+"""The first look is made smaller by a share of one in so many, at most, if that saves a row of cells."""
 
 SAME_FACE = 0.3
-"""Overlap (IoU) from which two boxes are taken to be of one face."""
+"""Overlap (IoU) from which the second look is taken to have found the face of the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,8 @@ class Looks:
     """How a photo is looked at. 0 leaves a step out: what an older bundle does not say is not done.
 
     Attributes:
+        read: a JPEG is read at the smallest fraction of its size at which its longest side has this many pixels; for a
+            face that the network would then get with too few, it is read again. 0 reads it whole.
         look_again: the detector looks once more at each face, in a square of this times the box: the keypoints of a
             small face in a big photo are only as fine as the detector's 192 pixels.
         frame: a photo in which no face is found is looked at once more inside a frame of this share of its sides,
@@ -34,10 +46,15 @@ class Looks:
         overview: a photo is halved, 2×2 pixels to their mean, as often as its longest side stays at least this before
             the detector looks at the whole of it: ten pixels to one inside the graph cost ten times as much. 0 leaves
             it to the graph.
-        close_up: side in pixels that the second look's square is shrunk to, where the bundle has the model
-            ``closeup``. 0 leaves it to the graph.
-        close_enough: a face whose box takes this share of the longest side of what the detector looked at is not
-            looked at again: the second look would show it no larger. 0 looks at every face again.
+        overview_least: the photo is brought to a longest side between this and `overview`, see `first_side`, by a
+            detector that sees small pictures as they are. 0 leaves that to the graph, too.
+        close_up: side in pixels that the second look's square is brought to. 0 leaves it to the graph.
+        sheet: side in pixels of a picture on which the close-ups of several faces lie beside each other, so that the
+            detector runs once for all of them. The detector must see a picture of at most this size as it is. 0 runs
+            it for each face alone, with the model ``closeup`` where the bundle has one.
+        close_enough: a face whose box takes this share of the longest side of what the detector looked at, or of
+            `overview` where it sees that at its own size, is not looked at again: the second look would show it no
+            larger. 0 looks at every face again.
         crowd: how small faces are looked for, where the bundle has the model ``crowd``. None does not.
     """
 
@@ -46,6 +63,9 @@ class Looks:
     overview: int = 0
     close_up: int = 0
     close_enough: float = 0.0
+    sheet: int = 0
+    read: int = 0
+    overview_least: int = 0
     crowd: Crowd | None = None
 
     @classmethod
@@ -54,16 +74,40 @@ class Looks:
 
         Raises:
             TypeError: a value is not a number.
-            ValueError: a value is not a number.
+            ValueError: a value is not a number, or no close-up fits on the sheet.
         """
-        return cls(
+        looks = cls(
             look_again=float(data.pop("look_again", 0)),
             frame=float(data.pop("frame", 0)),
             overview=int(data.pop("overview", 0)),
             close_up=int(data.pop("close_up", 0)),
             close_enough=float(data.pop("close_enough", 0)),
+            sheet=int(data.pop("sheet", 0)),
+            read=int(data.pop("read", 0)),
+            overview_least=int(data.pop("overview_least", 0)),
             crowd=Crowd.from_json(data.pop("crowd")) if "crowd" in data else None,
         )
+        if looks.sheet > 0 and not 0 < looks.close_up <= looks.sheet:
+            raise ValueError(f"a close-up of {looks.close_up} pixels on a sheet of {looks.sheet}")
+        return looks
+
+    def first_side(self, height: int, width: int) -> int:
+        """The longest side of the picture that the first look gets of a photo.
+
+        The smallest face that the detector finds has eight pixels. With four pixels of the photo to one of the look it
+        has 32 there, half of what an age network looks at; to find smaller ones would be of no use.
+        """
+        longest = max(height, width)
+        side = min(max(STEP * -(-longest // (FINEST * STEP)), self.overview_least), self.overview)
+        # A few rows beyond a whole cell of the deepest map would cost another row of cells.
+        short = round(side * min(height, width) / longest)
+        beyond = short % STEP
+        return side * (short - beyond) // short if 0 < MOST_BEYOND * beyond <= short else side
+
+    @property
+    def together(self) -> int:
+        """How many faces are looked at again in one run of the detector, at most."""
+        return (self.sheet // self.close_up) ** 2 if self.sheet > 0 else 1
 
 
 class Finder:
@@ -79,10 +123,10 @@ class Finder:
     def __init__(self, engines: Mapping[str, Engine], looks: Looks) -> None:
         self.engines = engines
         self.looks = looks
-        self.closeup = "closeup" if "closeup" in engines and looks.close_up > 0 else "faces"
+        self.closeup = "closeup" if "closeup" in engines and looks.close_up > 0 else None
         self.crowd = looks.crowd if "crowd" in engines else None
 
-    def find(self, image: Pixels, smallest: float = AS_THE_BUNDLE_SAYS) -> list[Detection]:
+    def find(self, image: Pixels, smallest: float = AS_THE_BUNDLE_SAYS, scale: int = 1) -> list[Detection]:
         """Finds the faces of uint8 RGB pixels (H, W, 3), the surest first, in pixels of the image.
 
         Args:
@@ -90,6 +134,7 @@ class Finder:
             smallest: side of the smallest face to look for, as a share of the longest side, at least `FINEST_SHARE`;
                 0 leaves it at the first look. `AS_THE_BUNDLE_SAYS` takes the bundle's own, and only where the first
                 look gives reason to.
+            scale: pixels of the photo to one of the image, along each side.
 
         Raises:
             InputError: `smallest` is none of these, or the bundle cannot look for small faces.
@@ -101,34 +146,31 @@ class Finder:
                 f"smallest is {smallest:g}, and this bundle has no model 'crowd' to look for small faces with; "
                 "make the bundle again with this version of edgedl, or leave the option out"
             )
-        share = None if crowd is None else crowd.share(smallest, side)
+        share = None if crowd is None else crowd.share(smallest, side * scale)
+        found = self._first_look(image)
         wanted = 0 if crowd is None or share is None else crowd.side(share, side)
-        # The photo is halved once for both looks: the crowd's picture lies on the way to the first look's.
-        picture, factor = halved(image, side / wanted) if wanted > self.looks.overview else (image, 1)
-        first, close = self._first_look(picture, factor)
-        found = [
-            face if self.looks.look_again <= 0 or (0 < close <= face.side) else self._look_again(image, face)
-            for face in first
-        ]
         # A picture no larger than the first look's would show no more than that did.
         if crowd is None or wanted <= self.looks.overview:
             return found
-        if smallest == AS_THE_BUNDLE_SAYS and not crowd.missed(first, side):
+        if smallest == AS_THE_BUNDLE_SAYS and not crowd.missed(found, side):
             return found
-        return with_crowd(partial(self.detect, model="crowd"), image, shrunk(picture, wanted), found, crowd)
+        return with_crowd(partial(self.detect, model="crowd"), image, fitted(image, wanted), found, crowd)
 
-    def find_turned(self, image: Pixels, smallest: float = AS_THE_BUNDLE_SAYS) -> tuple[int, list[Detection]]:
+    def find_turned(
+        self, image: Pixels, smallest: float = AS_THE_BUNDLE_SAYS, scale: int = 1
+    ) -> tuple[int, list[Detection]]:
         """Finds faces in a photo that may lie on its side or stand on its head: looks at it in all four positions.
 
         Args:
             image: as in `find`.
             smallest: as in `find`.
+            scale: as in `find`.
 
         Returns:
             The quarter turns to the left, 0 to 3, at which most upright faces are found, counted by score, and those
             faces, in pixels of ``np.rot90(image, turns)``. Of equals the fewest turns count.
         """
-        looks = [self.find(np.ascontiguousarray(np.rot90(image, quarters)), smallest) for quarters in range(4)]
+        looks = [self.find(np.ascontiguousarray(np.rot90(image, quarters)), smallest, scale) for quarters in range(4)]
         counts = [sum(face.score for face in faces if _upright(face)) for faces in looks]
         best = int(np.argmax(counts))
         return best, looks[best]
@@ -141,14 +183,9 @@ class Finder:
             for box, score, keypoints in zip(found["boxes"], found["scores"], found["keypoints"], strict=True)
         ]
 
-    def _first_look(self, image: Pixels, factor: int) -> tuple[list[Detection], float]:
-        """The faces that show in the whole photo, and the side from which one needs no close-up.
-
-        Args:
-            image: the photo, shrunk.
-            factor: by how much; what is returned is in pixels of the photo itself.
-        """
-        overview, times = self._overview(image)
+    def _first_look(self, image: Pixels) -> list[Detection]:
+        """The faces that show in the whole photo, small ones measured in close-ups."""
+        overview, factor = self._overview(image)
         seen = overview
         first = self.detect(overview)
         if not first and self.looks.frame > 0:
@@ -159,25 +196,53 @@ class Finder:
                 for face in (face.moved(-across, -down) for face in self.detect(seen))
                 if 0 <= face.middle[0] < width and 0 <= face.middle[1] < height
             ]
-        factor *= times
-        return [face.moved(0, 0, factor) for face in first], self.looks.close_enough * max(seen.shape[:2]) * factor
+        # A detector that sees small pictures as they are does not enlarge them to its own size.
+        close = self.looks.close_enough * max(*seen.shape[:2], self.looks.overview if self.looks.overview_least else 0)
+        faces = [face.moved(0, 0, factor) for face in first]
+        small = [
+            index
+            for index, face in enumerate(first)
+            if self.looks.look_again > 0
+            and not 0 < close <= face.side
+            # Of a strip the square would be border for the most part, and of a long one too large for the memory.
+            and faces[index].side <= 2 * min(image.shape[:2])
+        ]
+        for begin in range(0, len(small), self.looks.together):
+            part = small[begin : begin + self.looks.together]
+            for index, face in zip(part, self._look_again(image, [faces[i] for i in part]), strict=True):
+                faces[index] = face
+        return faces
 
-    def _overview(self, image: Pixels) -> tuple[Pixels, int]:
-        """The photo with fewer pixels for the first look, and the factor to its own ones."""
+    def _overview(self, image: Pixels) -> tuple[Pixels, float]:
+        """The photo with about as many pixels as the first look sees, and the factor from them to its own ones."""
         if self.looks.overview <= 0:
             return image, 1
-        return halved(image, max(image.shape[:2]) / self.looks.overview)
+        height, width = image.shape[:2]
+        if self.looks.overview_least <= 0:
+            return halved(image, max(height, width) / self.looks.overview)
+        side = self.looks.first_side(height, width)
+        return fitted(image, side), max(height, width) / side
 
-    def _look_again(self, image: Pixels, face: Detection) -> Detection:
-        """The same face, measured in a close-up; as it was if the close-up does not show it."""
-        # Of a strip the square would be border for the most part, and of a long one too large for the memory.
-        if face.side > 2 * min(image.shape[:2]):
-            return face
+    def _look_again(self, image: Pixels, faces: Sequence[Detection]) -> list[Detection]:
+        """The same faces, measured in close-ups; as they were where the close-up does not show them."""
+        if self.looks.sheet > 0:
+            across = self.looks.sheet // self.looks.close_up
+            sheet = Sheet(self.looks.look_again, self.looks.close_up, across, SAME_FACE)
+            shown = sheet.shown(self.detect, image, faces)
+        else:
+            shown = [self._close_up(image, face) for face in faces]
+        return [
+            face if seen is None else Detection(seen.box, face.score, seen.keypoints)
+            for face, seen in zip(faces, shown, strict=True)
+        ]
+
+    def _close_up(self, image: Pixels, face: Detection) -> Detection | None:
+        """The same face in a picture of its own; None if that does not show it."""
         picture, left, top = square(image, face, self.looks.look_again)
-        shown = shrunk(picture, self.looks.close_up) if self.closeup == "closeup" else picture
-        zoom = picture.shape[0] / shown.shape[0]
-        close = face.among([f.moved(0, 0, zoom).moved(left, top) for f in self.detect(shown, self.closeup)], SAME_FACE)
-        return face if close is None else Detection(close.box, face.score, close.keypoints)
+        seen = picture if self.closeup is None else shrunk(picture, self.looks.close_up)
+        zoom = picture.shape[0] / seen.shape[0]
+        close = [f.moved(0, 0, zoom).moved(left, top) for f in self.detect(seen, self.closeup or "faces")]
+        return face.among(close, SAME_FACE)
 
 
 def _upright(face: Detection) -> bool:

@@ -12,24 +12,22 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
-import logging
 import os
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from runtime.child import run_python
 from runtime.errors import BundleError, DeviceError, InputError, MissingExtraError
 from runtime.memory import give_back
 from runtime.session import SessionSettings, split_device
 from runtime.threads import default_threads
 
-logger = logging.getLogger("edgedl.devices")
+if TYPE_CHECKING:
+    from logging import Logger
 
 CPU = "CPUExecutionProvider"
 _SUFFIX = "ExecutionProvider"
@@ -113,6 +111,12 @@ def onnxruntime() -> ModuleType:
     return cast("ModuleType", module)
 
 
+def _logger() -> Logger:
+    import logging  # here, because a device that does what it is asked to says nothing
+
+    return logging.getLogger("edgedl.devices")
+
+
 def _share_one_arena(ort: Any) -> None:
     """One pool of memory for all sessions of the process, which grows by what a tensor takes.
 
@@ -192,13 +196,13 @@ def open_session(graph: bytes | os.PathLike[str], device: str = "cpu", threads: 
         try:
             opened = _open(graph, candidate, count, settings)
         except DeviceError as error:
-            logger.warning("device auto: %s", error)
+            _logger().warning("device auto: %s", error)
         else:
-            logger.warning("device auto: took %s (%s)", opened.device, opened.provider)
+            _logger().warning("device auto: took %s (%s)", opened.device, opened.provider)
             return opened
     opened = _open(graph, candidates[-1], count, settings)
     if asked == "auto":
-        logger.warning("device auto: took %s (%s)", opened.device, opened.provider)
+        _logger().warning("device auto: took %s (%s)", opened.device, opened.provider)
     return opened
 
 
@@ -226,11 +230,15 @@ def probe_here(device: str) -> None:
 
 
 def _probe_one(device: str, provider: str) -> ProviderStatus:
+    from subprocess import TimeoutExpired  # here, because only `doctor` and its like start processes
+
+    from runtime.child import run_python
+
     code = "import sys; from runtime.devices import probe_here\ntry: probe_here(sys.argv[1])\n"
     code += "except Exception as error: sys.exit('edgedl: ' + str(error))"
     try:
         done = run_python(code, device)
-    except subprocess.TimeoutExpired:
+    except TimeoutExpired:
         return ProviderStatus(device, provider, False, "does not answer within two minutes")
     if done.returncode == 0:
         return ProviderStatus(device, provider, True)
@@ -257,7 +265,7 @@ def _open_accelerator(
         with contextlib.redirect_stdout(io.StringIO()) as said:
             ort.preload_dlls()
         if said.getvalue():
-            logger.debug("preload_dlls: %s", said.getvalue().strip())
+            _logger().debug("preload_dlls: %s", said.getvalue().strip())
     entry = [(config.provider, config.options)]
     strict = _options(PROBE_GRAPH, threads, settings)
     strict.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -306,7 +314,7 @@ def _check_assignment(session: Any, config: ProviderConfig) -> None:
         )
     heavy = sorted(_HEAVY.intersection(left_behind))
     if heavy:
-        logger.warning(
+        _logger().warning(
             "device %s: %d of %d nodes stay on the cpu, %s among them",
             config.device, len(left_behind), len(left_behind) + device_nodes, ", ".join(heavy),
         )  # fmt: skip

@@ -98,7 +98,7 @@ class Engine:
         self.check = InputCheck(name, spec)
         self._output_names = [tensor.name for tensor in spec.outputs]
         self._forks = _forks
-        self._batch_axes = batch_axes(spec)
+        self._batch_name, self._batch_axes = batch_name(spec), batch_axes(spec)
         self._always_empty = any(0 in tensor.shape for tensor in spec.inputs)
 
     @property
@@ -189,7 +189,7 @@ class Engine:
                 feeds.append(self.check(item)[0])
             except InputError as error:
                 raise InputError(f"item {index}: {error}") from error
-        rows = batch_name(self.spec)
+        rows = self._batch_name
         most = None if rows is None else size_range(self.spec, rows).max
         limits = [
             min((n for n in (limit(feed) if callable(limit) else limit, most) if n is not None), default=None)
@@ -289,9 +289,14 @@ class Engine:
                     f"{self.name}: output {output!r} has {answers[output].shape[position]} rows for {sum(rows)} given; "
                     "its first dimension is not the batch that the signature says"
                 )
-        cuts = np.cumsum(rows)[:-1]
-        pieces = {output: np.split(answers[output], cuts, position) for output, position in output_axes.items()}
-        return [{output: parts[index] for output, parts in pieces.items()} for index in range(len(feeds))]
+        ends = np.cumsum(rows).tolist()
+        return [
+            {
+                output: answers[output][(slice(None),) * position + (slice(end - count, end),)]
+                for output, position in output_axes.items()
+            }
+            for count, end in zip(rows, ends, strict=True)
+        ]
 
 
 def _tensor(value: Any, name: str) -> TensorSpec:

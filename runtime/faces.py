@@ -81,6 +81,10 @@ class MarginCrop:
         # DEX counts the last pixel in: an edge at x2 means that the last pixel is x2 - 1.
         return margin_crop(image, (x1, y1, x2 - 1, y2 - 1), self.margin)
 
+    def spare(self, face: Detection) -> float:
+        """0: how many pixels the network needs is not known here."""
+        return 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class AlignedCrop:
@@ -103,15 +107,22 @@ class AlignedCrop:
         Returns:
             (S, S, 3): S = size if the face has no more pixels than that, else twice the size.
         """
-        keypoints = face.keypoints[: len(self.template)]
-        to_square = similarity(keypoints, np.array(self.template), np.array(self.weights))
-        # Pixels of the image to the unit square's side.
-        across = 1 / max(float(np.hypot(to_square[0, 0], to_square[1, 0])), 1e-9)
+        to_square, across = self._placed(face)
         finest = FINEST_CROP * self.size
         if across > finest:
             image, to_square = _about(image, to_square, across / finest)
         side = self.size if across <= self.size else finest
         return warp(image, to_square * side, side)
+
+    def spare(self, face: Detection) -> float:
+        """How many times as many pixels a face has, along each side, as the network looks at."""
+        return self._placed(face)[1] / self.size
+
+    def _placed(self, face: Detection) -> tuple[NDArray[np.float64], float]:
+        """What brings a face's keypoints to the template in the unit square, and that square's side in pixels."""
+        keypoints = face.keypoints[: len(self.template)]
+        to_square = similarity(keypoints, np.array(self.template), np.array(self.weights))
+        return to_square, 1 / max(float(np.hypot(to_square[0, 0], to_square[1, 0])), 1e-9)
 
 
 def _about(image: Pixels, to_square: NDArray[np.float64], excess: float) -> tuple[Pixels, NDArray[np.float64]]:
@@ -245,24 +256,25 @@ def halved(image: Pixels, factor: float) -> tuple[Pixels, int]:
 
 
 def shrunk(image: Pixels, side: int) -> Pixels:
-    """Shrinks an image (H, W, C) by area until its longest side is `side`; a smaller one stays as it is."""
-    if max(image.shape[:2]) <= side:
-        return image
-    image, _ = halved(image, max(image.shape[:2]) / side)
-    longest = max(image.shape[:2])
-    if longest == side:
-        return image
-    height, width = (max(1, round(size * side / longest)) for size in image.shape[:2])
-    return _resized(image, width, height)
+    """Shrinks a square (S, S, C) to (side, side, C) by area; one that is smaller already stays as it is."""
+    return image if image.shape[0] <= side else brought_to(image, side)
 
 
 def brought_to(image: Pixels, side: int) -> Pixels:
-    """Brings an image (H, W, C) to a longest side: by area where it shrinks, else bilinearly."""
-    longest = max(image.shape[:2])
-    if longest >= side:
-        return shrunk(image, side)
-    height, width = (max(1, round(size * side / longest)) for size in image.shape[:2])
-    return _resized(image, width, height)
+    """Brings a square (S, S, C) to (side, side, C): by area where it shrinks, else bilinearly."""
+    image, _ = halved(image, image.shape[0] / side)
+    return image if image.shape[0] == side else _resized(image, side, side)
+
+
+def fitted(image: Pixels, longest: int) -> Pixels:
+    """Brings an image (H, W, C) to a longest side: halved as often as possible, then bilinearly."""
+    image, _ = halved(image, max(image.shape[:2]) / longest)
+    largest = max(image.shape[:2])
+    if largest == longest:
+        return image
+    height, width = (max(1, round(side * longest / largest)) for side in image.shape[:2])
+    cv2 = _opencv()
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
 
 
 def _resized(image: Pixels, width: int, height: int) -> Pixels:

@@ -6,7 +6,6 @@ Keys are ``"{index:03d}/{case name}/in/{tensor}"`` and ``".../out/{tensor}"``, s
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,6 +39,8 @@ def golden_to_npz(cases: Iterable[GoldenCase]) -> bytes:
     Raises:
         ValueError: a case or tensor name holds a slash, or an array holds Python objects.
     """
+    import zipfile
+
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for index, case in enumerate(cases):
@@ -59,6 +60,8 @@ def golden_from_npz(data: bytes) -> tuple[GoldenCase, ...]:
     Raises:
         BundleError: damaged, too large when unpacked, or keys of another form.
     """
+    import zipfile  # here, because a first answer begins quicker without
+
     cases: dict[tuple[int, str], GoldenCase] = {}
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

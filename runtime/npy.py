@@ -6,7 +6,6 @@ import io
 import math
 import re
 import sys
-import zipfile
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -104,6 +103,8 @@ def load_npz(data: bytes, *, most: int | None = None) -> dict[str, NDArray[Any]]
     Raises:
         ValueError: not such a file, damaged, too large when unpacked, or an array that `load_npy` refuses.
     """
+    import zipfile  # here, because a first answer begins quicker without
+
     most = MAX_NPZ_BYTES if most is None else most
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:

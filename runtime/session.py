@@ -6,7 +6,6 @@ device takes them too. Nothing changes unless it is asked for; ``edgedl bench B 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -96,5 +95,7 @@ def joined(device: str, settings: SessionSettings) -> str:
 
 
 def _near(word: str, known: Any) -> str:
+    import difflib  # here, because it is of use to a misspelt word only
+
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -23,9 +23,9 @@ from runtime.media.animations import ANIMATED, AnimatedWebP, Animation, animatio
 from runtime.media.cameras import Camera
 from runtime.media.containers import HEADER_BYTES, MXF, container
 from runtime.media.folders import pictures_of
-from runtime.media.frames import Frames, FrameSampling, VideoLimits, check_clip_size, reduced
+from runtime.media.frames import ClipSource, Frames, FrameSampling, VideoLimits, check_clip_size, reduced
 from runtime.media.objects import foreign_array, foreign_bytes
-from runtime.media.pictures import MAX_BYTES, MAX_PIXELS, Picture, PictureSource, RGBImage, read_picture
+from runtime.media.pictures import MAX_BYTES, MAX_PIXELS, Picture, RGBImage, read_picture
 from runtime.media.video import Video
 from runtime.npy import load_npy
 
@@ -46,9 +46,6 @@ VIDEO_SUFFIXES = frozenset(
 
 CAMERA_SECONDS = 4.0
 """How long a camera is watched where its name does not say."""
-
-ClipSource = PictureSource | Picture | Sequence[PictureSource | Picture]
-"""What `read_frames` takes."""
 
 _CAMERA = re.compile(r"camera:(\d{1,3})(?::(\d{1,4}(?:\.\d{1,3})?))?")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,7 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import BundleError, InputError, TooLargeError
-from runtime.media.pictures import RGBImage, opencv
+from runtime.media.pictures import Picture, PictureSource, RGBImage, opencv
+
+ClipSource = PictureSource | Picture | Sequence[PictureSource | Picture]
+"""What `runtime.media.clips.read_frames` takes."""
 
 MOST_FRAMES = 256
 """More frames of a clip than this are never taken."""

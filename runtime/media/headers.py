@@ -11,7 +11,6 @@ import struct
 
 from runtime.errors import MediaError
 from runtime.media.bmp import read_bmp
-from runtime.media.foreign import name_of
 from runtime.media.gif import read_gif
 from runtime.media.image_header import ImageHeader
 from runtime.media.jpeg import read_jpeg
@@ -47,6 +46,8 @@ def read_header(data: bytes) -> ImageHeader:
     """
     kind = picture_type(data)
     if kind not in _READERS:
+        from runtime.media.foreign import name_of  # here, because it knows many kinds that are not read
+
         raise MediaError(f"{name_of(data)}; JPEG, PNG, WebP, BMP, GIF and npy files are read")
     try:
         header = _READERS[kind][1](data)

@@ -6,8 +6,9 @@ OpenCV is imported on first use, and only to decode; ``.npy`` files and arrays n
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,9 +62,11 @@ class Picture:
         pixels: (H, W, 3) uint8 RGB, contiguous, the right way up.
         width: of the picture itself, the right way up.
         height: of the picture itself.
-        scale: pixels of the picture to one of `pixels`, along each side: 1, or 2, 4 or 8 of a JPEG too large to be read
+        scale: pixels of the picture to one of `pixels`, along each side: 1, or 2, 4 or 8 of a JPEG that was not read
             whole. A point (x, y) of `pixels` lies at (scale·x, scale·y).
         note: what the reader should know, e.g. that the end of the file is missing; None where all is well.
+        again: reads the picture once more, at a scale or, where the limits forbid that, the next coarser one; None of
+            a picture that has no more pixels.
     """
 
     pixels: RGBImage
@@ -71,6 +74,11 @@ class Picture:
     height: int
     scale: int = 1
     note: str | None = None
+    again: Callable[[int], Picture] | None = None
+
+    def at(self, scale: float) -> Picture:
+        """The same picture with at most `scale` of its pixels to one, along each side, as far as the limits allow."""
+        return self if self.again is None or self.scale <= scale else self.again(int(max(1, scale)))
 
 
 @cache
@@ -91,7 +99,11 @@ def opencv() -> ModuleType:
 
 
 def read_picture(
-    source: PictureSource | Picture, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+    source: PictureSource | Picture,
+    *,
+    longest: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
 ) -> Picture:
     """Reads a picture, a very large JPEG at a fraction of its size.
 
@@ -103,6 +115,8 @@ def read_picture(
         source: a JPEG, PNG, WebP, BMP, GIF or npy file, its bytes, or an array (H, W), (H, W, 1), (H, W, 3) or
             (H, W, 4) of uint8 or uint16, channels in the order RGB(A); also an open file, an image of Pillow or a
             tensor, see `runtime.media.objects`. A picture that was read before stays as it is.
+        longest: a JPEG is read at the smallest fraction of its size at which its longest side has this many pixels,
+            which takes about half of the time; `Picture.at` reads more of it. 0: as much of it as the limits allow.
         max_pixels: width times height at most, as decoded; it also sets how much memory decoding may take, see
             `MEMORY_PER_PIXEL`.
         max_bytes: length of the file at most.
@@ -112,7 +126,7 @@ def read_picture(
         TooLargeError: more bytes or pixels than allowed, or more memory or time to decode.
         MissingExtraError: OpenCV is needed and not installed.
     """
-    return source if isinstance(source, Picture) else _read(source, max_pixels, max_bytes, SCALES)
+    return source if isinstance(source, Picture) else _read(source, max_pixels, max_bytes, SCALES, longest)
 
 
 def read_image(source: PictureSource, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> RGBImage:
@@ -162,7 +176,8 @@ def _read_bytes(source: Any, max_bytes: int) -> bytes:
         if path.exists() and not path.is_file():
             raise MediaError(f"{path}: not a file")  # a folder, or a pipe that would block
         with path.open("rb") as stream:
-            data = stream.read(max_bytes + 1)
+            # Python takes memory for as much as it is asked for; what the file has gained since shows below.
+            data = stream.read(min(os.fstat(stream.fileno()).st_size, max_bytes) + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise MediaError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > max_bytes:
@@ -170,7 +185,7 @@ def _read_bytes(source: Any, max_bytes: int) -> bytes:
     return data
 
 
-def _read(source: PictureSource, max_pixels: int, max_bytes: int, scales: tuple[int, ...]) -> Picture:
+def _read(source: PictureSource, max_pixels: int, max_bytes: int, scales: tuple[int, ...], longest: int = 0) -> Picture:
     array = source if isinstance(source, np.ndarray) else foreign_array(source)
     if array is not None:
         return _from_array(array, max_pixels)
@@ -181,13 +196,22 @@ def _read(source: PictureSource, max_pixels: int, max_bytes: int, scales: tuple[
         except ValueError as error:
             raise MediaError(f"the npy file cannot be read: {error}") from error
     header = read_header(data)
-    scale = _scale(header, max_pixels, scales)
+    allowed = _scale(header, max_pixels, scales)
     header.check()
+    # Of a file without its end it shows at full size only whether something is missing.
+    wanted = max(header.width, header.height) // longest if longest > 0 and header.other_end is None else 1
+    return _read_at(header, allowed, wanted)
+
+
+def _read_at(header: ImageHeader, allowed: int, wanted: int) -> Picture:
+    """Decodes a picture at the coarsest scale up to the wanted one, but not below the one that the limits allow."""
+    scale = max(allowed, *(s for s in SCALES if s <= max(wanted, 1))) if header.reducible else allowed
     pixels = _decode(header, header.encoded, scale)
     if header.other_end is not None:
         _check_the_end(header, pixels, scale)
     size = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
-    return Picture(_turn_upright(pixels, header.orientation), *size, scale, header.note)
+    again = partial(_read_at, header, allowed) if scale > allowed else None
+    return Picture(_turn_upright(pixels, header.orientation), *size, scale, header.note, again)
 
 
 def _from_array(array: NDArray[Any], max_pixels: int) -> Picture:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from os import PathLike
 
 from runtime.bundle import Bundle
-from runtime.door import Door
 from runtime.errors import EdgedlError
 from runtime.pipelines.base import Pipeline as Pipeline
 
@@ -41,6 +40,8 @@ def load(
     bundle = path if isinstance(path, Bundle) else Bundle.open(path, check=False)
     pipeline = pipeline_class(bundle.manifest.task).open(bundle, device=device, threads=threads, variant=variant)
     if check:
+        from runtime.door import Door  # here, because a first answer begins quicker without
+
         try:
             Door(bundle, pipeline.engines, variant).first()
         except EdgedlError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +13,16 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.crowds import AS_THE_BUNDLE_SAYS
 from runtime.detection import Finder, Looks
-from runtime.errors import BundleError, InputError
+from runtime.errors import BundleError, InputError, MissingExtraError
 from runtime.example import first_inputs
 from runtime.faces import Crop, Detection, Pixels, crop_from_json
-from runtime.media.pictures import Picture
-from runtime.occlusion import Probe
+from runtime.media.pictures import Picture, opencv
 from runtime.pipelines.answer import Answer
 from runtime.pipelines.base import PicturePipeline, Source, picture_of
 from runtime.pipelines.results import FACES
+
+if TYPE_CHECKING:
+    from runtime.occlusion import Probe
 
 LARGEST_BATCH = 32
 
@@ -110,7 +113,13 @@ class AgePipeline(PicturePipeline):
     ) -> None:
         self.settings = AgeSettings.from_json(bundle.manifest.pipeline)
         super().__init__(bundle, device=device, threads=threads, variant=variant)
+        self.longest = self.settings.looks.read
         self.finder = Finder(self.engines, self.settings.looks)
+
+    def prepare(self) -> None:
+        """Loads OpenCV, which every photo needs; who lacks it is told by the first one."""
+        with suppress(MissingExtraError):
+            opencv()
 
     def example(self) -> NDArray[np.uint8] | None:
         """The first photo that the detector was recorded on."""
@@ -126,7 +135,7 @@ class AgePipeline(PicturePipeline):
         Raises:
             InputError: not an image, or too large.
         """
-        ((_, faces),) = self._faces([picture_of(source)], AS_THE_BUNDLE_SAYS, turned=False)
+        ((_, faces),) = self._faces([self._read(source)], AS_THE_BUNDLE_SAYS, turned=False)
         return faces
 
     def predict(
@@ -167,7 +176,7 @@ class AgePipeline(PicturePipeline):
     ) -> list[Answer]:
         """Answers several photos; the faces of all of them go through the network together. See `predict`."""
         self.refuse(options)
-        pictures = [picture_of(source) for source in sources]
+        pictures = [self._read(source) for source in sources]
         return [
             Answer(
                 {"faces": [face.to_json(distribution=distribution) for face in faces]}
@@ -177,9 +186,9 @@ class AgePipeline(PicturePipeline):
             for picture, (quarters, faces) in zip(pictures, self._faces(pictures, smallest, turned=turned), strict=True)
         ]
 
-    def find(self, image: Pixels, smallest: float = AS_THE_BUNDLE_SAYS) -> list[Detection]:
+    def find(self, image: Pixels, smallest: float = AS_THE_BUNDLE_SAYS, scale: int = 1) -> list[Detection]:
         """Finds the faces of uint8 RGB pixels (H, W, 3): see `runtime.detection.Finder.find`."""
-        return self.finder.find(image, smallest)
+        return self.finder.find(image, smallest, scale)
 
     def ages(self, crops: Sequence[Pixels]) -> list[dict[str, Any]]:
         """The network alone: crops (H, W, 3) of any sizes -> age, low, high in years, and probabilities, in order."""
@@ -190,7 +199,7 @@ class AgePipeline(PicturePipeline):
         """The photo, as it was read, with each face's box and age drawn into it."""
         from runtime.drawing import draw_faces
 
-        picture = picture_of(source)
+        picture = self._read(source).at(1)
         return draw_faces(picture.pixels, result["faces"], scale=picture.scale)
 
     def probe(self, source: Source) -> Probe:
@@ -199,24 +208,22 @@ class AgePipeline(PicturePipeline):
         Raises:
             InputError: not an image, or no face is found in it.
         """
-        image = picture_of(source).pixels
-        found = self.find(image)
+        from runtime.occlusion import Probe
+
+        picture, _, found = self._look(self._read(source), AS_THE_BUNDLE_SAYS, turned=False)
         if not found:
             raise InputError("no face was found in this photo, so there is no age to watch")
 
         def ages(crops: Pixels) -> NDArray[np.float64]:
             return np.array([float(answer["age"]) for answer in self.ages(list(crops))])
 
-        return Probe(self.settings.crop(image, found[0]), ages, "age", "year")
+        return Probe(self.settings.crop(picture.pixels, found[0]), ages, "age", "year")
 
     def _faces(self, pictures: Sequence[Picture], smallest: float, *, turned: bool) -> list[tuple[int, list[Face]]]:
         """For each picture the quarter turns to the left at which it stands upright, and its faces."""
-        looks = [
-            self.finder.find_turned(picture.pixels, smallest) if turned else (0, self.find(picture.pixels, smallest))
-            for picture in pictures
-        ]
+        looked = [self._look(picture, smallest, turned=turned) for picture in pictures]
         crops: list[Pixels] = []
-        for picture, (quarters, faces) in zip(pictures, looks, strict=True):
+        for picture, quarters, faces in looked:
             upright = np.ascontiguousarray(np.rot90(picture.pixels, quarters))
             crops += [self.settings.crop(upright, face) for face in faces]
         answers = iter(self.ages(crops))
@@ -225,8 +232,24 @@ class AgePipeline(PicturePipeline):
                 quarters,
                 [_face(picture, face.turned_back(quarters, picture.pixels.shape[:2]), next(answers)) for face in faces],
             )
-            for picture, (quarters, faces) in zip(pictures, looks, strict=True)
+            for picture, quarters, faces in looked
         ]
+
+    def _read(self, source: Source) -> Picture:
+        return picture_of(source, longest=self.longest)
+
+    def _look(self, picture: Picture, smallest: float, *, turned: bool) -> tuple[Picture, int, list[Detection]]:
+        """The picture, read as finely as the smallest face needs it, its quarter turns, and its faces when turned."""
+        pixels, scale = picture.pixels, picture.scale
+        quarters, found = (
+            self.finder.find_turned(pixels, smallest, scale) if turned else (0, self.find(pixels, smallest, scale))
+        )
+        if picture.again is None:
+            return picture, quarters, found
+        spare = min((self.settings.crop.spare(face) for face in found), default=1.0)
+        finer = picture.at(picture.scale * min(spare, 1))
+        zoom = picture.scale / finer.scale
+        return finer, quarters, [face.moved(0, 0, zoom) for face in found] if zoom > 1 else found
 
 
 def _face(picture: Picture, face: Detection, answer: Mapping[str, Any]) -> Face:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 MOST_ITEMS = 6
@@ -32,9 +31,15 @@ def shortened(value: Any) -> str:
     return repr(value)
 
 
+def _escaped(text: str) -> str:
+    from html import escape  # here, because only notebooks show pages
+
+    return escape(text)
+
+
 def page_of(facts: Mapping[str, Any]) -> str:
     """Facts as an HTML table; a list of mappings becomes a table within it."""
-    rows = "".join(f"<tr><th>{escape(str(name))}</th><td>{_cell(fact)}</td></tr>" for name, fact in facts.items())
+    rows = "".join(f"<tr><th>{_escaped(str(name))}</th><td>{_cell(fact)}</td></tr>" for name, fact in facts.items())
     return f"<table>{rows}</table>"
 
 
@@ -43,12 +48,12 @@ def _cell(value: Any) -> str:
         return _table(value)
     if isinstance(value, Mapping):
         return page_of(value)
-    return escape(value if isinstance(value, str) else shortened(value))
+    return _escaped(value if isinstance(value, str) else shortened(value))
 
 
 def _table(items: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(name for item in items for name in item))
-    head = "".join(f"<th>{escape(str(name))}</th>" for name in names)
+    head = "".join(f"<th>{_escaped(str(name))}</th>" for name in names)
     rows = "".join(
         f"<tr>{''.join(f'<td>{_cell(item[name]) if name in item else str()}</td>' for name in names)}</tr>"
         for item in items

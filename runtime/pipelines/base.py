@@ -16,23 +16,25 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.engine import Engine
-from runtime.errors import BundleError, InputError
+from runtime.errors import InputError
 from runtime.example import longest_row
 from runtime.lines import LineStream
 from runtime.manifest import TensorSpec
-from runtime.media.clips import ClipSource, read_frames
-from runtime.media.frames import Frames, FrameSampling, VideoLimits
+from runtime.media.frames import ClipSource, Frames, FrameSampling, VideoLimits
 from runtime.media.pictures import MAX_PIXELS, Picture, PictureSource, read_picture
-from runtime.occlusion import Probe
 from runtime.pipelines.answer import Answer, page_of, shortened
+from runtime.pipelines.engines import open_engines
 from runtime.pipelines.results import Schema
+
+if TYPE_CHECKING:
+    from runtime.occlusion import Probe
 
 Modality = Literal["picture", "clip", "text", "arrays"]
 Source = PictureSource | ClipSource | Picture | Frames | Mapping[str, NDArray[Any]]
@@ -74,7 +76,9 @@ class Pipeline(ABC):
     ) -> None:
         self.bundle = bundle
         self.variant = variant
-        self.engines: dict[str, Engine] = _open_engines(bundle, device, threads, variant, self.models)
+        self.engines: dict[str, Engine] = open_engines(
+            bundle, self.models, device=device, threads=threads, variant=variant, meanwhile=self.prepare
+        )
 
     @classmethod
     def open(
@@ -96,6 +100,9 @@ class Pipeline(ABC):
         # Each file is compared with its hash when it is read; recorded answers, which are not read, need not delay it.
         bundle = path if isinstance(path, Bundle) else Bundle.open(path, check=False)
         return cls(bundle, device=device, threads=threads, variant=variant)
+
+    def prepare(self) -> None:  # noqa: B027 - most pipelines need nothing more
+        """Loads what the first answer needs beside the sessions, while these are opened."""
 
     @abstractmethod
     def predict(self, source: Source, **options: Any) -> Answer:
@@ -214,9 +221,15 @@ class Pipeline(ABC):
 
 
 class PicturePipeline(Pipeline):
-    """One picture in."""
+    """One picture in.
+
+    Attributes:
+        longest: A JPEG may be read at a fraction of its size at which its longest side has this many pixels; 0 reads
+            it whole.
+    """
 
     modality = "picture"
+    longest: int = 0
 
     def open_picture(self, source: Source, *, max_pixels: int = MAX_PIXELS) -> Source:
         """Reads a picture once, for `predict` and `draw`; one that was read before stays as it is.
@@ -224,7 +237,7 @@ class PicturePipeline(Pipeline):
         Raises:
             InputError: not an image, or too large.
         """
-        return picture_of(source, max_pixels=max_pixels)
+        return picture_of(source, longest=self.longest, max_pixels=max_pixels)
 
     def example(self) -> NDArray[np.uint8] | None:
         """A recorded picture, uint8 RGB (H, W, 3); None where there is none."""
@@ -264,6 +277,8 @@ class ClipPipeline(Pipeline):
             return source
         if isinstance(source, Mapping):
             raise InputError(f"arrays by name ({shortened(list(source))}); a clip is a video, pictures or one array")
+        from runtime.media.clips import read_frames  # here, because it brings all readers of videos
+
         return read_frames(source, self.sampling, shorter=self.shorter, limits=limits, max_pixels=max_pixels)
 
     def example(self) -> NDArray[np.uint8] | None:
@@ -316,8 +331,8 @@ class ArrayPipeline(Pipeline):
         return longest_row(self.bundle, self.first_model)
 
 
-def picture_of(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Reads one picture.
+def picture_of(source: Source, *, longest: int = 0, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Reads one picture, see `runtime.media.pictures.read_picture`.
 
     Raises:
         InputError: not an image, too large, or several.
@@ -326,38 +341,7 @@ def picture_of(source: Source, *, max_pixels: int = MAX_PIXELS) -> Picture:
         raise InputError(f"a picture is expected, got {type(source).__name__}")
     if isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray | memoryview):
         raise InputError(f"{len(source)} pictures; `predict` takes one, `batch` takes several")
-    return read_picture(source, max_pixels=max_pixels)
-
-
-def _open_engines(
-    bundle: Bundle, device: str, threads: int | None, variant: str | None, expected: tuple[str, ...]
-) -> dict[str, Engine]:
-    """One engine per model of the bundle.
-
-    Raises:
-        BundleError: a model that the task needs is missing, or the variant is.
-    """
-    models = bundle.manifest.models
-    missing = [name for name in expected if name not in models]
-    if missing:
-        raise BundleError(
-            f"{bundle.path}: task {bundle.manifest.task!r} needs the models {', '.join(expected)}; "
-            f"{', '.join(missing)} is missing, the bundle holds {', '.join(models) or 'none'}"
-        )
-    if variant is not None and not any(variant in spec.variants for spec in models.values()):
-        found = sorted({name for spec in models.values() for name in spec.variants})
-        raise BundleError(f"{bundle.path} has no variant {variant!r}; it has {', '.join(found)}")
-    # A variant that only some models have (an int8 network beside a float32 detector) leaves the others as they are.
-    return {
-        name: Engine(
-            bundle.graph(name, variant if variant is not None and variant in spec.variants else "fp32"),
-            spec=spec,
-            device=device,
-            threads=threads,
-            name=name,
-        )
-        for name, spec in models.items()
-    }
+    return read_picture(source, longest=longest, max_pixels=max_pixels)
 
 
 def _signature(tensors: Sequence[TensorSpec]) -> str:

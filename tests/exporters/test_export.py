@@ -219,7 +219,7 @@ def test_a_detector_with_any_number_of_answers() -> None:
             self.conv = nn.Conv2d(3, 5, 4, stride=4)
 
         def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-            square, placement = letterbox(image, 32, dtype=self.conv.weight.dtype)
+            square, placement = letterbox(image, 32, 32, dtype=self.conv.weight.dtype)
             found = self.conv(square / 255)[0].flatten(1).T  # (M, 5)
             corner = found[:, :2].abs() * 20
             boxes = torch.cat([corner, corner + found[:, 2:4].abs() * 10 + 1], dim=1)

@@ -21,7 +21,7 @@ from exporters.execute import LEVELS, open_graph
 from exporters.image import letterbox, non_maximum_suppression, resize_images
 from exporters.spec import Input, Output, Signature
 
-SIDE = 48
+LONGEST, STEP = 48, 16
 SIZE = (16, 24)
 LEVEL_NOISE = 8e-3
 """Levels: sampling positions are float32 in torch and in ONNX Runtime. Among a thousand pixels, one is rounded by up to
@@ -35,7 +35,7 @@ class Resize(nn.Module):
 
 class Letterbox(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return letterbox(image, SIDE, fill=7.0)
+        return letterbox(image, LONGEST, STEP, fill=7.0)
 
 
 class Suppress(nn.Module):
@@ -61,7 +61,7 @@ def sessions(kind: str) -> tuple[Any, ...]:
     elif kind == "letterbox":
         module, inputs = Letterbox(), [Input("image", "uint8", ("H", "W", 3))]
         example = {"image": np.zeros((31, 47, 3), np.uint8)}
-        outputs = [Output("square", "float32", (1, 3, SIDE, SIDE)), Output("placement", "float32", (3,))]
+        outputs = [Output("picture", "float32", (1, 3, "h", "w")), Output("placement", "float32", (3,))]
     else:
         module = Suppress(0.5 if kind == "suppress at a half" else 0.3)
         inputs = [Input("boxes", "float32", ("M", 4)), Input("scores", "float32", ("M",))]
@@ -134,28 +134,33 @@ def test_resize_keeps_a_float_dtype_and_takes_one() -> None:
     assert resize_images(same, SIZE).data_ptr() != same.data_ptr()
 
 
-def letterbox_in_numpy(image: np.ndarray, size: int, fill: float) -> tuple[np.ndarray, tuple[float, int, int]]:
+def letterbox_in_numpy(image: np.ndarray, fill: float) -> tuple[np.ndarray, tuple[float, int, int]]:
     height, width, _ = image.shape
-    longest = max(height, width)
-    inner = [max(1, (side * size + longest // 2) // longest) for side in (height, width)]
-    top, left = (size - inner[0]) // 2, (size - inner[1]) // 2
-    square = np.full((3, size, size), fill)
-    square[:, top : top + inner[0], left : left + inner[1]] = pil_resize(image, *inner)
-    return square, (size / longest, left, top)
+    largest = max(height, width)
+    target = min(largest, LONGEST)
+    inner = [max(1, int(np.floor(side * target / largest + 0.5))) for side in (height, width)]
+    outer = [int(np.ceil(side / STEP)) * STEP for side in inner]
+    top, left = (outer[0] - inner[0]) // 2, (outer[1] - inner[1]) // 2
+    picture = np.full((3, *outer), fill)
+    picture[:, top : top + inner[0], left : left + inner[1]] = pil_resize(image, *inner)
+    return picture, (target / largest, left, top)
 
 
 @pytest.mark.parametrize(
-    ("h", "w"), [(1, 1), (48, 48), (1, 500), (999, 3), (31, 47), (47, 48), (640, 427), (95, 96), (20, 11)], ids=str
+    ("h", "w"),
+    [(1, 1), (48, 48), (1, 500), (999, 3), (31, 47), (47, 48), (640, 427), (95, 96), (20, 11), (32, 48), (33, 48)],
+    ids=str,
 )
 def test_letterbox_agrees_with_numpy_and_pil(h: int, w: int) -> None:
     image = noise(h, w, 3)
-    expected, placement = letterbox_in_numpy(image, SIDE, 7.0)
-    exact = in_float64(lambda: letterbox(torch.from_numpy(image), SIDE, fill=7.0))
+    expected, placement = letterbox_in_numpy(image, 7.0)
+    exact = in_float64(lambda: letterbox(torch.from_numpy(image), LONGEST, STEP, fill=7.0))
+    assert exact[0].shape == (1, *expected.shape)
     np.testing.assert_allclose(exact[0].numpy()[0], expected, atol=0.01, rtol=0)
     np.testing.assert_allclose(exact[1].numpy(), placement, rtol=1e-15)
     for session in sessions("letterbox"):
-        square, found = session.run(None, {"image": image})
-        np.testing.assert_allclose(square, exact[0].numpy(), atol=LEVEL_NOISE, rtol=0)
+        picture, found = session.run(None, {"image": image})
+        np.testing.assert_allclose(picture, exact[0].numpy(), atol=LEVEL_NOISE, rtol=0)
         np.testing.assert_allclose(found, placement, rtol=1e-6)
 
 
@@ -163,21 +168,30 @@ def test_letterbox_agrees_with_numpy_and_pil(h: int, w: int) -> None:
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_letterbox_property(h: int, w: int) -> None:
     image = noise(h, w, 3)
-    square, placement = in_float64(lambda: letterbox(torch.from_numpy(image), SIDE, fill=7.0))
+    picture, placement = in_float64(lambda: letterbox(torch.from_numpy(image), LONGEST, STEP, fill=7.0))
+    assert all(side % STEP == 0 and STEP <= side <= LONGEST for side in picture.shape[2:])
     for session in sessions("letterbox"):
         found = session.run(None, {"image": image})
-        np.testing.assert_allclose(found[0], square.numpy(), atol=LEVEL_NOISE, rtol=0)
+        np.testing.assert_allclose(found[0], picture.numpy(), atol=LEVEL_NOISE, rtol=0)
         np.testing.assert_allclose(found[1], placement.numpy(), rtol=1e-6)
 
 
 def test_letterbox_maps_a_point_back() -> None:
     image = np.zeros((100, 200, 3), np.uint8)
     image[60:64, 120:124] = 255
-    square, placement = letterbox(torch.from_numpy(image), 50)
+    picture, placement = letterbox(torch.from_numpy(image), 50, 50)
     scale, pad_x, pad_y = placement.tolist()
-    y, x = np.argwhere(square[0, 0].numpy() > 128)[0]
+    y, x = np.argwhere(picture[0, 0].numpy() > 128)[0]
     assert (scale, pad_x, pad_y) == (0.25, 0, 12)
     assert ((x + 0.5 - pad_x) / scale, (y + 0.5 - pad_y) / scale) == (122, 62)
+
+
+def test_letterbox_leaves_a_small_photo_as_it_is() -> None:
+    image = noise(32, 16, 3)
+    for session in sessions("letterbox"):
+        picture, placement = session.run(None, {"image": image})
+        np.testing.assert_array_equal(picture[0], image.transpose(2, 0, 1))
+        assert placement.tolist() == [1, 0, 0]
 
 
 def suppress_in_numpy(

@@ -94,9 +94,9 @@ def test_a_small_face_in_a_big_photo(pipeline, portrait):
     """A face of 52 pixels in 900 x 700: eleven of the detector's 192, too few to measure it without a second look."""
     small = scaled(portrait, 1 / 4)
     photo = np.full((700, 900, 3), 90, np.uint8)
-    photo[200 : 200 + small.shape[0], 300 : 300 + small.shape[1]] = small
+    photo[260 : 260 + small.shape[0], 300 : 300 + small.shape[1]] = small
     (face,) = pipeline.faces(photo)
-    assert best_overlap(np.array(face.box) - [300, 200, 300, 200], [np.array(HOPPER) / 4]) > 0.6
+    assert best_overlap(np.array(face.box) - [300, 260, 300, 260], [np.array(HOPPER) / 4]) > 0.6
     assert abs(face.age - HOPPER_AGE) < 10
 
 
@@ -139,18 +139,18 @@ def test_a_face_that_fills_the_picture_is_found_by_the_frame(pipeline, portrait)
 
 def test_a_face_in_the_frame_alone_is_none(pipeline, portrait, monkeypatch):
     """The frame repeats the border; what is found outside the photo is not in the photo."""
-    outside = Detection(np.array([-90, 10, -30, 70], np.float32), 0.9, np.zeros((6, 2), np.float32))
-    inside = Detection(np.array([10, 10, 70, 70], np.float32), 0.8, np.zeros((6, 2), np.float32))
+    outside = Detection(np.array([-90, 10, -20, 80], np.float32), 0.9, np.zeros((6, 2), np.float32))
+    inside = Detection(np.array([10, 10, 80, 80], np.float32), 0.8, np.zeros((6, 2), np.float32))
 
     def detect(image, model="faces"):
-        if image.shape == (100, 120, 3):
+        if image.shape == (96, 128, 3):
             return []
-        shift = np.array([60, 50], np.float32)  # half of 120 and of 100
+        shift = np.array([64, 48], np.float32)  # half of 128 and of 96
         return [Detection(f.box + np.tile(shift, 2), f.score, f.keypoints + shift) for f in (outside, inside)]
 
     monkeypatch.setattr(pipeline.finder, "detect", detect)
-    (found,) = pipeline.find(np.zeros((100, 120, 3), np.uint8))  # a quarter of the frame: close enough
-    assert found.box.tolist() == [10, 10, 70, 70]
+    (found,) = pipeline.find(np.zeros((384, 512, 3), np.uint8))  # a quarter of the frame: close enough
+    assert found.box.tolist() == [40, 40, 320, 320]
     assert found.keypoints.tolist() == [[0, 0]] * 6
 
 
@@ -174,7 +174,7 @@ def detection(x1, y1, x2, y2, score=0.9) -> Detection:
 
 @pytest.fixture
 def older(pipeline, monkeypatch) -> AgePipeline:
-    """As a bundle without the model closeup and its settings is run."""
+    """As a bundle is run that says nothing of close-ups."""
     monkeypatch.setattr(pipeline, "finder", Finder(pipeline.engines, Looks(look_again=2.5, frame=0.5)))
     return pipeline
 
@@ -191,45 +191,86 @@ def test_the_second_look_measures_the_same_face(older, monkeypatch):
     assert found.keypoints[0].tolist() == [51 + 70, 51 + 30]
 
 
-def test_the_closeup_is_shrunk_and_measured_in_pixels_of_the_photo(pipeline, monkeypatch):
+def test_an_older_closeup_is_shrunk_and_measured_in_pixels_of_the_photo(pipeline, monkeypatch):
     """Halved three times, 10 x 10 at (25, 15) is 80 x 80 at (200, 120): a close-up of 201 at (140, 60), shown at 96."""
     zoom = 201 / 96
     looks = Shown([detection(25, 15, 35, 25, 0.7)], [detection(30, 30, 66, 66, 0.6)])
+    engines = pipeline.engines | {"closeup": pipeline.engines["faces"]}
+    monkeypatch.setattr(pipeline, "finder", Finder(engines, Looks(2.5, 0.5, 192, 96, 0.2)))
     monkeypatch.setattr(pipeline.finder, "detect", looks)
-    (found,) = pipeline.find(np.zeros((1200, 1600, 3), np.uint8), 0)
+    (found,) = pipeline.find(np.zeros((1200, 1600, 3), np.uint8))
     assert [image.shape for image in looks.images] == [(150, 200, 3), (96, 96, 3)]
     assert looks.models == ["faces", "closeup"]
     np.testing.assert_allclose(found.box, np.array([30, 30, 66, 66]) * zoom + [140, 60, 140, 60], rtol=1e-6)
     np.testing.assert_allclose(found.keypoints[0], np.array([48, 48]) * zoom + [140, 60], rtol=1e-6)
 
 
-@pytest.mark.parametrize(("side", "looks_taken"), [(39, 2), (40, 1), (90, 1)])
+@pytest.mark.parametrize(
+    ("count", "sheets"),
+    [(1, [(1, 1)]), (2, [(1, 2)]), (3, [(1, 3)]), (4, [(2, 2)]), (5, [(2, 3)]), (9, [(3, 3)]), (11, [(3, 3), (1, 2)])],
+    ids=str,
+)
+def test_close_ups_lie_side_by_side_and_are_measured_in_pixels_of_the_photo(pipeline, monkeypatch, count, sheets):
+    """Faces of 20 x 20, marked by their grey; each is found where the sheet shows its own, and nobody else's."""
+    photo = np.zeros((400, 1920, 3), np.uint8)
+    places = [(150 * index + 20, 30 * index + 10) for index in range(count)]
+    for index, (x, y) in enumerate(places):
+        photo[y : y + 20, x : x + 20] = 20 * index + 20
+    shown = []
+
+    def detect(image, model="faces"):
+        if not shown:
+            shown.append(image.shape)
+            return [
+                detection(x / 10, y / 10, x / 10 + 2, y / 10 + 2, 0.9 - index / 100)
+                for index, (x, y) in enumerate(places)
+            ]
+        shown.append((image.shape[0] // 64, image.shape[1] // 64))
+        found = []
+        for row, column in np.ndindex(*shown[-1]):
+            tile = image[64 * row : 64 * (row + 1), 64 * column : 64 * (column + 1)]
+            rows, columns = np.nonzero(tile[..., 0] > 5)
+            if len(rows):
+                x1, y1 = 64 * column + columns.min(), 64 * row + rows.min()
+                found.append(detection(x1, y1, 64 * column + columns.max() + 1, 64 * row + rows.max() + 1, 0.5))
+        return found[::-1]
+
+    monkeypatch.setattr(pipeline.finder, "detect", detect)
+    faces = pipeline.find(photo, 0)
+    assert shown == [(40, 192, 3), *sheets]
+    for index, (face, (x, y)) in enumerate(zip(faces, places, strict=True)):
+        assert face.score == pytest.approx(0.9 - index / 100)
+        np.testing.assert_allclose(face.box, [x, y, x + 20, y + 20], atol=1.5)
+
+
+@pytest.mark.parametrize(("side", "looks_taken"), [(37, 2), (38, 1), (90, 1)])
 def test_a_face_that_is_close_already_is_not_looked_at_again(pipeline, monkeypatch, side, looks_taken):
-    """From a fifth of the longest side on, the close-up's 96 pixels show it no larger than the photo's 192 did."""
+    """From a fifth of the longest side on, the close-up's 64 pixels show it no larger than the photo's 192 did."""
     looks = Shown([detection(50, 50, 50 + side, 50 + side)], [])
     monkeypatch.setattr(pipeline.finder, "detect", looks)
-    (found,) = pipeline.find(np.zeros((100, 200, 3), np.uint8))
+    (found,) = pipeline.find(np.zeros((384, 768, 3), np.uint8))
     assert len(looks.images) == looks_taken
-    assert found.box.tolist() == [50, 50, 50 + side, 50 + side]
+    assert looks.images[0].shape == (96, 192, 3)
+    assert found.box.tolist() == [200, 200, 200 + 4 * side, 200 + 4 * side]
 
 
-def test_a_bundle_without_the_closeup_model_finds_the_same_faces(pipeline, older, portrait, monkeypatch):
+def test_a_bundle_that_says_nothing_of_close_ups_finds_the_same_faces(pipeline, older, portrait, monkeypatch):
     small = scaled(portrait, 1 / 4)
     photo = np.full((700, 900, 3), 90, np.uint8)
-    photo[200 : 200 + small.shape[0], 300 : 300 + small.shape[1]] = small
+    photo[260 : 260 + small.shape[0], 300 : 300 + small.shape[1]] = small
     looked = []
     finder, detect = older.finder, older.finder.detect
     monkeypatch.setattr(finder, "detect", lambda image, model="faces": (looked.append(model), detect(image, model))[1])
     (face,) = older.faces(photo)
     assert looked == ["faces", "faces"]
-    assert best_overlap(np.array(face.box) - [300, 200, 300, 200], [np.array(HOPPER) / 4]) > 0.6
+    assert best_overlap(np.array(face.box) - [300, 260, 300, 260], [np.array(HOPPER) / 4]) > 0.6
 
 
 @pytest.mark.parametrize("second", [[], [detection(0, 0, 30, 30)]], ids=["nothing", "another face"])
 def test_a_second_look_that_does_not_show_it_changes_nothing(pipeline, monkeypatch, second):
-    looks = Shown([detection(100, 60, 140, 100)], second)
+    looks = Shown([detection(25, 15, 35, 25)], second)
     monkeypatch.setattr(pipeline.finder, "detect", looks)
-    (found,) = pipeline.find(np.zeros((300, 300, 3), np.uint8))
+    (found,) = pipeline.find(np.zeros((512, 512, 3), np.uint8), 0)
     assert len(looks.images) == 2
     assert found.box.tolist() == [100, 60, 140, 100]
 
@@ -276,6 +317,29 @@ def test_ages_keep_their_order_whatever_the_sizes(pipeline):
         assert answer["age"] == pytest.approx(alone["age"], abs=1e-3)
         np.testing.assert_allclose(answer["probabilities"], alone["probabilities"], atol=1e-5)
     assert np.std([answer["age"] for answer in together]) > 1, "all alike, the order would not show"
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "seen"),
+    [
+        (1280, 1920, (128, 192)),
+        (640, 960, (128, 192)),
+        (675, 960, (127, 182)),  # 135 rows would take five cells
+        (720, 960, (144, 192)),  # 128 would be a ninth less
+        (600, 512, (149, 127)),  # so would 137 columns
+        (512, 512, (128, 128)),
+        (200, 200, (128, 128)),
+        (30, 40, (96, 128)),
+        (1, 3000, (1, 192)),
+        (1, 1, (128, 128)),
+    ],
+    ids=str,
+)
+def test_the_first_look_is_no_finer_than_a_face_needs(pipeline, monkeypatch, height, width, seen):
+    looks = Shown([], [])
+    monkeypatch.setattr(pipeline.finder, "detect", looks)
+    assert pipeline.find(np.zeros((height, width, 3), np.uint8)) == []
+    assert looks.images[0].shape == (*seen, 3)
 
 
 def test_no_crop_is_no_work(pipeline):
@@ -368,6 +432,8 @@ def test_no_face_leaves_the_photo_as_it_is(pipeline):
         ({"frame": []}, "cannot be read"),
         ({"close_up": "large"}, "large"),
         ({"overview": None, "close_enough": {}}, "cannot be read"),
+        ({"close_up": 200, "sheet": 192}, "a close-up of 200 pixels on a sheet of 192"),
+        ({"sheet": 192}, "a close-up of 0 pixels on a sheet of 192"),
         ({"margin": 0.4}, "unknown pipeline settings margin"),
     ],
     ids=str,
@@ -380,10 +446,12 @@ def test_settings_that_do_not_fit_are_refused(change, said):
 
 def test_settings_are_read():
     read = AgeSettings.from_json(
-        SETTINGS | {"look_again": 3, "frame": 0.25, "overview": 192, "close_up": 96, "close_enough": 0.2}
+        SETTINGS
+        | {"look_again": 3, "frame": 0.25, "overview": 192, "close_up": 96, "close_enough": 0.2}
+        | {"sheet": 288, "read": 640, "overview_least": 96}
     )
-    assert read == AgeSettings((0.0, 1.0, 2.0), MarginCrop(0.4), Looks(3.0, 0.25, 192, 96, 0.2))
-    assert AgeSettings.from_json(SETTINGS).looks == Looks(0, 0, 0, 0, 0), "what is not said is not done"
+    assert read == AgeSettings((0.0, 1.0, 2.0), MarginCrop(0.4), Looks(3.0, 0.25, 192, 96, 0.2, 288, 640, 96))
+    assert AgeSettings.from_json(SETTINGS).looks == Looks(0, 0, 0, 0, 0, 0, 0, 0), "what is not said is not done"
 
 
 def test_the_public_bundle_aligns_as_its_network_was_trained(pipeline):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.crowds import AGREED, CERTAIN, ON_A_SHEET, POSSIBLE, TOGETHER, Crowd, on_a_sheet, with_crowd
+from runtime.crowds import AGREED, CERTAIN, ON_A_SHEET, POSSIBLE, Crowd, with_crowd
 from runtime.detection import Finder, Looks
 from runtime.errors import BundleError, InputError
-from runtime.faces import Detection, Pixels, brought_to, overlap, square
+from runtime.faces import Detection, Pixels, fitted, overlap, square
 from runtime.media.pictures import read_image
 from runtime.pipelines import load
 from runtime.pipelines.age import AgePipeline, AgeSettings
@@ -152,7 +152,7 @@ def at(x: float, y: float, side: float, score: float = 0.9) -> Detection:
 
 
 def test_a_sheet_shows_each_candidate_in_the_middle_of_its_square():
-    """Five candidates, a bright dot in the middle of each: 3 squares a row, and each answer comes back to its own."""
+    """Five candidates, a bright dot in the middle of each: side by side, and each answer comes back to its own."""
     photo = np.zeros((900, 1200, 3), np.uint8)
     faces = [at(200 + 190 * n, 120 + 150 * n, 20 + 6 * n, 0.1) for n in range(5)]
     for face in faces:
@@ -165,9 +165,9 @@ def test_a_sheet_shows_each_candidate_in_the_middle_of_its_square():
         return [at(x + 0.5, y + 0.5, 32, 0.8) for x, y in middles[1:]]
 
     told = Told(bright)
-    shown = on_a_sheet(told, photo, faces, 2.0, 64)
+    shown = ON_A_SHEET.shown(told, photo, faces)
     (sheet,) = told.pictures
-    assert sheet.shape == (128, 192, 3)
+    assert sheet.shape == (64, 320, 3)
     for face, seen in zip(faces, shown, strict=True):
         assert seen is not None
         assert seen.score == 0.8
@@ -178,10 +178,10 @@ def test_a_sheet_shows_each_candidate_in_the_middle_of_its_square():
 def test_what_a_square_shows_elsewhere_is_another_face():
     faces = [at(100, 100, 20), at(300, 100, 20)]
     told = Told([at(32, 32, 32, 0.8), at(64 + 10, 50, 20, 0.9)])
-    first, second = on_a_sheet(told, np.zeros((200, 400, 3), np.uint8), faces, 2.0, 64)
+    first, second = ON_A_SHEET.shown(told, np.zeros((200, 400, 3), np.uint8), faces)
     assert first is not None
     assert second is None
-    assert on_a_sheet(Told(), np.zeros((9, 9, 3), np.uint8), [], 2.0, 64) == []
+    assert ON_A_SHEET.shown(Told(), np.zeros((9, 9, 3), np.uint8), []) == []
 
 
 def crowd_of(*answers: Any, found: list[Detection] | None = None) -> tuple[list[Detection], Told]:
@@ -222,7 +222,7 @@ def test_what_is_doubted_is_shown_once_more_alone(on_the_sheet, alone, looks, co
 
 def test_a_candidate_shown_large_is_believed_by_its_own_score():
     """32 pixels are half of a sheet's square of 64."""
-    side = ON_A_SHEET[1] / ON_A_SHEET[0]
+    side = ON_A_SHEET.side / ON_A_SHEET.share
     seen, told = crowd_of([at(100, 50, side, 0.5), at(300, 50, side, 0.49)])
     assert len(told.pictures) == 1
     (face,) = seen
@@ -240,11 +240,11 @@ def test_faces_of_the_first_look_are_kept_and_not_found_twice():
 
 
 def test_after_a_sheet_without_a_face_there_is_none():
-    candidates = [at(10 + 9 * n, 50, 8, 0.5 - n / 1000) for n in range(3 * TOGETHER)]
+    candidates = [at(10 + 9 * n, 50, 8, 0.5 - n / 1000) for n in range(3 * ON_A_SHEET.most)]
     seen, told = crowd_of(candidates, [at(32, 32, 32, 0.9)], [])
     assert len(seen) == 1
     assert len(told.pictures) == 3
-    side = ON_A_SHEET[1] * int(np.ceil(np.sqrt(TOGETHER)))
+    side = ON_A_SHEET.side * ON_A_SHEET.across
     assert max(max(picture.shape) for picture in told.pictures[1:]) == side
 
 
@@ -305,7 +305,7 @@ def test_a_setting_that_does_not_fit_is_refused(given):
 @pytest.mark.parametrize(("shape", "side"), [((30, 20), 64), ((300, 200), 64), ((64, 64), 64), ((1, 500), 64)], ids=str)
 def test_an_image_is_brought_to_a_side(shape, side):
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    brought = brought_to(image, side)
+    brought = fitted(image, side)
     assert max(brought.shape[:2]) == side
     assert brought.shape[0] / brought.shape[1] == pytest.approx(shape[0] / shape[1], rel=0.05) or min(shape) == 1
     assert abs(float(brought.mean()) - float(image.mean())) < 12

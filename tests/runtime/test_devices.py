@@ -247,7 +247,7 @@ def test_probe_starts_every_provider_in_a_process_of_its_own() -> None:
 def test_probe_survives_a_provider_that_crashes(install, monkeypatch: pytest.MonkeyPatch) -> None:
     install(listed=(CUDA,))
     crash = "import os; os.abort()"
-    monkeypatch.setattr(devices, "run_python", lambda code, device: run_python(crash if device == "cuda" else ""))
+    monkeypatch.setattr("runtime.child.run_python", lambda code, device: run_python(crash if device == "cuda" else ""))
     status = {status.device: status for status in probe()}
     assert not status["cuda"].ok
     assert status["cuda"].reason == "the process ended with status -6"

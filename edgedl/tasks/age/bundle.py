@@ -19,7 +19,7 @@ from exporters.export import ExportedModel, assemble, export_model
 from exporters.spec import Case, Input, Output
 from runtime.bundle import Bundle
 from runtime.crowds import Crowd
-from runtime.faces import AlignedCrop, Crop, crop_to_json, cut, shrunk
+from runtime.faces import AlignedCrop, Crop, brought_to, crop_to_json, cut, fitted
 
 Pixels = NDArray[np.uint8]
 
@@ -28,13 +28,18 @@ Pixels = NDArray[np.uint8]
 DLIB_TEMPLATE = ((0.3052, 0.3010), (0.6806, 0.3009), (0.494, 0.534))
 DLIB_WEIGHTS = (1.0, 1.0, 0.5)
 
-LOOK_AGAIN = 2.5
+LOOK_AGAIN = 1.7
 FRAME = 0.5
-OVERVIEW = DETECTOR_SIZE
-"""A large photo is halved for the first look while this much is left; the graph's own antialias does the rest."""
+OVERVIEW, OVERVIEW_LEAST = DETECTOR_SIZE, 2 * DETECTOR_SIZE // 3
+"""Longest side of the first look at a large and at a small photo."""
 
-CLOSE_UP = 96
-"""Side of what the second look sees: half of the detector's, a quarter of the arithmetic."""
+READ = 800
+"""A photo of 1,600 pixels and more is read at a half of its size, of 3,200 at a quarter. Faces of a fourteenth of the
+longest side then still have all the pixels that the network looks at."""
+
+CLOSE_UP = 64
+"""Side of the second look's square: nine of them fill the detector's picture, and a face has as many pixels in each
+as one that takes a fifth of the photo has in the first look."""
 
 CLOSE_ENOUGH = CLOSE_UP / (LOOK_AGAIN * DETECTOR_SIZE)
 """Share of the photo from which the first look shows a face as large as the second one would."""
@@ -73,6 +78,9 @@ def pipeline_settings(years: Sequence[float], crop: Crop) -> dict[str, Any]:
         "overview": OVERVIEW,
         "close_up": CLOSE_UP,
         "close_enough": CLOSE_ENOUGH,
+        "sheet": DETECTOR_SIZE,
+        "read": READ,
+        "overview_least": OVERVIEW_LEAST,
         "crowd": asdict(CROWD),
     }
 
@@ -137,6 +145,7 @@ def photo_cases() -> list[Case]:
         "cut off": hopper[:, 250:],
         "small": hopper[::4, ::4],
         "wide": cut(hopper, -900, 0, 1399, 599),
+        "close-ups": _sheet(hopper),
         "one pixel": hopper[:1, :1],
         "a line": hopper[300:301],
         "noise": chance.integers(0, 256, (97, 131, 3), dtype=np.uint8),
@@ -146,48 +155,31 @@ def photo_cases() -> list[Case]:
     return [Case(name, {"image": np.ascontiguousarray(picture)}) for name, picture in pictures.items()]
 
 
-def close_up_cases() -> list[Case]:
-    """What the second look sees: one face in the middle, at the detector's half size and others, and the edges."""
-    hopper = portrait()
-    square = cut(hopper, 3, -27, 527, 497)
-    close = shrunk(square, CLOSE_UP)
-    neighbour = shrunk(cut(np.concatenate([hopper, hopper[:, ::-1]], axis=1), 203, -27, 727, 497), CLOSE_UP)
-    drawn, _, _ = synthetic_faces.scene(seed=3, faces=1, size=160)
-    chance = np.random.default_rng(0)
-    pictures = {
-        "close-up": close,
-        "mirrored, dark": close[:, ::-1] // 3,
-        "larger": shrunk(square, 2 * CLOSE_UP),
-        "two people": neighbour,
-        "drawn": drawn,
-        # Candidates that overlap between 0.3 and 0.5: without them another threshold would go unnoticed.
-        "faces that overlap": shrunk(cut(_exposed_twice(hopper, 104), 3, -27, 527, 497), CLOSE_UP),
-        "small, tall": close[::2, 9:-9:2],
-        "one pixel": close[:1, :1],
-        "noise": chance.integers(0, 256, (97, 131, 3), dtype=np.uint8),
-        "black": np.zeros((CLOSE_UP, CLOSE_UP, 3), np.uint8),
-        "white": np.full((33, 100, 3), 255, np.uint8),
-    }
-    return [Case(name, {"image": np.ascontiguousarray(picture)}) for name, picture in pictures.items()]
+def _sheet(photo: Pixels) -> Pixels:
+    """What the second look sees of five faces: squares side by side, moved, mirrored and dark; one stays empty."""
+    first, *others = (cut(photo, x, y, x + 359, y + 359) for x, y in ((85, 55), (70, 70), (100, 45)))
+    squares = [brought_to(square, CLOSE_UP) for square in (first, *others, first[:, ::-1], others[0] // 3)]
+    squares.append(np.zeros_like(squares[0]))
+    return np.concatenate([np.concatenate(squares[:3], axis=1), np.concatenate(squares[3:], axis=1)])
 
 
 def crowd_cases() -> list[Case]:
     """What the crowd's look sees: small faces, few and many, sides that are whole cells and are not, and the edges."""
     hopper = portrait()
     row = np.concatenate([hopper, hopper[:, ::-1]], axis=1)
-    group = np.tile(shrunk(row, 72), (4, 3, 1))
-    joined = shrunk(_exposed_twice(hopper, 104), 96)
+    group = np.tile(fitted(row, 72), (4, 3, 1))
+    joined = fitted(_exposed_twice(hopper, 104), 96)
     drawn, _, _ = synthetic_faces.scene(seed=3, faces=4, size=224)
     chance = np.random.default_rng(0)
     pictures = {
         "group": group,
         "group, dark": group[:-5, 3:] // 3,
-        "group, blurred": shrunk(group[:, :150], 110),
-        "two people": shrunk(row, 160),
-        "one of 40 pixels": shrunk(hopper, 117),
+        "group, blurred": fitted(group[:, :150], 110),
+        "two people": fitted(row, 160),
+        "one of 40 pixels": fitted(hopper, 117),
         "faces that overlap": joined,
         "drawn": drawn,
-        "whole cells": shrunk(cut(hopper, -44, -20, 555, 579), 96),
+        "whole cells": brought_to(cut(hopper, -44, -20, 555, 579), 96),
         "one pixel": hopper[:1, :1],
         "a line": hopper[300:301, :200],
         "noise": chance.integers(0, 256, (97, 131, 3), dtype=np.uint8),
@@ -223,7 +215,7 @@ def age_bundle(
         path: of the bundle.
         network: in evaluation mode.
         crop: how a found face is cut out for this network.
-        detectors: ``faces``, ``closeup`` and ``crowd``, with their proofs.
+        detectors: ``faces`` and ``crowd``, with their proofs.
         name: of the bundle.
         version: of the bundle.
         description: one sentence.

@@ -17,18 +17,17 @@ from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
+from torch import nn
+
 from edgedl._version import __version__
 from edgedl.tasks.age.bundle import (
-    CLOSE_UP,
     FACES_OUTPUTS,
     IMAGE_INPUT,
     age_bundle,
-    close_up_cases,
     crowd_cases,
     dlib_crop,
     photo_cases,
 )
-from edgedl.tasks.age.network.blazeface import SIZE as DETECTOR_SIZE
 from edgedl.tasks.age.network.detector import CrowdDetector, FaceDetector
 from edgedl.tasks.age.weights.blazeface import load_blazeface
 from edgedl.tasks.age.weights.resnet10 import SIZE, load_age_resnet10
@@ -36,13 +35,17 @@ from edgedl.weights.catalogue import AGE_RESNET10, BLAZEFACE_FULL_RANGE
 from edgedl.weights.fetch import cache_folder
 from exporters.assemble import reuse
 from exporters.export import ExportedModel, export_model
+from exporters.spec import Case
 from runtime.bundle import Bundle, write_bundle
 from runtime.errors import BundleError
 
 log = logging.getLogger(__name__)
 
-DETECTORS = ("faces", "closeup", "crowd")
-"""The models of the same published weights: for a whole photo, for a close-up and for a picture of any size."""
+DETECTORS = ("faces", "crowd")
+"""The models of the same published weights: for a whole photo, and for a picture of any size."""
+
+DETECTOR_GOLDEN = 13
+"""Recorded photos: with the close-ups, one more than usual holds the faces that overlap, too."""
 
 DECIDING_PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 DECIDING_CODE = ("edgedl.", "exporters.")
@@ -88,14 +91,13 @@ def proven_detectors() -> dict[str, ExportedModel]:
 
 def _make(path: Path) -> Bundle:
     network = load_blazeface()
-    made = (
-        (FaceDetector(network.at(DETECTOR_SIZE)), photo_cases()),
-        (FaceDetector(network.at(CLOSE_UP)), close_up_cases()),
-        (CrowdDetector(network), crowd_cases()),
+    made: tuple[tuple[nn.Module, list[Case], int | None], ...] = (
+        (FaceDetector(network), photo_cases(), DETECTOR_GOLDEN),
+        (CrowdDetector(network), crowd_cases(), None),
     )
     detectors = {
-        name: export_model(detector.eval(), inputs=[IMAGE_INPUT], outputs=FACES_OUTPUTS, cases=cases)
-        for name, (detector, cases) in zip(DETECTORS, made, strict=True)
+        name: export_model(detector.eval(), inputs=[IMAGE_INPUT], outputs=FACES_OUTPUTS, cases=cases, golden=golden)
+        for name, (detector, cases, golden) in zip(DETECTORS, made, strict=True)
     }
     return age_bundle(
         path,

@@ -23,10 +23,10 @@ from edgedl.tasks.age.network.detector import (
 class Candidates(nn.Module):
     """Stands in for BlazeFace: gives the same boxes (M, 4), keypoints (M, 6, 2) and scores (M,) for any picture."""
 
-    def __init__(self, boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray, size: int = 192) -> None:
+    def __init__(self, boxes: np.ndarray, keypoints: np.ndarray, scores: np.ndarray) -> None:
         super().__init__()
-        self.register_buffer("anchors", torch.zeros(len(scores), 2, dtype=torch.float64))
-        self.size = size
+        self.stem = nn.Conv2d(3, 1, 1, dtype=torch.float64)
+        self.count = len(scores)
         self.candidates = SimpleNamespace(
             boxes=torch.from_numpy(boxes), keypoints=torch.from_numpy(keypoints), scores=torch.from_numpy(scores)
         )
@@ -34,11 +34,15 @@ class Candidates(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         self.seen.append(pictures)
-        numbers = torch.arange(len(self.anchors), dtype=torch.float64)  # whose offsets they are
+        numbers = torch.arange(self.count, dtype=torch.float64)  # whose offsets they are
         return self.candidates.scores.logit()[None], numbers[None, :, None].expand(-1, -1, 16)
 
-    def decode(self, offsets: torch.Tensor, anchors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        assert len(anchors) == len(offsets)
+    def middles(self, cells: torch.Tensor, width: int) -> torch.Tensor:
+        assert width == self.seen[-1].shape[3]
+        return torch.stack([cells, cells], dim=-1)
+
+    def decode(self, offsets: torch.Tensor, middles: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert torch.equal(middles[:, 0].to(offsets.dtype), offsets[:, 0])
         which = offsets[:, 0].long()
         return self.candidates.boxes[which], self.candidates.keypoints[which]
 
@@ -98,24 +102,33 @@ def test_blending_is_that_of_plain_loops(seed):
 
 
 def test_answers_are_in_pixels_of_the_photo():
-    """A photo of 384 x 96: half the size, and 72 rows of border above."""
-    box = np.array([[40.0, 80.0, 60.0, 110.0]])
-    keypoints = np.tile([[50.0, 96.0]], (1, 6, 1)).reshape(1, 6, 2)
+    """A photo of 384 x 100: half the size, and seven rows of border above."""
+    box = np.array([[40.0, 10.0, 60.0, 40.0]])
+    keypoints = np.tile([[50.0, 27.0]], (1, 6, 1)).reshape(1, 6, 2)
     detector = FaceDetector(Candidates(box, keypoints, np.array([0.9]))).eval()
-    boxes, _, points = detector(torch.zeros(96, 384, 3, dtype=torch.uint8))
-    assert boxes.tolist() == [[80, 16, 120, 76]]
-    assert points[0].tolist() == [[100, 48]] * 6
+    boxes, _, points = detector(torch.zeros(100, 384, 3, dtype=torch.uint8))
+    assert boxes.tolist() == [[80, 6, 120, 66]]
+    assert points[0].tolist() == [[100, 40]] * 6
+
+
+def test_a_small_photo_is_looked_at_as_it_is():
+    box = np.array([[10.0, 10.0, 30.0, 40.0]])
+    network = Candidates(box, np.full((1, 6, 2), 20.0), np.array([0.9]))
+    boxes, _, points = FaceDetector(network).eval()(torch.zeros(64, 96, 3, dtype=torch.uint8))
+    assert network.seen[0].shape == (1, 3, 64, 96)
+    assert boxes.tolist() == box.tolist()
+    assert points[0].tolist() == [[20, 20]] * 6
 
 
 def test_the_network_sees_minus_one_to_one_on_a_black_border():
     network = Candidates(np.array([[1.0, 1, 9, 9]]), np.zeros((1, 6, 2)), np.array([0.9]))
-    image = torch.zeros(96, 192, 3, dtype=torch.uint8)
+    image = torch.zeros(100, 192, 3, dtype=torch.uint8)
     image[..., 0] = 255
     FaceDetector(network).eval()(image)
     (picture,) = network.seen
-    assert picture.shape == (1, 3, 192, 192)
+    assert picture.shape == (1, 3, 128, 192), "no more border than a whole cell of the deepest map needs"
     assert picture[0, :, 0, 0].tolist() == [-1, -1, -1], "the border"
-    assert picture[0, :, 96, 96].tolist() == [1, -1, -1], "red"
+    assert picture[0, :, 64, 96].tolist() == [1, -1, -1], "red"
 
 
 @pytest.mark.parametrize("size", [(192, 192), (1, 1), (31, 500)], ids=str)
@@ -160,14 +173,14 @@ def picture(height: int, width: int) -> torch.Tensor:
     return torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
 
 
-@pytest.mark.parametrize("size", [64, 192, 224])
-def test_the_crowd_detector_sees_a_square_as_the_detector_of_that_size_does(untrained, size):
+@pytest.mark.parametrize("size", [(64, 64), (192, 192), (96, 160)], ids=str)
+def test_the_crowd_detector_sees_what_need_not_be_shrunk_as_the_detector_does(untrained, size):
     """Where nothing is to be resized and nothing to be filled, both are the same network on the same pixels."""
     with torch.no_grad():
-        logits, _ = untrained((picture(size, size).double().permute(2, 0, 1)[None] - 127.5) / 127.5)
+        logits, _ = untrained((picture(*size).double().permute(2, 0, 1)[None] - 127.5) / 127.5)
         threshold = float(logits.sigmoid().quantile(0.98))
-        expected = FaceDetector(untrained.at(size).double(), threshold)(picture(size, size))
-        found = CrowdDetector(untrained, threshold)(picture(size, size))
+        expected = FaceDetector(untrained, threshold)(picture(*size))
+        found = CrowdDetector(untrained, threshold)(picture(*size))
     assert len(found[1]) > 3
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one.numpy(), other.numpy(), atol=1e-9)
@@ -192,13 +205,16 @@ def test_the_crowd_detector_gives_what_may_be_a_face():
 
         def __init__(self) -> None:
             super().__init__()
-            self.register_buffer("anchors", torch.zeros(1, 2, dtype=torch.float64))
+            self.stem = nn.Conv2d(1, 1, 1, dtype=torch.float64)
 
         def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             assert pictures.shape == (1, 3, 64, 96)
             scores = torch.full((16, 24), 0.03, dtype=torch.float64)
             scores[3, 20], scores[10, 2] = 0.05, 0.9
             return scores.reshape(1, -1).logit(), torch.zeros(1, 16 * 24, 16, dtype=torch.float64)
+
+        def middles(self, cells: torch.Tensor, width: int) -> torch.Tensor:
+            return BlazeFace.middles(self, cells, width)
 
         def decode(self, offsets: torch.Tensor, anchors: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return torch.cat([anchors - 6, anchors + 6], dim=1), anchors[:, None].expand(-1, 6, 2)

@@ -13,15 +13,7 @@ from edgedl.data.samples import FaceDataset, FaceSample
 from edgedl.data.sources import FolderSource
 from edgedl.data.synthetic_faces import generate
 from edgedl.tasks import task, task_names
-from edgedl.tasks.age.bundle import (
-    CROWD,
-    close_up_cases,
-    crowd_cases,
-    dlib_crop,
-    face_cases,
-    photo_cases,
-    pipeline_settings,
-)
+from edgedl.tasks.age.bundle import CROWD, crowd_cases, dlib_crop, face_cases, photo_cases, pipeline_settings
 from edgedl.tasks.age.evaluation import age_metrics, error_by_age, evaluate_ages
 from runtime.detection import Looks
 from runtime.errors import InputError
@@ -154,8 +146,8 @@ def test_tasks_are_known_by_name():
 
 @pytest.mark.parametrize(
     ("cases", "tensor"),
-    [(partial(face_cases, 64), "face"), (photo_cases, "image"), (close_up_cases, "image"), (crowd_cases, "image")],
-    ids=["faces", "photos", "close-ups", "crowds"],
+    [(partial(face_cases, 64), "face"), (photo_cases, "image"), (crowd_cases, "image")],
+    ids=["faces", "photos", "crowds"],
 )
 def test_the_sweep_holds_the_edges(cases, tensor):
     made = cases()
@@ -174,7 +166,7 @@ def test_the_sweep_holds_the_edges(cases, tensor):
 def test_settings_are_those_that_the_pipeline_reads():
     written = pipeline_settings([0.0, 1.0], dlib_crop(80))
     assert AgeSettings.from_json(written) == AgeSettings(
-        (0.0, 1.0), dlib_crop(80), Looks(2.5, 0.5, 192, 96, 0.2, CROWD)
+        (0.0, 1.0), dlib_crop(80), Looks(1.7, 0.5, 192, 64, 64 / (1.7 * 192), 192, 800, 128, CROWD)
     )
 
 
@@ -187,4 +179,4 @@ def test_the_bundle_says_where_its_weights_come_from(age_bundle):
     notice = Bundle.open(age_bundle).read(manifest.files["notice"].file).decode()
     assert "dlib" in notice
     assert "MediaPipe" in notice
-    assert list(manifest.models) == ["faces", "closeup", "crowd", "age"]
+    assert list(manifest.models) == ["faces", "crowd", "age"]

@@ -33,8 +33,7 @@ Mutate = Callable[[ModelProto], None]
 NOISE = {
     "age": {"age": 6.6e-5, "low": 1.1e-5, "high": 1.4e-4, "probabilities": 3.0e-6},
     "faces": {"boxes": 1.2e-4, "scores": 2.0e-6, "keypoints": 1.8e-4},
-    "closeup": {"boxes": 1.5e-5, "scores": 3.4e-7, "keypoints": 1.1e-5},
-    "crowd": {"boxes": 3.3e-5, "scores": 4.2e-7, "keypoints": 3.7e-5},
+    "crowd": {"boxes": 3.6e-5, "scores": 4.2e-7, "keypoints": 3.1e-5},
 }
 """Of torch on one processor with AVX-512; in years, pixels and shares. Others have 0.6 to 4.8 times as much."""
 
@@ -43,7 +42,7 @@ FAINTEST = (
     "network.encoder.12.depthwise2.conv.weight",
     "network.encoder.9.depthwise2.conv.weight",
 )
-"""Of the detector's 89 layers, those whose rounding moves the recorded answers least: 50 to 65 times the noise."""
+"""Of the detector's 97 layers, those whose rounding moves the recorded answers least: 50 to 65 times the noise."""
 
 
 def node(model: ModelProto, name: str) -> NodeProto:
@@ -174,8 +173,9 @@ def keypoints_turned(model: ModelProto) -> None:
 
 def shift_of(model: ModelProto) -> tuple[list[NodeProto], str]:
     """The two subtractions of the letterbox's offset from the answers, and the name of the offset."""
-    (shift,) = [n.output[0] for n in of_type(model, "Slice") if n.input[0] in of_type(model, "Concat")[1].output]
-    users = [n for n in of_type(model, "Sub") if n.input[1] == shift]
+    slices = {n.output[0] for n in of_type(model, "Slice")}
+    users = [n for n in of_type(model, "Sub") if n.input[1] in slices]
+    (shift,) = {n.input[1] for n in users}
     assert len(users) == 2
     return users, shift
 
@@ -224,10 +224,15 @@ def levels_to_one(model: ModelProto) -> None:
     divide.input[1], subtract.input[1] = "whole", "zero"
 
 
-def anchors_moved(model: ModelProto) -> None:
-    """By half a cell; they are the only table of places."""
-    (name,) = [i.name for i in model.graph.initializer if len(i.dims) == 2 and i.dims[0] > 1 and i.dims[1] == 2]
-    change(model, name, lambda anchors: anchors - 2)
+def cells_moved(model: ModelProto) -> None:
+    """By half a cell: their places are whole numbers and a half, times the stride."""
+    add = next(n for n in of_type(model, "Add") if is_constant(model, n.input[1], 0.5))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "corner"))
+    add.input[1] = "corner"
+
+
+def is_constant(model: ModelProto, name: str, value: float) -> bool:
+    return any(i.name == name and (numpy_helper.to_array(i) == value).all() for i in model.graph.initializer)
 
 
 FACES_MUTANTS: dict[str, Mutate] = {
@@ -238,7 +243,7 @@ FACES_MUTANTS: dict[str, Mutate] = {
     "keypoints y x": keypoints_turned,
     "letterbox offset missing": offset_missing,
     "letterbox offset turned": offset_turned,
-    "anchors at the cells' corners": anchors_moved,
+    "anchors at the cells' corners": cells_moved,
     "suppression at 0.2": nms_input(3, 0.2),
     "suppression at 0.4": nms_input(3, 0.4),
     "suppression at 0.5": nms_input(3, 0.5),
@@ -248,18 +253,6 @@ FACES_MUTANTS: dict[str, Mutate] = {
     "blends scores from 0.3": blending(0, 0.3),
     "offsets one further": lambda m: change(m, "network.regressor.bias", lambda b: np.roll(b, 1)),
 }
-
-# The same graph at half the size: what depends on the size, and one fault of each kind.
-CLOSEUP_MUTANTS = (
-    "channels swapped",
-    "resize asymmetric",
-    "antialias off",
-    "levels 0 to 1",
-    "keypoints y x",
-    "letterbox offset missing",
-    "anchors at the cells' corners",
-    "blends what overlaps 0.5",
-)
 
 
 def rows_and_columns_exchanged(model: ModelProto) -> None:
@@ -332,7 +325,7 @@ def worst(report: VerifyReport) -> float:
     )
 
 
-@pytest.mark.parametrize("model", ["age", "faces", "closeup", "crowd"])
+@pytest.mark.parametrize("model", ["age", "faces", "crowd"])
 def test_the_unchanged_graph_passes(age_bundle, tmp_path, model):
     report = verdict(age_bundle, model, lambda proto: None, tmp_path, own=True)
     assert report, report
@@ -368,12 +361,6 @@ def test_any_one_layer_rounded_to_bfloat16_is_told_by_the_bundle_itself(age_bund
 @pytest.mark.parametrize("name", FACES_MUTANTS)
 def test_every_mutant_of_the_detector_is_told(age_bundle, tmp_path, name):
     report = verdict(age_bundle, "faces", FACES_MUTANTS[name], tmp_path)
-    assert not report, f"{name} went unnoticed:\n{report}"
-
-
-@pytest.mark.parametrize("name", CLOSEUP_MUTANTS)
-def test_mutants_of_the_closeup_detector_are_told(age_bundle, tmp_path, name):
-    report = verdict(age_bundle, "closeup", FACES_MUTANTS[name], tmp_path)
     assert not report, f"{name} went unnoticed:\n{report}"
 
 

@@ -9,7 +9,7 @@ import uuid
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -169,10 +169,8 @@ def _shrunk(image: Pixels, side: int) -> Pixels:
 def _key(dataset: FaceDataset, pipeline: AgePipeline, crop: Crop, side: int) -> str:
     """Everything that the crops depend on."""
     models = pipeline.bundle.manifest.models
-    finders = ("faces", "closeup")  # the crowd is not looked for
-    detectors = {name: spec.variants["fp32"].sha256 for name, spec in models.items() if name in finders}
-    looks = pipeline.settings.looks
-    settings = [looks.look_again, looks.frame, looks.overview, looks.close_up, looks.close_enough]
+    detectors = {name: spec.variants["fp32"].sha256 for name, spec in models.items() if name in ("faces", "closeup")}
+    settings = astuple(replace(pipeline.settings.looks, crowd=None))
     stamps = sorted({stamp(sample.source, sample.member) for sample in dataset})
     names = hashlib.sha256("\n".join(sample.name for sample in dataset).encode()).hexdigest()
     document = json.dumps([CACHE_FORMAT, detectors, settings, crop_to_json(crop), side, dataset.name, stamps, names])

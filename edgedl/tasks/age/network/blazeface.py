@@ -1,11 +1,18 @@
-"""BlazeFace, full range: a single-shot face detector for 192×192 pictures, as a torch module.
+"""BlazeFace, full range: a single-shot face detector for pictures of at most 192×192, as a torch module.
 
 Bazarevsky et al. 2019, "BlazeFace: sub-millisecond neural face detection on mobile GPUs"; this is the later
 "full range" network with a feature pyramid: an encoder down to 6×6, a decoder back to 48×48, and one anchor at each
 of the 48×48 cells, which gives a box and six keypoints (right eye, left eye, nose tip, mouth, right and left ear).
+
+The modules are laid out for ONNX Runtime, which keeps maps in blocks of 16 channels and leaves that layout, at the cost
+of a copy either way, for whatever it does not know there. So a block squeezes to a multiple of 16 channels, those that
+the published file lacks are zero, and adds its shortcut to the first channels only instead of padding it. The answers
+are the published network's, bit for bit.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +22,13 @@ SIZE = 192
 """Side of the square picture that the network was trained to look at, in pixels."""
 
 STRIDE = 4
-SMALLEST_STEP = 32
+"""Pixels of the picture in one cell that has a candidate."""
+
+STEP = 32
 """Pixels of the picture in one cell of the deepest map."""
+
+LANES = 16
+"""Channels in one block of ONNX Runtime's layout, with AVX-512; a multiple of it fits the other processors, too."""
 
 KEYPOINTS = ("right eye", "left eye", "nose tip", "mouth", "right ear", "left ear")
 
@@ -49,20 +61,20 @@ class DoubleBlazeBlock(nn.Module):
     def __init__(self, channels_in: int, squeezed: int, channels: int, stride: int) -> None:
         super().__init__()
         self.stride = stride
-        self.extra = channels - channels_in
+        wide = -(-squeezed // LANES) * LANES
         self.depthwise1 = _Depthwise(channels_in, stride)
-        self.squeeze = nn.Conv2d(channels_in, squeezed, 1)
-        self.depthwise2 = _Depthwise(squeezed, 1)
-        self.expand = nn.Conv2d(squeezed, channels, 1)
+        self.squeeze = nn.Conv2d(channels_in, wide, 1)
+        self.depthwise2 = _Depthwise(wide, 1)
+        self.expand = nn.Conv2d(wide, channels_in, 1)
+        self.widen = nn.Conv2d(wide, channels - channels_in, 1) if channels > channels_in else None
+        """The channels that the shortcut lacks."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C_in, H, W) to (B, C, H / stride, W / stride)."""
-        residual = F.relu(self.squeeze(self.depthwise1(x)))
-        residual = self.expand(self.depthwise2(residual))
+        residual = self.depthwise2(F.relu(self.squeeze(self.depthwise1(x))))
         shortcut = F.max_pool2d(x, 2) if self.stride == 2 else x
-        if self.extra:
-            shortcut = F.pad(shortcut, (0, 0, 0, 0, 0, self.extra))
-        return F.relu(shortcut + residual)
+        kept = F.relu(self.expand(residual) + shortcut)
+        return kept if self.widen is None else torch.cat([kept, F.relu(self.widen(residual))], dim=1)
 
 
 class _Decoder(nn.Module):
@@ -81,22 +93,16 @@ class _Decoder(nn.Module):
 
 
 class BlazeFace(nn.Module):
-    """The network alone: (B, 3, S, S) in -1..1 -> logits (B, M) and offsets (B, M, 16) in pixels of the picture.
+    """The network alone: (B, 3, H, W) in -1..1 -> logits (B, M) and offsets (B, M, 16) in pixels of the picture.
 
-    One candidate for each of the M = (S / 4)² cells, 2304 for the published 192. The sixteen offsets are the box's
-    centre x, y and its width, height, then x, y of six keypoints; centre and keypoints count from the middle of the
-    anchor's cell. `decode` turns them into boxes.
-
-    Args:
-        size: S, a multiple of 32. The network is fully convolutional: the weights are the same at every size, and
-            what it finds has the same number of pixels.
+    One candidate for each of the M = H / 4 · W / 4 cells, row by row; H and W are multiples of 32. The network is fully
+    convolutional: what it finds has the same number of pixels at every size. The sixteen offsets are the box's centre
+    x, y and its width, height, then x, y of six keypoints; centre and keypoints count from the middle of the cell, see
+    `middles`. `decode` turns them into boxes.
     """
 
-    def __init__(self, size: int = SIZE) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        if size < SMALLEST_STEP or size % SMALLEST_STEP:
-            raise ValueError(f"the network halves its picture five times: a multiple of {SMALLEST_STEP}, not {size}")
-        self.size = size
         self.stem = nn.Conv2d(3, 32, 3, stride=2)
         channels = 32
         blocks = []
@@ -109,10 +115,6 @@ class BlazeFace(nn.Module):
         self.decoder48 = _Decoder(64, 64, 24, 48, 1)
         self.classifier = nn.Conv2d(48, 1, 1)
         self.regressor = nn.Conv2d(48, 4 + 2 * len(KEYPOINTS), 1)
-        cells = (torch.arange(size // STRIDE, dtype=torch.float32) + 0.5) * STRIDE
-        y, x = torch.meshgrid(cells, cells, indexing="ij")
-        self.register_buffer("anchors", torch.stack([x, y], dim=-1).reshape(-1, 2), persistent=False)  # (M, 2)
-        self.anchors: Tensor
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Runs the network; see the class for shapes."""
@@ -130,32 +132,55 @@ class BlazeFace(nn.Module):
         offsets = self.regressor(x).permute(0, 2, 3, 1).flatten(1, 2)  # (B, M, 16)
         return logits, offsets
 
-    def decode(self, offsets: Tensor, anchors: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Turns offsets (..., M, 16) into boxes (..., M, 4) as x1 y1 x2 y2 and keypoints (..., M, 6, 2).
+    def middles(self, cells: Tensor, width: int) -> Tensor:
+        """The middles (L, 2), as x, y, of cells by their numbers (L,) in a picture that is `width` pixels wide."""
+        across = width // STRIDE
+        places = torch.stack([cells % across, torch.div(cells, across, rounding_mode="floor")], dim=-1)
+        return (places.to(self.stem.weight.dtype) + 0.5) * STRIDE
 
-        Both are in pixels of the network's picture. `anchors` (M, 2) says whose offsets they are, where not all.
+    def decode(self, offsets: Tensor, middles: Tensor) -> tuple[Tensor, Tensor]:
+        """Turns offsets (..., L, 16) into boxes (..., L, 4) as x1 y1 x2 y2 and keypoints (..., L, 6, 2).
+
+        Both are in pixels of the network's picture. `middles` (L, 2) are those of the cells that the offsets are of.
         """
-        anchors = self.anchors if anchors is None else anchors
-        centre = offsets[..., 0:2] + anchors
+        centre = offsets[..., 0:2] + middles
         half = offsets[..., 2:4] / 2
         relative = offsets[..., 4:].reshape(*offsets.shape[:-1], len(KEYPOINTS), 2)
-        keypoints = relative + anchors.unsqueeze(1)
+        keypoints = relative + middles.unsqueeze(1)
         return torch.cat([centre - half, centre + half], dim=-1), keypoints
 
-    def at(self, size: int) -> BlazeFace:
-        """The same weights for pictures of another side; the mode stays."""
-        other = BlazeFace(size)
-        other.load_state_dict(self.state_dict())
-        return other.train(self.training)
+    @torch.no_grad()
+    def take(self, published: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Takes kernels (C_out, C_in, h, w) and biases (C_out,) by the names of the published TensorFlow Lite file.
 
-    def tensorflow_convolutions(self) -> dict[str, nn.Conv2d]:
-        """Names each convolution as the published TensorFlow Lite file does."""
-        names: dict[str, nn.Conv2d] = {"conv2d": self.stem}
+        A kernel smaller than its convolution leaves the channels beyond it zero; one of a block that widens is split.
+
+        Raises:
+            KeyError: a convolution is not among them.
+            ValueError: a kernel does not fill its convolutions, or has more channels than they do.
+        """
+        for name, convolutions in self.tensorflow_convolutions().items():
+            kernel, bias = published[name]
+            row = 0
+            for convolution in convolutions:
+                assert convolution.bias is not None  # noqa: S101 - narrows the type
+                part = kernel[row : row + convolution.out_channels]
+                convolution.weight.zero_()
+                convolution.bias.zero_()
+                convolution.weight[: len(part), : part.shape[1]] = part
+                convolution.bias[: len(part)] = bias[row : row + len(part)]
+                row += len(part)
+            if row != len(kernel):
+                raise ValueError(f"{name} has {len(kernel)} channels, its place in the network {row}")
+
+    def tensorflow_convolutions(self) -> dict[str, tuple[nn.Conv2d, ...]]:
+        """Names the convolutions as the published TensorFlow Lite file does: one, or two that share its channels."""
+        names: dict[str, tuple[nn.Conv2d, ...]] = {"conv2d": (self.stem,)}
         counts = {"conv2d": 1, "depthwise_conv2d": 0}
 
-        def add(kind: str, conv: nn.Conv2d) -> None:
+        def add(kind: str, *convolutions: nn.Conv2d) -> None:
             number = counts[kind]
-            names[f"{kind}_{number}" if number else kind] = conv
+            names[f"{kind}_{number}" if number else kind] = convolutions
             counts[kind] += 1
 
         def add_block(block: nn.Module) -> None:
@@ -163,7 +188,7 @@ class BlazeFace(nn.Module):
             add("depthwise_conv2d", block.depthwise1.conv)
             add("conv2d", block.squeeze)
             add("depthwise_conv2d", block.depthwise2.conv)
-            add("conv2d", block.expand)
+            add("conv2d", block.expand, *(() if block.widen is None else (block.widen,)))
 
         for block in self.encoder:
             add_block(block)
@@ -172,4 +197,4 @@ class BlazeFace(nn.Module):
             add("conv2d", decoder.lateral)
             for block in decoder.blocks:
                 add_block(block)
-        return names | {"classifier_face_4": self.classifier, "regressor_face_4": self.regressor}
+        return names | {"classifier_face_4": (self.classifier,), "regressor_face_4": (self.regressor,)}

@@ -1,6 +1,6 @@
 """The whole face detector as one graph: a photo in; boxes, scores and keypoints in its pixels out.
 
-`FaceDetector` fits a photo of any size into the square that the network was trained for. `CrowdDetector` looks at the
+`FaceDetector` shrinks a photo to the size that the network was trained for. `CrowdDetector` looks at the
 pixels as they are, however many, and gives what may be a face as well.
 """
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgedl.tasks.age.network.blazeface import KEYPOINTS, SMALLEST_STEP, STRIDE, BlazeFace
+from edgedl.tasks.age.network.blazeface import KEYPOINTS, SIZE, STEP, BlazeFace
 from exporters.image import letterbox, non_maximum_suppression
 
 SCORE_THRESHOLD = 0.5
@@ -68,7 +68,11 @@ def _blended(
 
 
 class FaceDetector(nn.Module):
-    """uint8 RGB photo (H, W, 3) -> boxes (D, 4) as x1 y1 x2 y2, scores (D,), keypoints (D, 6, 2), best first."""
+    """uint8 RGB photo (H, W, 3) -> boxes (D, 4) as x1 y1 x2 y2, scores (D,), keypoints (D, 6, 2), best first.
+
+    A photo is shrunk until its longest side has 192 pixels; a smaller one is looked at as it is. The network runs on no
+    more than the photo's own shape: a photo of 3:2 takes two thirds of the square's time.
+    """
 
     def __init__(self, network: BlazeFace, score_threshold: float = SCORE_THRESHOLD) -> None:
         super().__init__()
@@ -77,12 +81,14 @@ class FaceDetector(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Finds the faces; see the class for shapes."""
-        picture, placement = letterbox(image, self.network.size, dtype=self.network.anchors.dtype)  # (1, 3, S, S), (3,)
+        dtype = self.network.stem.weight.dtype
+        picture, placement = letterbox(image, SIZE, STEP, dtype=dtype)  # (1, 3, h, w), (3,)
         logits, offsets = self.network((picture - HALF_RANGE) / HALF_RANGE)
         scores = logits[0].sigmoid()  # (M,)
         # Decoding and comparing the few candidates that can be a face, L of M, saves a tenth of the whole graph.
         live = (scores > self.score_threshold).nonzero()[:, 0]  # (L,)
-        boxes, keypoints = self.network.decode(offsets[0, live], self.network.anchors[live])  # (L, 4), (L, 6, 2)
+        middles = self.network.middles(live, picture.shape[3])  # (L, 2)
+        boxes, keypoints = self.network.decode(offsets[0, live], middles)  # (L, 4), (L, 6, 2)
         boxes, scores, keypoints = _blended(boxes, scores[live], keypoints, self.score_threshold, MAX_FACES)
 
         scale, shift = placement[0], placement[1:]
@@ -104,21 +110,19 @@ class CrowdDetector(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Finds what may be a face; see the class for shapes."""
-        dtype = self.network.anchors.dtype
+        dtype = self.network.stem.weight.dtype
         height, width = image.shape[0], image.shape[1]
         # Black up to whole cells of the deepest map, as the letterbox of `FaceDetector` is.
         rows, columns = (_cells(side) for side in (height, width))
         pixels = image.permute(2, 0, 1).unsqueeze(0).to(dtype)
-        picture = F.pad(pixels, (0, columns * SMALLEST_STEP - width, 0, rows * SMALLEST_STEP - height))
+        picture = F.pad(pixels, (0, columns * STEP - width, 0, rows * STEP - height))
         logits, offsets = self.network((picture - HALF_RANGE) / HALF_RANGE)
         scores = logits[0].sigmoid()  # (M,)
         live = (scores > self.score_threshold).nonzero()[:, 0]  # (L,)
-        across = columns * (SMALLEST_STEP // STRIDE)
-        cells = torch.stack([live % across, torch.div(live, across, rounding_mode="floor")], dim=-1)  # (L, 2)
-        boxes, keypoints = self.network.decode(offsets[0, live], (cells.to(dtype) + 0.5) * STRIDE)
+        boxes, keypoints = self.network.decode(offsets[0, live], self.network.middles(live, columns * STEP))
         return _blended(boxes, scores[live], keypoints, self.score_threshold, MAX_CANDIDATES)
 
 
 def _cells(side: int) -> int:
     """Cells of the deepest map along a side of so many pixels."""
-    return (side + SMALLEST_STEP - 1) // SMALLEST_STEP
+    return (side + STEP - 1) // STEP

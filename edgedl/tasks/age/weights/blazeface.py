@@ -21,13 +21,13 @@ def load_blazeface() -> BlazeFace:
     """
     arrays = _float16_tensors(fetch(BLAZEFACE_FULL_RANGE))
     network = BlazeFace()
-    with torch.no_grad():
-        for name, convolution in network.tensorflow_convolutions().items():
-            kernel, bias = arrays.pop(f"{name}/Kernel"), arrays.pop(f"{name}/Bias")
-            # Ordinary kernels are (out, h, w, in), depthwise ones (1, h, w, out); torch wants (out, in, h, w).
-            axes = (3, 0, 1, 2) if convolution.groups > 1 else (0, 3, 1, 2)
-            convolution.weight.copy_(torch.from_numpy(kernel.transpose(axes).astype(np.float32)))
-            convolution.bias.copy_(torch.from_numpy(bias.astype(np.float32)))  # type: ignore[union-attr]  # all have one
+    published = {}
+    for name, (convolution, *_) in network.tensorflow_convolutions().items():
+        kernel, bias = (arrays.pop(f"{name}/{part}").astype(np.float32) for part in ("Kernel", "Bias"))
+        # Ordinary kernels are (out, h, w, in), depthwise ones (1, h, w, out); torch wants (out, in, h, w).
+        axes = (3, 0, 1, 2) if convolution.groups > 1 else (0, 3, 1, 2)
+        published[name] = torch.from_numpy(kernel.transpose(axes).copy()), torch.from_numpy(bias)
+    network.take(published)
     if arrays:
         raise WeightsError(f"{BLAZEFACE_FULL_RANGE.member} holds tensors that the network lacks: {', '.join(arrays)}")
     return network.eval()

@@ -1,0 +1,65 @@
+"""Showing faces again, each enlarged in a square of its own, the squares side by side in one picture for one run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from runtime.faces import Detection, Pixels, brought_to, square
+
+Detector = Callable[[Pixels], list[Detection]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """How squares are cut and laid out.
+
+    Attributes:
+        share: a square's side is this times that of the face.
+        side: pixels that a square is brought to.
+        across: squares in a row, at most, and rows.
+        agreed: overlap (IoU) from which a square is taken to show the face that it was cut for.
+    """
+
+    share: float
+    side: int
+    across: int
+    agreed: float
+
+    @property
+    def most(self) -> int:
+        """How many faces fit."""
+        return self.across**2
+
+    def shown(self, detect: Detector, image: Pixels, faces: Sequence[Detection]) -> list[Detection | None]:
+        """What the squares show of some faces, at most as many as fit.
+
+        Args:
+            detect: a detector that sees a picture of the sheet's size as it is.
+            image: the photo.
+            faces: in pixels of it.
+
+        Returns:
+            For each face what its square shows in its place, in pixels of the photo; None if nothing.
+        """
+        if not faces:
+            return []
+        squares = [square(image, face, self.share) for face in faces]
+        rows = -(-len(squares) // self.across)
+        columns = -(-len(squares) // rows)
+        sheet = np.zeros((rows * self.side, columns * self.side, 3), np.uint8)
+        for index, (pixels, _, _) in enumerate(squares):
+            row, column = divmod(index, columns)
+            place = np.s_[row * self.side : (row + 1) * self.side, column * self.side : (column + 1) * self.side]
+            sheet[place] = brought_to(pixels, self.side)
+        shown: list[list[Detection]] = [[] for _ in range(rows * columns)]
+        for seen in detect(sheet):
+            column, row = (int(v) for v in (seen.middle // self.side).clip(0, [columns - 1, rows - 1]))
+            shown[row * columns + column].append(seen.moved(-column * self.side, -row * self.side))
+        placed = [
+            [seen.moved(0, 0, pixels.shape[0] / self.side).moved(left, top) for seen in square_shows]
+            for (pixels, left, top), square_shows in zip(squares, shown, strict=False)
+        ]
+        return [face.among(seen, self.agreed) for face, seen in zip(faces, placed, strict=True)]
