@@ -149,8 +149,8 @@ def test_a_face_in_the_frame_alone_is_none(pipeline, portrait, monkeypatch):
         return [Detection(f.box + np.tile(shift, 2), f.score, f.keypoints + shift) for f in (outside, inside)]
 
     monkeypatch.setattr(pipeline.finder, "detect", detect)
-    (found,) = pipeline.find(np.zeros((384, 512, 3), np.uint8))  # a quarter of the frame: close enough
-    assert found.box.tolist() == [40, 40, 320, 320]
+    (found,) = pipeline.find(np.zeros((288, 384, 3), np.uint8))  # a quarter of the frame: close enough
+    assert found.box.tolist() == [30, 30, 240, 240]
     assert found.keypoints.tolist() == [[0, 0]] * 6
 
 
@@ -270,9 +270,9 @@ def test_a_bundle_that_says_nothing_of_close_ups_finds_the_same_faces(pipeline, 
 def test_a_second_look_that_does_not_show_it_changes_nothing(pipeline, monkeypatch, second):
     looks = Shown([detection(25, 15, 35, 25)], second)
     monkeypatch.setattr(pipeline.finder, "detect", looks)
-    (found,) = pipeline.find(np.zeros((512, 512, 3), np.uint8), 0)
+    (found,) = pipeline.find(np.zeros((384, 384, 3), np.uint8), 0)
     assert len(looks.images) == 2
-    assert found.box.tolist() == [100, 60, 140, 100]
+    assert found.box.tolist() == [75, 45, 105, 75]
 
 
 def test_the_second_look_can_be_left_out(age_bundle, portrait):
@@ -326,8 +326,9 @@ def test_ages_keep_their_order_whatever_the_sizes(pipeline):
         (640, 960, (128, 192)),
         (675, 960, (127, 182)),  # 135 rows would take five cells
         (720, 960, (144, 192)),  # 128 would be a ninth less
-        (600, 512, (149, 127)),  # so would 137 columns
-        (512, 512, (128, 128)),
+        (600, 512, (187, 160)),  # so would 164 columns
+        (512, 512, (192, 192)),
+        (384, 384, (128, 128)),
         (200, 200, (128, 128)),
         (30, 40, (96, 128)),
         (1, 3000, (1, 192)),
