@@ -58,7 +58,8 @@ FIGURES = {
     "photo to ages, 2 small photos": ("age_photo", ratios(large=False)),
     "the face network alone": (
         "age_photo",
-        f"{AGE['network']['ratio']:.1f} times less processor time, ages within {AGE['network']['age_difference_years']:.1e} years",
+        f"{AGE['network']['ratio']:.1f} times less processor time, ages within "
+        f"{AGE['network']['age_difference_years']:.1e} years",
     ),
     "clip of 10 frames to captions, beam 3": ("caption_clip", f"{CLIP['clip']['ratio']:.1f} times faster"),
     "its search alone, 1 and 8 clips": (
