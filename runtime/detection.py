@@ -241,7 +241,7 @@ class Finder:
         picture, left, top = square(image, face, self.looks.look_again)
         seen = picture if self.closeup is None else shrunk(picture, self.looks.close_up)
         zoom = picture.shape[0] / seen.shape[0]
-        close = [f.moved(0, 0, zoom).moved(left, top) for f in self.detect(seen, self.closeup or "faces")]
+        close = [f.moved(left, top, zoom) for f in self.detect(seen, self.closeup or "faces")]
         return face.among(close, SAME_FACE)
 
 

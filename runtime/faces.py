@@ -44,7 +44,8 @@ class Detection:
         """Scaled about the first pixel's corner, then shifted."""
         shift = np.array([x, y], dtype=np.float32)
         factor = np.float32(scale)
-        return Detection(self.box * factor + np.tile(shift, 2), self.score, self.keypoints * factor + shift)
+        box = (self.box.reshape(2, 2) * factor + shift).reshape(4)
+        return Detection(box, self.score, self.keypoints * factor + shift)
 
     def turned_back(self, quarters: int, size: tuple[int, int]) -> Detection:
         """Of ``np.rot90(image, quarters)`` -> of the image itself.
@@ -312,17 +313,23 @@ def similarity(source: Floats, target: Floats, weights: Floats) -> NDArray[np.fl
     Returns:
         (2, 3): ``target ≈ source @ M[:, :2].T + M[:, 2]``. Points that all coincide give a shift alone.
     """
-    share = np.asarray(weights, dtype=np.float64) / np.sum(weights)
-    source, target = np.asarray(source, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    source_middle, target_middle = share @ source, share @ target
-    s, t = source - source_middle, target - target_middle
-    spread = float(share @ (s**2).sum(axis=1))
-    cosine, sine = 1.0, 0.0
-    if spread > 0:
-        cosine = float(share @ (s[:, 0] * t[:, 0] + s[:, 1] * t[:, 1])) / spread
-        sine = float(share @ (s[:, 0] * t[:, 1] - s[:, 1] * t[:, 0])) / spread
+    # A handful of points: Python's own numbers take a fifth of the time of numpy's arrays.
+    whole = float(sum(weights))
+    rows = [
+        (float(weight) / whole, *map(float, point), *map(float, place))
+        for weight, point, place in zip(weights, source, target, strict=True)
+    ]
+    sx, sy = (sum(row[0] * row[axis] for row in rows) for axis in (1, 2))
+    tx, ty = (sum(row[0] * row[axis] for row in rows) for axis in (3, 4))
+    spread = along = across = 0.0
+    for share, x, y, u, v in rows:
+        x, y, u, v = x - sx, y - sy, u - tx, v - ty
+        spread += share * (x * x + y * y)
+        along += share * (x * u + y * v)
+        across += share * (x * v - y * u)
+    cosine, sine = (along / spread, across / spread) if spread > 0 else (1.0, 0.0)
     turn = np.array([[cosine, -sine], [sine, cosine]])
-    return np.column_stack([turn, target_middle - turn @ source_middle])
+    return np.column_stack([turn, np.array([tx, ty]) - turn @ np.array([sx, sy])])
 
 
 def warp(image: Pixels, transform: NDArray[np.float64], side: int) -> Pixels:

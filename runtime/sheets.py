@@ -54,12 +54,12 @@ class Sheet:
             row, column = divmod(index, columns)
             place = np.s_[row * self.side : (row + 1) * self.side, column * self.side : (column + 1) * self.side]
             sheet[place] = brought_to(pixels, self.side)
-        shown: list[list[Detection]] = [[] for _ in range(rows * columns)]
+        shown: list[list[Detection]] = [[] for _ in squares]
         for seen in detect(sheet):
             column, row = (int(v) for v in (seen.middle // self.side).clip(0, [columns - 1, rows - 1]))
-            shown[row * columns + column].append(seen.moved(-column * self.side, -row * self.side))
-        placed = [
-            [seen.moved(0, 0, pixels.shape[0] / self.side).moved(left, top) for seen in square_shows]
-            for (pixels, left, top), square_shows in zip(squares, shown, strict=False)
-        ]
-        return [face.among(seen, self.agreed) for face, seen in zip(faces, placed, strict=True)]
+            if row * columns + column < len(squares):
+                pixels, left, top = squares[row * columns + column]
+                zoom = pixels.shape[0] / self.side
+                x, y = left - column * self.side * zoom, top - row * self.side * zoom
+                shown[row * columns + column].append(seen.moved(x, y, zoom))
+        return [face.among(seen, self.agreed) for face, seen in zip(faces, shown, strict=True)]
