@@ -99,7 +99,7 @@ FIGURES = {
     ),
     "a fresh process to its first answer": (
         "cold_start",
-        f"{START['first_prediction']['processor_s']:.2f} s of processor time, {START['processor_ratio']:.2f} times",
+        f"{START['first_prediction']['processor_s']:.2f} s of processor time, {START['ratio']:.2f} times",
     ),
     "`edgedl --help`": ("cold_start", f"{START['help']['processor_s']:.2f} s of processor time"),
 }

@@ -1,7 +1,7 @@
-"""Opens the models of a bundle, beside each other where there are cores for it.
+"""Opens the models of a bundle in a thread of its own, while the caller loads what else the first answer needs.
 
-Reading a model, comparing its hash and opening its session take most of a cold start, and all three let other threads
-of Python run.
+Reading a model, comparing its hash and opening its session take half of a cold start, and all three let other threads
+of Python run. Two sessions at a time took no less time than one after the other, and more memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from runtime.bundle import Bundle
 from runtime.devices import onnxruntime
 from runtime.engine import Engine
 from runtime.errors import BundleError
-from runtime.threads import default_threads
 
 
 def open_engines(
@@ -30,11 +29,11 @@ def open_engines(
     Args:
         bundle: The bundle.
         expected: The models that the task needs.
-        device: See `runtime.devices`. Only sessions on the CPU are opened beside each other.
+        device: See `runtime.devices`.
         threads: Of one model's run.
         variant: A variant that only some models have (an int8 network beside a float32 detector) leaves the others as
             they are.
-        meanwhile: Called in this thread, while the sessions are opened in others.
+        meanwhile: Called in the caller's thread, while the sessions are opened; after that, on an accelerator.
 
     Raises:
         BundleError: a model that the task needs is missing, or the variant is, or a graph cannot be opened.
@@ -50,31 +49,29 @@ def open_engines(
     if variant is not None and not any(variant in spec.variants for spec in models.values()):
         found = sorted({name for spec in models.values() for name in spec.variants})
         raise BundleError(f"{bundle.path} has no variant {variant!r}; it has {', '.join(found)}")
-    onnxruntime()  # imported once, before the threads ask for it
+    onnxruntime()  # an import takes a lock of its own, which the threads need not wait for
     opened: dict[str, Engine] = {}
-    failed: dict[str, Exception] = {}
+    failed: list[Exception] = []
 
-    def open_one(name: str) -> None:
-        spec = models[name]
-        taken = variant if variant is not None and variant in spec.variants else "fp32"
+    def open_all() -> None:
         try:
-            opened[name] = Engine(bundle.graph(name, taken), spec=spec, device=device, threads=threads, name=name)
-        except Exception as error:  # noqa: BLE001 - it is raised in the thread that asked
-            failed[name] = error
+            for name, spec in models.items():
+                taken = variant if variant is not None and variant in spec.variants else "fp32"
+                graph = bundle.graph(name, taken)
+                opened[name] = Engine(graph, spec=spec, device=device, threads=threads, name=name)
+        except Exception as error:  # noqa: BLE001 - it is raised again in the caller's thread
+            failed.append(error)
 
-    beside = device == "cpu" and default_threads() > 1
-    opening = [Thread(target=open_one, args=(name,), name=f"open {name}") for name in models]
-    for thread in opening:
-        thread.start()
-        if not beside:
-            thread.join()
+    opening = Thread(target=open_all, name="open models")
+    opening.start()
     try:
+        if device != "cpu":
+            opening.join()
         meanwhile()
     finally:
-        for thread in opening:
-            thread.join()
+        opening.join()
     if failed:
         for engine in opened.values():
             engine.close()
-        raise next(failed[name] for name in models if name in failed)
-    return {name: opened[name] for name in models}
+        raise failed[0]
+    return opened

@@ -1,10 +1,12 @@
-"""Opening the models of a bundle: beside each other or one by one, the same engines, and the first fault is told."""
+"""Opening the models of a bundle: in a thread of its own, one after the other, and the first fault is told."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ import pytest
 from runtime.bundle import Bundle
 from runtime.engine import Engine
 from runtime.errors import BundleError, DeviceError
-from runtime.pipelines import engines as module
 from runtime.pipelines.engines import open_engines
 
 
@@ -20,9 +21,14 @@ def opened(bundle: Bundle, device: str = "cpu", expected: tuple[str, ...] = ()) 
     return open_engines(bundle, expected, device=device, threads=1, variant=None, meanwhile=lambda: None)
 
 
-@pytest.mark.parametrize("cores", [1, 2])
-def test_the_engines_come_in_the_order_of_the_manifest(age_bundle, monkeypatch, cores):
-    monkeypatch.setattr(module, "default_threads", lambda: cores)
+@contextmanager
+def closing_all(engines: dict[str, Engine]) -> Iterator[dict[str, Engine]]:
+    yield engines
+    for engine in engines.values():
+        engine.close()
+
+
+def test_the_engines_come_in_the_order_of_the_manifest(age_bundle):
     engines = opened(Bundle.open(age_bundle))
     assert list(engines) == ["faces", "age"]
     for name, engine in engines.items():
@@ -30,25 +36,32 @@ def test_the_engines_come_in_the_order_of_the_manifest(age_bundle, monkeypatch, 
         engine.close()
 
 
-def test_with_two_cores_all_models_are_under_way_at_once(age_bundle, monkeypatch):
-    """Each waits for the other, and for the caller: one after the other they would wait for ever."""
-    monkeypatch.setattr(module, "default_threads", lambda: 2)
-    together = threading.Barrier(3, timeout=30)
+def test_the_caller_goes_on_while_the_models_are_opened(age_bundle, monkeypatch):
+    """Each side waits for the other: one after the other they would wait for ever."""
+    together = threading.Barrier(2, timeout=30)
     graph = Bundle.graph
 
     def wait(self, name, variant="fp32"):
-        together.wait()
+        if name == "faces":
+            together.wait()
         return graph(self, name, variant)
 
     monkeypatch.setattr(Bundle, "graph", wait)
-    engines = open_engines(
-        Bundle.open(age_bundle), (), device="cpu", threads=1, variant=None, meanwhile=lambda: together.wait() and None
-    )
-    assert len(engines) == 2
+    with closing_all(
+        open_engines(
+            Bundle.open(age_bundle),
+            (),
+            device="cpu",
+            threads=1,
+            variant=None,
+            meanwhile=lambda: together.wait() and None,
+        )
+    ) as engines:
+        assert len(engines) == 2
 
 
-def test_with_one_core_no_two_models_are_in_memory_beside_each_other(age_bundle, monkeypatch):
-    monkeypatch.setattr(module, "default_threads", lambda: 1)
+def test_one_model_is_opened_before_the_next_is_read(age_bundle, monkeypatch):
+    """Otherwise the bytes of all of them would lie in memory at the same time."""
     steps: list[str] = []
     graph = Bundle.graph
     monkeypatch.setattr(
@@ -61,8 +74,18 @@ def test_with_one_core_no_two_models_are_in_memory_beside_each_other(age_bundle,
         steps.append(f"{self.name} is open")
 
     monkeypatch.setattr(Engine, "__init__", created)
-    opened(Bundle.open(age_bundle))
-    assert steps == ["faces", "faces is open", "age", "age is open"]
+    with closing_all(opened(Bundle.open(age_bundle))):
+        assert steps == ["faces", "faces is open", "age", "age is open"]
+
+
+def test_a_fault_of_the_caller_s_part_is_told_once_the_models_are_opened(age_bundle):
+    def fail() -> None:
+        raise RuntimeError("no OpenCV today")
+
+    before = threading.active_count()
+    with pytest.raises(RuntimeError, match="no OpenCV today"):
+        open_engines(Bundle.open(age_bundle), (), device="cpu", threads=1, variant=None, meanwhile=fail)
+    assert threading.active_count() == before
 
 
 def test_the_first_fault_is_told_and_the_other_sessions_are_closed(age_bundle, monkeypatch):
@@ -71,14 +94,14 @@ def test_the_first_fault_is_told_and_the_other_sessions_are_closed(age_bundle, m
     monkeypatch.setattr(Engine, "close", lambda self: (closed.append(self.name), close(self))[1])
 
     def damaged(self, name, variant="fp32"):
-        if name == "faces":
-            raise BundleError("faces is damaged")
+        if name == "age":
+            raise BundleError("age is damaged")
         return graph(self, name, variant)
 
     monkeypatch.setattr(Bundle, "graph", damaged)
-    with pytest.raises(BundleError, match="faces is damaged"):
+    with pytest.raises(BundleError, match="age is damaged"):
         opened(Bundle.open(age_bundle))
-    assert closed == ["age"]
+    assert closed == ["faces"]
 
 
 def test_what_is_missing_is_named_before_anything_is_opened(age_bundle):
