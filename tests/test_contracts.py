@@ -27,7 +27,7 @@ def test_mypy_sees_every_pipeline_and_every_task() -> None:
     assert {pipeline_class(name) for name in (*task_names(), "something new")} == set(PIPELINES)
     modules = {path.stem for path in (ROOT / "runtime" / "pipelines").glob("*.py")}
     named = {kind.__module__.rpartition(".")[2] for kind in PIPELINES}
-    assert modules - named == {"__init__", "answer", "base", "engines", "picture_tensors", "results"}
+    assert modules - named == {"__init__", "answer", "base", "picture_tensors", "results"}
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,10 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.crowds import AS_THE_BUNDLE_SAYS
 from runtime.detection import Finder, Looks
-from runtime.errors import BundleError, InputError, MissingExtraError
+from runtime.errors import BundleError, InputError
 from runtime.example import first_inputs
 from runtime.faces import Crop, Detection, Pixels, crop_from_json
-from runtime.media.pictures import Picture, opencv
+from runtime.media.pictures import Picture
 from runtime.pipelines.answer import Answer
 from runtime.pipelines.base import PicturePipeline, Source, picture_of
 from runtime.pipelines.results import FACES
@@ -115,11 +114,6 @@ class AgePipeline(PicturePipeline):
         super().__init__(bundle, device=device, threads=threads, variant=variant)
         self.longest = self.settings.looks.read
         self.finder = Finder(self.engines, self.settings.looks)
-
-    def prepare(self) -> None:
-        """Loads OpenCV, which every photo needs; who lacks it is told by the first one."""
-        with suppress(MissingExtraError):
-            opencv()
 
     def example(self) -> NDArray[np.uint8] | None:
         """The first photo that the detector was recorded on."""

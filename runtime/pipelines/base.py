@@ -23,14 +23,13 @@ from numpy.typing import NDArray
 
 from runtime.bundle import Bundle
 from runtime.engine import Engine
-from runtime.errors import InputError
+from runtime.errors import BundleError, InputError
 from runtime.example import longest_row
 from runtime.lines import LineStream
 from runtime.manifest import TensorSpec
 from runtime.media.frames import ClipSource, Frames, FrameSampling, VideoLimits
 from runtime.media.pictures import MAX_PIXELS, Picture, PictureSource, read_picture
 from runtime.pipelines.answer import Answer, page_of, shortened
-from runtime.pipelines.engines import open_engines
 from runtime.pipelines.results import Schema
 
 if TYPE_CHECKING:
@@ -76,9 +75,7 @@ class Pipeline(ABC):
     ) -> None:
         self.bundle = bundle
         self.variant = variant
-        self.engines: dict[str, Engine] = open_engines(
-            bundle, self.models, device=device, threads=threads, variant=variant, meanwhile=self.prepare
-        )
+        self.engines: dict[str, Engine] = _open_engines(bundle, device, threads, variant, self.models)
 
     @classmethod
     def open(
@@ -100,9 +97,6 @@ class Pipeline(ABC):
         # Each file is compared with its hash when it is read; recorded answers, which are not read, need not delay it.
         bundle = path if isinstance(path, Bundle) else Bundle.open(path, check=False)
         return cls(bundle, device=device, threads=threads, variant=variant)
-
-    def prepare(self) -> None:  # noqa: B027 - most pipelines need nothing more
-        """Loads what the first answer needs beside the sessions, while these are opened."""
 
     @abstractmethod
     def predict(self, source: Source, **options: Any) -> Answer:
@@ -342,6 +336,37 @@ def picture_of(source: Source, *, longest: int = 0, max_pixels: int = MAX_PIXELS
     if isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray | memoryview):
         raise InputError(f"{len(source)} pictures; `predict` takes one, `batch` takes several")
     return read_picture(source, longest=longest, max_pixels=max_pixels)
+
+
+def _open_engines(
+    bundle: Bundle, device: str, threads: int | None, variant: str | None, expected: tuple[str, ...]
+) -> dict[str, Engine]:
+    """One engine per model of the bundle.
+
+    Raises:
+        BundleError: a model that the task needs is missing, or the variant is.
+    """
+    models = bundle.manifest.models
+    missing = [name for name in expected if name not in models]
+    if missing:
+        raise BundleError(
+            f"{bundle.path}: task {bundle.manifest.task!r} needs the models {', '.join(expected)}; "
+            f"{', '.join(missing)} is missing, the bundle holds {', '.join(models) or 'none'}"
+        )
+    if variant is not None and not any(variant in spec.variants for spec in models.values()):
+        found = sorted({name for spec in models.values() for name in spec.variants})
+        raise BundleError(f"{bundle.path} has no variant {variant!r}; it has {', '.join(found)}")
+    # A variant that only some models have (an int8 network beside a float32 detector) leaves the others as they are.
+    return {
+        name: Engine(
+            bundle.graph(name, variant if variant is not None and variant in spec.variants else "fp32"),
+            spec=spec,
+            device=device,
+            threads=threads,
+            name=name,
+        )
+        for name, spec in models.items()
+    }
 
 
 def _signature(tensors: Sequence[TensorSpec]) -> str:
