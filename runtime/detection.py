@@ -22,9 +22,6 @@ from runtime.sheets import Sheet
 STEP = 32
 """Pixels in one cell of the deepest map: a detector pads its picture to whole ones."""
 
-FINEST = 3
-"""Pixels of the photo to one of the first look, along each side, as long as that is large enough."""
-
 MOST_BEYOND = 15
 """The first look is made smaller by a share of one in so many, at most, if that saves a row of cells."""
 
@@ -46,8 +43,8 @@ class Looks:
         overview: a photo is halved, 2×2 pixels to their mean, as often as its longest side stays at least this before
             the detector looks at the whole of it: ten pixels to one inside the graph cost ten times as much. 0 leaves
             it to the graph.
-        overview_least: the photo is brought to a longest side between this and `overview`, see `first_side`, by a
-            detector that sees small pictures as they are. 0 leaves that to the graph, too.
+        fitted: the photo is brought to `overview` itself, see `first_side`, for a detector that sees a picture of at
+            most this size as it is.
         close_up: side in pixels that the second look's square is brought to. 0 leaves it to the graph.
         sheet: side in pixels of a picture on which the close-ups of several faces lie beside each other, so that the
             detector runs once for all of them. The detector must see a picture of at most this size as it is. 0 runs
@@ -65,7 +62,7 @@ class Looks:
     close_enough: float = 0.0
     sheet: int = 0
     read: int = 0
-    overview_least: int = 0
+    fitted: bool = False
     crowd: Crowd | None = None
 
     @classmethod
@@ -84,7 +81,7 @@ class Looks:
             close_enough=float(data.pop("close_enough", 0)),
             sheet=int(data.pop("sheet", 0)),
             read=int(data.pop("read", 0)),
-            overview_least=int(data.pop("overview_least", 0)),
+            fitted=_truth(data.pop("fitted", False)),
             crowd=Crowd.from_json(data.pop("crowd")) if "crowd" in data else None,
         )
         if looks.sheet > 0 and not 0 < looks.close_up <= looks.sheet:
@@ -92,13 +89,8 @@ class Looks:
         return looks
 
     def first_side(self, height: int, width: int) -> int:
-        """The longest side of the picture that the first look gets of a photo.
-
-        The detector finds nine of ten faces of 14 pixels. With three pixels of the photo to one of the look such a face
-        has 42 there, two thirds of what an age network looks at; smaller ones would be of little use.
-        """
-        longest = max(height, width)
-        side = min(max(STEP * -(-longest // (FINEST * STEP)), self.overview_least), self.overview)
+        """The longest side of the picture that the first look gets of a photo, where it is `fitted`."""
+        longest, side = max(height, width), self.overview
         # A few rows beyond a whole cell of the deepest map would cost another row of cells.
         short = round(side * min(height, width) / longest)
         beyond = short % STEP
@@ -197,7 +189,7 @@ class Finder:
                 if 0 <= face.middle[0] < width and 0 <= face.middle[1] < height
             ]
         # A detector that sees small pictures as they are does not enlarge them to its own size.
-        close = self.looks.close_enough * max(*seen.shape[:2], self.looks.overview if self.looks.overview_least else 0)
+        close = self.looks.close_enough * max(*seen.shape[:2], self.looks.overview if self.looks.fitted else 0)
         faces = [face.moved(0, 0, factor) for face in first]
         small = [
             index
@@ -218,7 +210,7 @@ class Finder:
         if self.looks.overview <= 0:
             return image, 1
         height, width = image.shape[:2]
-        if self.looks.overview_least <= 0:
+        if not self.looks.fitted:
             return halved(image, max(height, width) / self.looks.overview)
         side = self.looks.first_side(height, width)
         return fitted(image, side), max(height, width) / side
@@ -243,6 +235,12 @@ class Finder:
         zoom = picture.shape[0] / seen.shape[0]
         close = [f.moved(left, top, zoom) for f in self.detect(seen, self.closeup or "faces")]
         return face.among(close, SAME_FACE)
+
+
+def _truth(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
 
 
 def _upright(face: Detection) -> bool:

@@ -139,18 +139,18 @@ def test_a_face_that_fills_the_picture_is_found_by_the_frame(pipeline, portrait)
 
 def test_a_face_in_the_frame_alone_is_none(pipeline, portrait, monkeypatch):
     """The frame repeats the border; what is found outside the photo is not in the photo."""
-    outside = Detection(np.array([-90, 10, -20, 80], np.float32), 0.9, np.zeros((6, 2), np.float32))
-    inside = Detection(np.array([10, 10, 80, 80], np.float32), 0.8, np.zeros((6, 2), np.float32))
+    outside = Detection(np.array([-120, 10, -20, 110], np.float32), 0.9, np.zeros((6, 2), np.float32))
+    inside = Detection(np.array([10, 10, 110, 110], np.float32), 0.8, np.zeros((6, 2), np.float32))
 
     def detect(image, model="faces"):
-        if image.shape == (96, 128, 3):
+        if image.shape == (144, 192, 3):
             return []
-        shift = np.array([64, 48], np.float32)  # half of 128 and of 96
+        shift = np.array([96, 72], np.float32)  # half of 192 and of 144
         return [Detection(f.box + np.tile(shift, 2), f.score, f.keypoints + shift) for f in (outside, inside)]
 
     monkeypatch.setattr(pipeline.finder, "detect", detect)
     (found,) = pipeline.find(np.zeros((288, 384, 3), np.uint8))  # a quarter of the frame: close enough
-    assert found.box.tolist() == [30, 30, 240, 240]
+    assert found.box.tolist() == [20, 20, 220, 220]
     assert found.keypoints.tolist() == [[0, 0]] * 6
 
 
@@ -272,7 +272,7 @@ def test_a_second_look_that_does_not_show_it_changes_nothing(pipeline, monkeypat
     monkeypatch.setattr(pipeline.finder, "detect", looks)
     (found,) = pipeline.find(np.zeros((384, 384, 3), np.uint8), 0)
     assert len(looks.images) == 2
-    assert found.box.tolist() == [75, 45, 105, 75]
+    assert found.box.tolist() == [50, 30, 70, 50]
 
 
 def test_the_second_look_can_be_left_out(age_bundle, portrait):
@@ -328,15 +328,14 @@ def test_ages_keep_their_order_whatever_the_sizes(pipeline):
         (720, 960, (144, 192)),  # 128 would be a ninth less
         (600, 512, (187, 160)),  # so would 164 columns
         (512, 512, (192, 192)),
-        (384, 384, (128, 128)),
-        (200, 200, (128, 128)),
-        (30, 40, (96, 128)),
+        (200, 200, (192, 192)),
+        (30, 40, (144, 192)),
         (1, 3000, (1, 192)),
-        (1, 1, (128, 128)),
+        (1, 1, (192, 192)),
     ],
     ids=str,
 )
-def test_the_first_look_is_no_finer_than_a_face_needs(pipeline, monkeypatch, height, width, seen):
+def test_the_first_look_has_the_size_that_the_detector_knows(pipeline, monkeypatch, height, width, seen):
     looks = Shown([], [])
     monkeypatch.setattr(pipeline.finder, "detect", looks)
     assert pipeline.find(np.zeros((height, width, 3), np.uint8)) == []
@@ -435,6 +434,7 @@ def test_no_face_leaves_the_photo_as_it_is(pipeline):
         ({"overview": None, "close_enough": {}}, "cannot be read"),
         ({"close_up": 200, "sheet": 192}, "a close-up of 200 pixels on a sheet of 192"),
         ({"sheet": 192}, "a close-up of 0 pixels on a sheet of 192"),
+        ({"fitted": 1}, "1 is neither true nor false"),
         ({"margin": 0.4}, "unknown pipeline settings margin"),
     ],
     ids=str,
@@ -449,10 +449,10 @@ def test_settings_are_read():
     read = AgeSettings.from_json(
         SETTINGS
         | {"look_again": 3, "frame": 0.25, "overview": 192, "close_up": 96, "close_enough": 0.2}
-        | {"sheet": 288, "read": 640, "overview_least": 96}
+        | {"sheet": 288, "read": 640, "fitted": True}
     )
-    assert read == AgeSettings((0.0, 1.0, 2.0), MarginCrop(0.4), Looks(3.0, 0.25, 192, 96, 0.2, 288, 640, 96))
-    assert AgeSettings.from_json(SETTINGS).looks == Looks(0, 0, 0, 0, 0, 0, 0, 0), "what is not said is not done"
+    assert read == AgeSettings((0.0, 1.0, 2.0), MarginCrop(0.4), Looks(3.0, 0.25, 192, 96, 0.2, 288, 640, True))
+    assert AgeSettings.from_json(SETTINGS).looks == Looks(), "what is not said is not done"
 
 
 def test_the_public_bundle_aligns_as_its_network_was_trained(pipeline):

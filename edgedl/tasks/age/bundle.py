@@ -30,8 +30,6 @@ DLIB_WEIGHTS = (1.0, 1.0, 0.5)
 
 LOOK_AGAIN = 1.7
 FRAME = 0.5
-OVERVIEW, OVERVIEW_LEAST = DETECTOR_SIZE, 2 * DETECTOR_SIZE // 3
-"""Longest side of the first look at a large and at a small photo."""
 
 READ = 800
 """A photo of 1,600 pixels and more is read at a half of its size, of 3,200 at a quarter. Faces of a fourteenth of the
@@ -75,12 +73,12 @@ def pipeline_settings(years: Sequence[float], crop: Crop) -> dict[str, Any]:
         "crop": crop_to_json(crop),
         "look_again": LOOK_AGAIN,
         "frame": FRAME,
-        "overview": OVERVIEW,
+        "overview": DETECTOR_SIZE,
         "close_up": CLOSE_UP,
         "close_enough": CLOSE_ENOUGH,
         "sheet": DETECTOR_SIZE,
         "read": READ,
-        "overview_least": OVERVIEW_LEAST,
+        "fitted": True,
         "crowd": asdict(CROWD),
     }
 

@@ -166,7 +166,7 @@ def test_the_sweep_holds_the_edges(cases, tensor):
 def test_settings_are_those_that_the_pipeline_reads():
     written = pipeline_settings([0.0, 1.0], dlib_crop(80))
     assert AgeSettings.from_json(written) == AgeSettings(
-        (0.0, 1.0), dlib_crop(80), Looks(1.7, 0.5, 192, 64, 64 / (1.7 * 192), 192, 800, 128, CROWD)
+        (0.0, 1.0), dlib_crop(80), Looks(1.7, 0.5, 192, 64, 64 / (1.7 * 192), 192, 800, True, CROWD)
     )
 
 
