@@ -9,7 +9,7 @@ from typing import Literal
 from runtime.errors import InputError
 
 Part = Literal["calibrate", "choose", "judge"]
-CALIBRATE, CHOOSE = 200, 300
+CALIBRATE, CHOOSE = 200, 1000
 JUDGE = 2000
 """Samples of each part, at most."""
 

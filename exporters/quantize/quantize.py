@@ -11,9 +11,10 @@ from exporters.quantize.candidates import Candidates
 from exporters.quantize.inputs import Feed, recorded_calls, single_rows
 from exporters.quantize.judge import AnyJudge
 from exporters.quantize.judging import Judgement, budget_of, judge_emulated, judge_here
-from exporters.quantize.search import Attempt, Found, Search
+from exporters.quantize.search import UNDECIDED, Attempt, Found, Search
 from exporters.quantize.variants import INT8, check_writable, with_variants, write_variants
 from runtime.bundle import Bundle
+from runtime.decisions import decisions_of
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,8 @@ def _search(
             value = judge.measure(pipeline, "choose", None)
         return value, judge.drop(base, value)
 
-    return Search(name, Candidates(bundle.graph(name), feeds), rows, measure, allowed, threads).run()
+    decides = bool(decisions_of(bundle.model(name)))
+    return Search(name, Candidates(bundle.graph(name), feeds), rows, measure, allowed, threads, decides).run()
 
 
 def _together(
@@ -150,6 +152,6 @@ def _reason(attempts: Sequence[Attempt]) -> str:
     if judged:
         return f"the faster candidates miss the budget, the best by a drop of {min(judged):.4g}"
     timed = [attempt.speed.median for attempt in attempts if attempt.speed is not None]
-    if timed:
+    if timed and not any(one.verdict == UNDECIDED for one in attempts):
         return f"no candidate is faster here, the best is {max(timed):.2f} times as fast as float32"
-    return attempts[-1].verdict
+    return UNDECIDED if timed else attempts[-1].verdict

@@ -22,6 +22,8 @@ FIRST_CALIBRATION = next(iter(CALIBRATIONS))
 MOST_REVERTED = 0.5
 """Share of the layers that may go back to float32."""
 
+UNDECIDED = "none of its outputs has a decision to count, so nothing could hold it to its promise elsewhere"
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -72,6 +74,7 @@ class Search:
         measure: The task's metric and its drop on the part that chooses, with a graph in the place of the model's.
         allowed: The budget.
         threads: Of the timing.
+        decides: Whether an output of the model has a decision, by which a device can judge the variant.
     """
 
     model: str
@@ -80,6 +83,7 @@ class Search:
     measure: Callable[[bytes], tuple[float, float]]
     allowed: float
     threads: int = 1
+    decides: bool = True
 
     def run(self) -> Found:
         """Tries the forms in their order until one is taken."""
@@ -153,6 +157,8 @@ class Search:
         attempt = replace(attempt, speed=speed)
         if not is_gain(speed):
             return self._told(replace(attempt, verdict="not faster here")), None
+        if not self.decides:
+            return self._told(replace(attempt, verdict=UNDECIDED)), None
         try:
             value, drop = self.measure(graph)
         except EdgedlError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from exporters.quantize.inputs import recorded_calls, single_rows
 from exporters.quantize.quantize import quantize_bundle
 from exporters.quantize.ranking import rank_layers
 from exporters.quantize.resizing import write_all_sizes
-from runtime.bundle import Bundle, pack, record_proof
+from runtime.bundle import Bundle, pack, record_proof, write_bundle
 from runtime.engine import Engine
 from runtime.errors import BundleError, DeviceError, InputError
 from runtime.processor import processor_class
@@ -119,6 +120,19 @@ def test_a_slower_candidate_is_not_written(bundle: Bundle, monkeypatch: pytest.M
     assert "0.90 times as fast" in report.reason
     assert {attempt.value for attempt in report.attempts} == {None}  # no metric was measured for nothing
     assert contents(bundle.path) == before
+
+
+def test_a_model_without_a_decision_is_not_written(bundle: Bundle, tmp_path: Path):
+    """A detector's boxes: whether they are right on another processor nothing that is recorded could tell."""
+    model = bundle.model("cnn")
+    assert model.parity is not None
+    outputs = {name: replace(parity, decision=None) for name, parity in model.parity.outputs.items()}
+    manifest = replace(bundle.manifest, models={"cnn": replace(model, parity=replace(model.parity, outputs=outputs))})
+    files = {file.name: file.read_bytes() for file in bundle.path.iterdir() if file.name != "manifest.json"}
+    undecided = write_bundle(tmp_path / "undecided.edge", manifest, files)
+    report = quantize_bundle(undecided, cnn_judge(undecided), allowed=0.2)
+    assert report.written is None
+    assert report.reason == f"cnn: {search.UNDECIDED}"
 
 
 def test_the_worst_layers_go_back_to_float32_one_by_one(bundle: Bundle):
