@@ -183,6 +183,7 @@ def test_what_a_network_was_learnt_from_is_listed(tmp_path: Path, data: object, 
 
 def test_the_examples_of_the_embedded_data_are_of_them() -> None:
     """The clips that a captioner of bouncing digits records are validation clips, as evaluation has them."""
+    pytest.importorskip("sklearn", reason="the embedded digits are scikit-learn's")
     from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits, example_clips
 
     clips = example_clips(3)
