@@ -14,6 +14,8 @@ bare ``session.run``.
 combination as a line of JSON in a file, and measures none again that the file has.
 """
 
+# ruff: noqa: E402 - the variables below have to be set before numpy and the runtimes are loaded
+
 from __future__ import annotations
 
 import argparse
@@ -32,17 +34,17 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[variable] = "1"  # before numpy is loaded
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the networks are the tests' own
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import torch
 
-from exporters.convert import convert, rename_axes  # noqa: E402
-from exporters.graphs import operators  # noqa: E402
-from exporters.parity import NOISE_MARGIN  # noqa: E402
-from exporters.spec import Signature  # noqa: E402
-from runtime.engine import Engine  # noqa: E402
-from runtime.machine import describe_machine  # noqa: E402
-from runtime.manifest import StateSpec  # noqa: E402
-from tests.exporters.recurrent_networks import Combination, combinations, truth_of  # noqa: E402
+from exporters.convert import convert, rename_axes
+from exporters.graphs import operators
+from exporters.parity import NOISE_MARGIN
+from exporters.spec import Signature
+from runtime.engine import Engine
+from runtime.machine import describe_machine
+from runtime.manifest import StateSpec
+from tests.exporters.recurrent_networks import Combination, combinations, truth_of
 
 RESULT = Path(__file__).parent / "results" / "recurrent_export.json"
 BATCHES, LENGTHS, TIMED_STEPS = (1, 2, 7), (1, 2, 33, 200), 33
@@ -121,7 +123,7 @@ def measured(options: Combination, rounds: int) -> dict[str, Any]:
         tensors = [torch.from_numpy(array) for array in arrays.values()]
         feed, run = dict(arrays), engine.session.run
         with torch.inference_mode():
-            eager, graph = in_turns(lambda: network(*tensors), lambda: run(names, feed), rounds)  # noqa: B023
+            eager, graph = in_turns(lambda: network(*tensors), lambda: run(names, feed), rounds)  # noqa: B023 - they run at once
         ratios[str(batch)] = round(eager / graph, 2)
     row = {
         "combination": str(options),

@@ -43,7 +43,7 @@ class Server:
     def memory_mb(self) -> float:
         """Resident memory of the worker."""
         status = Path(f"/proc/{self.worker}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]
+        return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024  # type: ignore[index]  # Linux always has the line
 
     def connect(self, seconds: float = 60) -> socket.socket:
         """A connection."""

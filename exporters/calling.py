@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,6 +177,21 @@ def flatten(module: nn.Module, signature: Signature, call: Call) -> nn.Module:
     forward.__signature__ = inspect.Signature(positions)  # type: ignore[attr-defined]  # torch asks for it
     module.forward = forward
     return module
+
+
+@contextmanager
+def with_forward(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """While it lasts, a module runs another forward, which is given the signature of its own."""
+    forward.__signature__ = inspect.signature(module.forward)  # type: ignore[attr-defined]  # torch asks for it
+    before = vars(module).get("forward")
+    try:
+        module.forward = forward
+        yield
+    finally:
+        if before is None:
+            del module.forward
+        else:
+            module.forward = before
 
 
 def _name_at(places: Sequence[inspect.Parameter], place: int) -> str | None:

@@ -148,6 +148,15 @@ class Finder:
             return found
         return with_crowd(partial(self.detect, model="crowd"), image, fitted(image, wanted), found, crowd)
 
+    def shown(self, smallest: float, side: int) -> int:
+        """Pixels along a photo's longest side that show a smallest face which is asked for; 0 if none is.
+
+        Args:
+            smallest: as in `find`.
+            side: the photo's longest side.
+        """
+        return self.crowd.side(smallest, side) if self.crowd is not None and smallest > 0 else 0
+
     def find_turned(
         self, image: Pixels, smallest: float = AS_THE_BUNDLE_SAYS, scale: int = 1
     ) -> tuple[int, list[Detection]]:

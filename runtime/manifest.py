@@ -128,6 +128,12 @@ class ModelSpec:
     trace: FileRef | None = None
     examples: str | None = None
 
+    def form(self, variant: str | None) -> str:
+        """The variant that runs where this one is asked for: of a model that lacks it ``fp32``, else its first."""
+        if variant is not None and variant in self.variants:
+            return variant
+        return "fp32" if "fp32" in self.variants else next(iter(self.variants))
+
     def parity_of(self, variant: str) -> Parity | None:
         """What counts as the same answer of a variant: its own tolerances, else the model's."""
         return self.variants[variant].parity or self.parity

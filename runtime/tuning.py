@@ -19,7 +19,7 @@ from runtime.decisions import check_budget
 from runtime.door import prove_case
 from runtime.engine import Engine
 from runtime.errors import EdgedlError
-from runtime.feeds import Feed, feeds
+from runtime.feeds import Feed, feeds, main_model
 from runtime.session import CHOICES, SessionSettings, joined, split_device
 from runtime.threads import thread_budget
 from runtime.turns import Ratio, Times, in_turns, ratio
@@ -117,7 +117,8 @@ def tune(
     if not isinstance(bundle, Bundle):
         bundle = Bundle.open(bundle)
     budget = thread_budget()
-    default = best = Way(device, budget.chosen if threads is None else threads, "fp32")
+    first = bundle.model(main_model(bundle)).form(None)
+    default = best = Way(device, budget.chosen if threads is None else threads, first)
     trials: list[Trial] = []
     for step in _steps(bundle, threads is None, budget.affinity):
         others = [way for way in step(best) if way != best]
@@ -193,14 +194,8 @@ def _measure(bundle: Bundle, ways: list[Way], seconds: float) -> dict[Way, Trial
 
 def _engine(bundle: Bundle, name: str, way: Way) -> Engine:
     spec = bundle.model(name)
-    graph = bundle.graph(name, held_variant(bundle, name, way.variant))
+    graph = bundle.graph(name, spec.form(way.variant))
     return Engine(graph, spec=spec, device=way.device, threads=way.threads, name=name)
-
-
-def held_variant(bundle: Bundle, model: str, variant: str) -> str:
-    """The variant of a model that runs where one is asked for: a model that lacks it runs in its first."""
-    variants = bundle.model(model).variants
-    return variant if variant in variants else next(iter(variants))
 
 
 def _one_run(engines: Mapping[str, Engine], inputs: Mapping[str, Feed]) -> Callable[[], None]:
@@ -216,7 +211,7 @@ def _one_run(engines: Mapping[str, Engine], inputs: Mapping[str, Feed]) -> Calla
 def _wrong(bundle: Bundle, engines: Mapping[str, Engine], way: Way) -> OutputCheck | None:
     """The first recorded answer that this way does not give."""
     for name, engine in engines.items():
-        variant = held_variant(bundle, name, way.variant)
+        variant = bundle.model(name).form(way.variant)
         form = bundle.model(name).variants[variant]
         if form.error is not None:
             continue  # it claims other answers than the recorded ones

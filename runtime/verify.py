@@ -97,7 +97,7 @@ def _graphs(bundle: Bundle, variant: str | None) -> Iterator[tuple[str, str]]:
         if variant is None:
             yield from ((name, key) for key in exact)
         else:
-            yield name, variant if variant in model.variants else exact[0]
+            yield name, model.form(variant)
 
 
 def _check_graph(engine: Engine, cases: Sequence[GoldenCase], variant: str) -> Iterator[OutputCheck]:

@@ -94,7 +94,7 @@ def opened(
     """
     name = main_model(bundle) if model is None else model
     spec = bundle.model(name)
-    graph = bundle.graph(name, variant or next(iter(spec.variants)))
+    graph = bundle.graph(name, variant or spec.form(None))
     with Engine(graph, spec=spec, device=device, threads=threads, name=name) as engine:
         yield engine, feeds(bundle, name)
 
@@ -115,7 +115,7 @@ def other_graph(path: str | os.PathLike[str], ours: Engine, device: str) -> Iter
         bundle = Bundle.open(path)
         model = ours.name if ours.name in bundle.manifest.models else main_model(bundle)
         spec = bundle.model(model)
-        graph = bundle.graph(model, next(iter(spec.variants)))
+        graph = bundle.graph(model, spec.form(None))
         engine = Engine(graph, spec=spec, device=device, threads=ours.threads, name=model)
     with engine:
         names = _matched(ours.spec.inputs, engine.spec.inputs, str(path))

@@ -114,14 +114,11 @@ def cnn_judge(bundle: Bundle, told: Measure = lambda pipeline, part, value: valu
     with TensorPipeline.open(bundle, threads=1) as exact:
         right = {part: _classes(exact, x) for part, x in data.items()}
 
-    def open_pipeline(bundle: Bundle, variant: str | None) -> TensorPipeline:
-        return TensorPipeline.open(bundle, threads=1, variant=variant)
-
     def measure(pipeline: TensorPipeline, part: Part, first: int | None) -> float:
         found = _classes(pipeline, data[part][:first])
         return told(pipeline, part, float((found == right[part][:first]).mean()))
 
-    return Judge("blots", "accuracy", "fraction", False, SIZES, open_pipeline, measure)
+    return Judge("blots", "accuracy", "fraction", False, SIZES, TensorPipeline, measure)
 
 
 def _classes(pipeline: TensorPipeline, x: NDArray[np.uint8]) -> NDArray[np.int64]:

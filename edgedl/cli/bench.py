@@ -61,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("-o draws ratios; give --tune or --against as well")
     if (args.model or args.variant) and not args.against:
         raise UsageError("--model and --variant say what --against compares; bench alone measures all of them")
+    if args.output:
+        import edgedl.figures.ratios  # noqa: F401 - where the extra is missing it is said before minutes are measured
     if args.tune:
         return _tune(args)
     return _against(args) if args.against else _measure(args)

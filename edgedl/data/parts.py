@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
 
+from exporters.quantize.judge import Part
 from runtime.errors import InputError
 
-Part = Literal["calibrate", "choose", "judge"]
 CALIBRATE, CHOOSE = 200, 1000
 JUDGE = 2000
 """Samples of each part, at most."""

@@ -26,11 +26,13 @@ class Task(ABC):
 
     Attributes:
         name: What the command line calls it.
+        judged_on: Where it reads no data to be judged on: one sentence that says what it is judged on.
         takes: How long its training takes, for the message of a task that has no public weights.
         resumes: Whether a training that was stopped goes on with ``--resume``.
     """
 
     name: ClassVar[str]
+    judged_on: ClassVar[str] = ""
     takes: ClassVar[str] = "minutes"
     resumes: ClassVar[bool] = True
 
@@ -51,6 +53,15 @@ class Task(ABC):
         self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
     ) -> Mapping[str, Any]:
         """Judges a bundle on data, by default on a held-out part of the embedded ones: {"n", "metrics", …}."""
+
+    def refuse_data(self, data: AnyPath | None) -> None:
+        """Refuses data of a task that is judged on its own.
+
+        Raises:
+            InputError: data was given.
+        """
+        if data is not None:
+            raise InputError(f"{self.judged_on}; --data is not read")
 
     def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002
         """What judges a variant of a bundle of this task: its metric, and three parts of data that share no sample.

@@ -11,7 +11,6 @@ exported in its place, with time dynamic. Whatever does not come out so is refus
 from __future__ import annotations
 
 import functools
-import inspect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch import nn
 from torch.export.graph_signature import InputKind
 
 from exporters import recurrent
+from exporters.calling import with_forward
 from exporters.loops import replay
 from exporters.loops.frozen import RoundedError as RoundedError
 from exporters.loops.frozen import told_at_once as told_at_once
@@ -61,16 +61,8 @@ def rolled(
     """
     program = _program(module, example, inputs, axis)
     forward = functools.partial(replay.run, program, module, tuple(tensor.shape for tensor in inputs))
-    forward.__signature__ = inspect.signature(module.forward)  # type: ignore[attr-defined]
-    before = vars(module).get("forward")
-    try:
-        module.forward = forward
+    with with_forward(module, forward):
         yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
 
 
 def is_written_out(program: torch.export.ExportedProgram) -> bool:

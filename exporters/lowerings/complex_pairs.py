@@ -8,7 +8,6 @@ transforms get and give complex tensors; for those there is an operator.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import traceback as fx_traceback
 from torch.utils import _pytree
+
+from exporters.calling import with_forward
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +67,13 @@ def as_pairs(module: nn.Module, program: torch.export.ExportedProgram) -> Iterat
         module: It is left as it was.
         program: Traced of the module.
     """
-    before, signature = vars(module).get("forward"), inspect.signature(module.forward)
 
     def forward(*tensors: Tensor) -> Any:
         with fx_traceback.preserve_node_meta():
             return _Pairs(program.module(check_guards=False), module).run(*tensors)
 
-    forward.__signature__ = signature  # type: ignore[attr-defined]
-    try:
-        module.forward = forward
+    with with_forward(module, forward):
         yield
-    finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
 
 
 class _Pairs(torch.fx.Interpreter):

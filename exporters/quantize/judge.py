@@ -27,7 +27,7 @@ class Judge(Generic[P]):
         unit: Of the metric; ``fraction`` where it has none.
         lower_is_better: Whether a smaller value is the better one.
         sizes: How many samples each part has.
-        open: Opens a bundle as its task's pipeline, in one variant; models that lack it are taken in ``fp32``.
+        pipeline: Of the task.
         measure: The metric of a pipeline on a part, of its first so many samples where a number is given.
     """
 
@@ -36,8 +36,12 @@ class Judge(Generic[P]):
     unit: str
     lower_is_better: bool
     sizes: Mapping[Part, int]
-    open: Callable[[Bundle, str | None], P]
+    pipeline: type[P]
     measure: Callable[[P, Part, int | None], float]
+
+    def open(self, bundle: Bundle, variant: str | None) -> P:
+        """Opens a bundle with one thread, in one variant; models that lack it are taken in ``fp32``."""
+        return self.pipeline.open(bundle, threads=1, variant=variant)
 
     def drop(self, before: float, after: float) -> float:
         """By how much the metric became worse; negative where it became better."""
@@ -55,7 +59,7 @@ def judge_of_splits(
     dataset: str,
     metric: str,
     sizes: Mapping[Part, int],
-    open_pipeline: Callable[[Bundle, str | None], P],
+    pipeline: type[P],
     measure: Callable[[P, str, int], float],
     *,
     unit: str = "fraction",
@@ -67,16 +71,16 @@ def judge_of_splits(
         dataset: Its name.
         metric: Of the task.
         sizes: How many samples of each part are used.
-        open_pipeline: As `Judge.open`.
+        pipeline: Of the task.
         measure: The metric of a pipeline on the first so many samples of a split.
         unit: Of the metric.
         lower_is_better: Whether a smaller value is the better one.
     """
 
-    def on_part(pipeline: P, part: Part, first: int | None) -> float:
-        return measure(pipeline, SPLITS[part], sizes[part] if first is None else min(first, sizes[part]))
+    def on_part(opened: P, part: Part, first: int | None) -> float:
+        return measure(opened, SPLITS[part], sizes[part] if first is None else min(first, sizes[part]))
 
-    return Judge(dataset, metric, unit, lower_is_better, sizes, open_pipeline, on_part)
+    return Judge(dataset, metric, unit, lower_is_better, sizes, pipeline, on_part)
 
 
 AnyJudge = Judge[Any]

@@ -16,7 +16,6 @@ _CODE = """
 import sys
 import numpy as np
 from runtime.engine import Engine
-from runtime.errors import EdgedlError
 
 graph, feed = sys.argv[1:]
 try:

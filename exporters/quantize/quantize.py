@@ -11,12 +11,14 @@ from exporters.quantize.candidates import Candidates
 from exporters.quantize.inputs import Feed, recorded_calls, single_rows
 from exporters.quantize.judge import AnyJudge
 from exporters.quantize.judging import Judgement, budget_of, judge_emulated, judge_here
-from exporters.quantize.search import UNDECIDED, Attempt, Found, Search
+from exporters.quantize.search import Attempt, Found, Search
 from exporters.quantize.variants import INT8, check_writable, with_variants, write_variants
 from runtime.bundle import Bundle
 from runtime.decisions import decisions_of
 
 log = logging.getLogger(__name__)
+
+UNDECIDED = "no output has a decision to count, so nothing could judge it elsewhere"
 
 _ROWS = 8
 """Inputs with batch 1 that are timed and that rank the layers."""
@@ -110,17 +112,17 @@ def _search(
     bundle: Bundle, judge: AnyJudge, allowed: float, base: float, name: str, feeds: Sequence[Feed], threads: int
 ) -> Found:
     rows = single_rows(bundle.model(name), feeds, _ROWS)
-    if not rows:
-        log.warning("the model %s is fed nothing by the part of the data that calibrates", name)
-        return Found((Attempt(name, "-", "", 0, verdict="the data does not reach it"),))
+    obstacle = UNDECIDED if not decisions_of(bundle.model(name)) else "" if rows else "the data does not reach it"
+    if obstacle:
+        log.warning("%s stays in float32: %s", name, obstacle)
+        return Found((Attempt(name, "-", "", 0, verdict=obstacle),))
 
     def measure(graph: bytes) -> tuple[float, float]:
         with judge.open(with_variants(bundle, {name: graph}), INT8) as pipeline:
             value = judge.measure(pipeline, "choose", None)
         return value, judge.drop(base, value)
 
-    decides = bool(decisions_of(bundle.model(name)))
-    return Search(name, Candidates(bundle.graph(name), feeds), rows, measure, allowed, threads, decides).run()
+    return Search(name, Candidates(bundle.graph(name), feeds), rows, measure, allowed, threads).run()
 
 
 def _together(
@@ -152,6 +154,6 @@ def _reason(attempts: Sequence[Attempt]) -> str:
     if judged:
         return f"the faster candidates miss the budget, the best by a drop of {min(judged):.4g}"
     timed = [attempt.speed.median for attempt in attempts if attempt.speed is not None]
-    if timed and not any(one.verdict == UNDECIDED for one in attempts):
+    if timed:
         return f"no candidate is faster here, the best is {max(timed):.2f} times as fast as float32"
-    return UNDECIDED if timed else attempts[-1].verdict
+    return attempts[-1].verdict

@@ -22,8 +22,6 @@ FIRST_CALIBRATION = next(iter(CALIBRATIONS))
 MOST_REVERTED = 0.5
 """Share of the layers that may go back to float32."""
 
-UNDECIDED = "none of its outputs has a decision to count, so nothing could hold it to its promise elsewhere"
-
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
@@ -74,7 +72,6 @@ class Search:
         measure: The task's metric and its drop on the part that chooses, with a graph in the place of the model's.
         allowed: The budget.
         threads: Of the timing.
-        decides: Whether an output of the model has a decision, by which a device can judge the variant.
     """
 
     model: str
@@ -83,7 +80,6 @@ class Search:
     measure: Callable[[bytes], tuple[float, float]]
     allowed: float
     threads: int = 1
-    decides: bool = True
 
     def run(self) -> Found:
         """Tries the forms in their order until one is taken."""
@@ -157,8 +153,6 @@ class Search:
         attempt = replace(attempt, speed=speed)
         if not is_gain(speed):
             return self._told(replace(attempt, verdict="not faster here")), None
-        if not self.decides:
-            return self._told(replace(attempt, verdict=UNDECIDED)), None
         try:
             value, drop = self.measure(graph)
         except EdgedlError as error:

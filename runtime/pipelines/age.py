@@ -234,6 +234,9 @@ class AgePipeline(PicturePipeline):
 
     def _look(self, picture: Picture, smallest: float, *, turned: bool) -> tuple[Picture, int, list[Detection]]:
         """The picture, read as finely as the smallest face needs it, its quarter turns, and its faces when turned."""
+        side = max(picture.width, picture.height)
+        if (shown := self.finder.shown(smallest, side)) > 0:
+            picture = picture.at(side / shown)
         pixels, scale = picture.pixels, picture.scale
         quarters, found = (
             self.finder.find_turned(pixels, smallest, scale) if turned else (0, self.find(pixels, smallest, scale))

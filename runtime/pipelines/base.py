@@ -359,7 +359,7 @@ def _open_engines(
     # A variant that only some models have (an int8 network beside a float32 detector) leaves the others as they are.
     return {
         name: Engine(
-            bundle.graph(name, variant if variant is not None and variant in spec.variants else "fp32"),
+            bundle.graph(name, spec.form(variant)),
             spec=spec,
             device=device,
             threads=threads,

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from edgedl.cli.quantize import CLASSES
+from exporters.quantize.emulation import EMULATORS
+from exporters.quantize.quantize import UNDECIDED
 from runtime.bundle import Bundle, pack
 from tests.cli.conftest import Result
 from tests.digits import write_digits_bundle
@@ -23,8 +26,7 @@ def test_a_refusal_shows_the_table_and_ends_with_1(edgedl: Callable[..., Result]
     result = edgedl("quantize", digits, "--max-drop", "0.01")
     assert result.status == 1
     assert "sklearn-digits: " in result.out
-    assert "no layer for this form" in result.out
-    assert "refused, nothing is written: digits: no layer for this form" in result.out
+    assert f"refused, nothing is written: digits: {UNDECIDED}" in result.out
     assert Bundle.open(digits).digest == before
     assert [file.name for file in digits.parent.iterdir()] == ["digits.edge"]
 
@@ -35,7 +37,11 @@ def test_a_refusal_is_a_document(edgedl: Callable[..., Result], digits: Path) ->
     assert (result.status, document["ok"], document["written"]) == (1, False, None)
     assert (document["metric"], document["unit"], document["allowed"]) == ("accuracy", "fraction", 0.01)
     assert set(document["parts"]) == {"calibrate", "choose", "judge"}
-    assert {attempt["verdict"] for attempt in document["attempts"]} == {"no layer for this form"}
+    assert {attempt["verdict"] for attempt in document["attempts"]} == {UNDECIDED}
+
+
+def test_the_classes_offered_are_those_that_can_be_emulated() -> None:
+    assert set(CLASSES) == set(EMULATORS)
 
 
 def test_data_that_are_drawn_need_no_path(edgedl: Callable[..., Result], tmp_path: Path) -> None:

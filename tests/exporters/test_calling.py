@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import inspect
 from collections import namedtuple
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from exporters.calling import Call, bind, check_call, flatten, named_answers
+from exporters.calling import Call, bind, check_call, flatten, named_answers, with_forward
 from exporters.errors import GuardError
 from exporters.spec import Input, Output, Signature
 
@@ -113,3 +115,21 @@ def test_fields_of_named_tuples_and_dataclasses_bind_as_keys_do() -> None:
         assert list(named_answers(made, outputs("x", "y")).values()) == [a, b]
         with pytest.raises(GuardError, match="as its fields"):
             named_answers(made, outputs("a", "c"))
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of its class", "of its own"])
+def test_another_forward_is_there_for_a_while(own: bool) -> None:
+    one = module(lambda x: x + 1)
+    if own:
+        one.forward = lambda x: x + 2
+    before, x = dict(vars(one)), torch.zeros(1)
+
+    def twice(*tensors: Tensor) -> Tensor:
+        return 2 + 2 * tensors[0]
+
+    with contextlib.suppress(ZeroDivisionError), with_forward(one, twice):
+        assert one(x + 3) == 8
+        assert list(inspect.signature(one.forward).parameters) == ["x"]
+        raise ZeroDivisionError
+    assert vars(one) == before
+    assert one(x) == 1 + own

@@ -15,9 +15,10 @@ from exporters.quantize import search
 from exporters.quantize.candidates import DYNAMIC, STATIC, WIDE, Candidates
 from exporters.quantize.emulation import EmulatedSession
 from exporters.quantize.inputs import recorded_calls, single_rows
-from exporters.quantize.quantize import quantize_bundle
+from exporters.quantize.quantize import UNDECIDED, quantize_bundle
 from exporters.quantize.ranking import rank_layers
 from exporters.quantize.resizing import write_all_sizes
+from exporters.quantize.speed import is_gain
 from runtime.bundle import Bundle, pack, record_proof, write_bundle
 from runtime.engine import Engine
 from runtime.errors import BundleError, DeviceError, InputError
@@ -112,6 +113,15 @@ def test_a_budget_that_nothing_could_miss_is_refused(bundle: Bundle):
     assert contents(bundle.path) == before
 
 
+@pytest.mark.parametrize(
+    ("speed", "gain"),
+    [(Ratio(1.3, 1.1, 1.5), True), (Ratio(1.19, 1.1, 1.3), False), (Ratio(1.3, 0.99, 1.5), False)],
+    ids=["faster", "too little", "not in three of four turns"],
+)
+def test_a_gain_is_more_than_the_spread_and_worth_it(speed: Ratio, gain: bool):
+    assert is_gain(speed) is gain
+
+
 def test_a_slower_candidate_is_not_written(bundle: Bundle, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(search, "compare_speed", lambda *_: SLOW)
     before = contents(bundle.path)
@@ -132,7 +142,7 @@ def test_a_model_without_a_decision_is_not_written(bundle: Bundle, tmp_path: Pat
     undecided = write_bundle(tmp_path / "undecided.edge", manifest, files)
     report = quantize_bundle(undecided, cnn_judge(undecided), allowed=0.2)
     assert report.written is None
-    assert report.reason == f"cnn: {search.UNDECIDED}"
+    assert report.reason == f"cnn: {UNDECIDED}"
 
 
 def test_the_worst_layers_go_back_to_float32_one_by_one(bundle: Bundle):

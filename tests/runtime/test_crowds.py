@@ -96,6 +96,20 @@ def test_a_share_out_of_range_is_refused(pipeline, portrait, smallest):
         pipeline.predict(portrait, smallest=smallest)
 
 
+@pytest.mark.parametrize(("smallest", "seen"), [(0.02, 720), (0.01, 1440)])
+def test_a_photo_is_read_as_finely_as_the_smallest_face_needs(pipeline, monkeypatch, smallest, seen):
+    """A JPEG of this size is read at a quarter first, which is 900 pixels."""
+    photo = cv2.imencode(".jpg", np.full((2700, 3600, 3), 90, np.uint8))[1].tobytes()
+    looks, detect = {}, pipeline.finder.detect
+    monkeypatch.setattr(
+        pipeline.finder,
+        "detect",
+        lambda image, model="faces": (looks.setdefault(model, image.shape), detect(image, model))[1],
+    )
+    pipeline.predict(photo, smallest=smallest)
+    assert looks["crowd"] == (seen * 3 // 4, seen, 3)
+
+
 def test_an_older_bundle_cannot_be_asked_for_small_faces(pipeline, portrait):
     older = Finder({"faces": pipeline.engines["faces"]}, Looks(look_again=2.5, frame=0.5))
     assert len(older.find(portrait)) == len(older.find(portrait, 0)) == 1

@@ -14,7 +14,6 @@ from edgedl.data.samples import FaceDataset
 from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.age.data.face_crops import chosen_face
 from exporters.quantize.judge import Judge, Part
-from runtime.bundle import Bundle
 from runtime.pipelines.age import AgePipeline
 from runtime.threads import default_threads
 
@@ -42,9 +41,6 @@ def judge_ages(dataset: FaceDataset, most: int | None = None) -> Judge[AgePipeli
     rows = three_parts([sample.name for sample in dataset], held_out, most or JUDGE)
     parts = {part: dataset.take(chosen) for part, chosen in rows.items()}
 
-    def open_pipeline(bundle: Bundle, variant: str | None) -> AgePipeline:
-        return AgePipeline.open(bundle, threads=1, variant=variant)
-
     def measure(pipeline: AgePipeline, part: Part, first: int | None) -> float:
         faces = parts[part].take(range(len(parts[part]))[:first])
         unreadable = Unreadable(faces.name, len(faces))
@@ -52,7 +48,7 @@ def judge_ages(dataset: FaceDataset, most: int | None = None) -> Judge[AgePipeli
         return value
 
     sizes = {part: len(faces) for part, faces in parts.items()}
-    return Judge(dataset.name, "MAE", "year", True, sizes, open_pipeline, measure)
+    return Judge(dataset.name, "MAE", "year", True, sizes, AgePipeline, measure)
 
 
 def error_by_age(

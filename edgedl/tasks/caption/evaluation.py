@@ -20,7 +20,6 @@ from edgedl.tasks.caption.data.captions import CaptionDataset, open_captions
 from edgedl.tasks.caption.metrics import caption_metrics, exact_sentences, import_scorers
 from edgedl.training.progress import Progress
 from exporters.quantize.judge import Judge, Part
-from runtime.bundle import Bundle
 from runtime.errors import MissingExtraError
 from runtime.pipelines.caption import CaptionPipeline
 from runtime.threads import default_threads
@@ -126,9 +125,6 @@ def judge_captions(dataset: BouncingDigits | CaptionDataset, most: int | None = 
     parts = {part: dataset.take(chosen) for part, chosen in rows.items()}
     metric = "accuracy" if embedded else "CIDEr-D"
 
-    def open_pipeline(bundle: Bundle, variant: str | None) -> CaptionPipeline:
-        return CaptionPipeline.open(bundle, threads=1, variant=variant)
-
     def measure(pipeline: CaptionPipeline, part: Part, first: int | None) -> float:
         taken = parts[part].take(range(len(parts[part]))[:first])
         unreadable = Unreadable(taken.name, len(taken))
@@ -139,7 +135,7 @@ def judge_captions(dataset: BouncingDigits | CaptionDataset, most: int | None = 
 
     sizes = {part: len(chosen) for part, chosen in rows.items()}
     unit = "fraction" if embedded else "tenth of a mean cosine"
-    return Judge(dataset.name, metric, unit, False, sizes, open_pipeline, measure)
+    return Judge(dataset.name, metric, unit, False, sizes, CaptionPipeline, measure)
 
 
 def evaluate_captions(

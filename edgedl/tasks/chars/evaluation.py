@@ -11,7 +11,6 @@ from edgedl.tasks.chars.data.texts import Text
 from edgedl.tasks.chars.ngram import fit_ngram
 from edgedl.training.progress import Progress
 from exporters.quantize.judge import SPLITS, Judge, Part, judge_of_splits
-from runtime.bundle import Bundle
 from runtime.characters import UNKNOWN
 from runtime.errors import InputError
 from runtime.pipelines.chars import ANSWER, PIECE, CharsPipeline
@@ -76,9 +75,6 @@ def judge_text(text: Text, most: int | None = None) -> Judge[CharsPipeline]:
         InputError: a part of the text is empty.
     """
 
-    def open_pipeline(bundle: Bundle, variant: str | None) -> CharsPipeline:
-        return CharsPipeline.open(bundle, threads=1, variant=variant)
-
     def measure(pipeline: CharsPipeline, split: str, first: int) -> float:
         nats, _ = judge(pipeline, pipeline.characters.encode(text.part(split)[: first + 1]))
         return float(nats.mean())
@@ -88,7 +84,7 @@ def judge_text(text: Text, most: int | None = None) -> Judge[CharsPipeline]:
     if min(sizes.values()) < 1:
         raise InputError(f"{text.name} is too short to be parted into what calibrates, chooses and judges")
     return judge_of_splits(
-        text.name, "nats_per_character", sizes, open_pipeline, measure, unit="nat", lower_is_better=True
+        text.name, "nats_per_character", sizes, CharsPipeline, measure, unit="nat", lower_is_better=True
     )
 
 

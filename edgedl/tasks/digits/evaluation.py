@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from edgedl.data.digits import CLASSES, NAME, Digits, embedded_digits
 from exporters.quantize.judge import SPLITS, Judge, judge_of_splits
-from runtime.bundle import Bundle
 from runtime.pipelines.digits import DigitsPipeline
 
 
@@ -23,16 +22,13 @@ def confusion(labels: NDArray[np.int64], found: NDArray[np.int64], classes: int 
 def judge_digits(most: int | None = None) -> Judge[DigitsPipeline]:
     """The accuracy on the embedded digits, for `edgedl quantize`."""
 
-    def open_pipeline(bundle: Bundle, variant: str | None) -> DigitsPipeline:
-        return DigitsPipeline.open(bundle, threads=1, variant=variant)
-
     def measure(pipeline: DigitsPipeline, split: str, first: int) -> float:
         value: float = evaluate_digits(pipeline, split, first)["metrics"]["accuracy"]
         return value
 
     held = {part: len(embedded_digits(split)) for part, split in SPLITS.items()}
     sizes = held | {"judge": min(held["judge"], most or held["judge"])}
-    return judge_of_splits(NAME, "accuracy", sizes, open_pipeline, measure)
+    return judge_of_splits(NAME, "accuracy", sizes, DigitsPipeline, measure)
 
 
 def evaluate_digits(pipeline: DigitsPipeline, split: str, first: int | None = None) -> dict[str, Any]:

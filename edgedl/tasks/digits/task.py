@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedl.tasks.base import Task, refuse_options
-from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
@@ -20,6 +19,7 @@ class DigitsTask(Task):
     """See `edgedl.tasks.base.Task`."""
 
     name = "digits"
+    judged_on = "digits are judged on the embedded ones"
     takes = "less than a minute"
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
@@ -77,8 +77,7 @@ class DigitsTask(Task):
         from runtime.pipelines.digits import DigitsPipeline
 
         refuse_options(options, ("variant",), "a digits bundle is evaluated")
-        if data is not None:
-            raise InputError("digits are judged on the embedded ones; --data is not read")
+        self.refuse_data(data)
         with DigitsPipeline.open(
             bundle, device=device, threads=threads or 1, variant=options.get("variant")
         ) as pipeline:
@@ -88,8 +87,7 @@ class DigitsTask(Task):
         """The accuracy on the embedded digits."""
         from edgedl.tasks.digits.evaluation import judge_digits
 
-        if data is not None:
-            raise InputError("digits are judged on the embedded ones; --data is not read")
+        self.refuse_data(data)
         return judge_digits(most)
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from edgedl.tasks.gradients.data import NAME, STEPS, Split, draw_sequences
 from exporters.quantize.judge import Judge, Part, judge_of_splits
-from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.pipelines.tensors import TensorPipeline
 
@@ -21,15 +20,12 @@ FAR = 5 / 6
 def judge_recall(most: int | None = None) -> Judge[TensorPipeline]:
     """The squared error of what is asked, for `edgedl quantize`."""
 
-    def open_pipeline(bundle: Bundle, variant: str | None) -> TensorPipeline:
-        return TensorPipeline.open(bundle, threads=1, variant=variant)
-
     def measure(pipeline: TensorPipeline, split: str, first: int) -> float:
         value: float = evaluate_recall(pipeline, split, first)["metrics"]["MSE"]
         return value
 
     sizes: dict[Part, int] = {"calibrate": 100, "choose": 300, "judge": most or SEQUENCES}
-    return judge_of_splits(NAME, "MSE", sizes, open_pipeline, measure, unit="squared", lower_is_better=True)
+    return judge_of_splits(NAME, "MSE", sizes, TensorPipeline, measure, unit="squared", lower_is_better=True)
 
 
 def evaluate_recall(pipeline: TensorPipeline, split: str, sequences: int = SEQUENCES) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedl.tasks.base import Task, refuse_options
-from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
@@ -20,6 +19,7 @@ class GradientsTask(Task):
     """See `edgedl.tasks.base.Task`."""
 
     name = "gradients"
+    judged_on = "store and recall is judged on sequences that are drawn for it"
     takes = "a minute"
     resumes = False
 
@@ -65,8 +65,7 @@ class GradientsTask(Task):
         from runtime.pipelines.tensors import TensorPipeline
 
         refuse_options(options, ("variant",), "a bundle of gradients is evaluated")
-        if data is not None:
-            raise InputError("store and recall is judged on sequences that are drawn for it; --data is not read")
+        self.refuse_data(data)
         with TensorPipeline.open(
             bundle, device=device, threads=threads or 1, variant=options.get("variant")
         ) as pipeline:
@@ -76,8 +75,7 @@ class GradientsTask(Task):
         """The squared error of what is asked, on sequences that are drawn for it."""
         from edgedl.tasks.gradients.evaluation import judge_recall
 
-        if data is not None:
-            raise InputError("store and recall is judged on sequences that are drawn for it; --data is not read")
+        self.refuse_data(data)
         return judge_recall(most)
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from edgedl.tasks.longlag.data import COPIED, PROBLEMS, Array, LagSequences, Split, draw_sequences, right_rows
 from exporters.quantize.judge import Judge, Part, judge_of_splits
-from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.pipelines.tensors import TensorPipeline
 
@@ -21,15 +20,12 @@ JUDGED = 1000
 def judge_longlag(most: int | None = None) -> Judge[TensorPipeline]:
     """The share of sequences that are right by the rule of `right_rows`, for `edgedl quantize`."""
 
-    def open_pipeline(bundle: Bundle, variant: str | None) -> TensorPipeline:
-        return TensorPipeline.open(bundle, threads=1, variant=variant)
-
     def measure(pipeline: TensorPipeline, split: str, first: int) -> float:
         result = evaluate_longlag(pipeline, split, first)
         return 1 - float(result["metrics"]["wrong"]) / int(result["n"])
 
     sizes: dict[Part, int] = {"calibrate": 100, "choose": 300, "judge": most or JUDGED}
-    return judge_of_splits("longlag", "right", sizes, open_pipeline, measure)
+    return judge_of_splits("longlag", "right", sizes, TensorPipeline, measure)
 
 
 def evaluate_longlag(pipeline: TensorPipeline, split: str, sequences: int = SEQUENCES) -> dict[str, Any]:

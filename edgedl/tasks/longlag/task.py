@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedl.tasks.base import Task, refuse_options
-from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
@@ -21,6 +20,7 @@ class LongLagTask(Task):
     """See `edgedl.tasks.base.Task`."""
 
     name = "longlag"
+    judged_on = "long time lags are judged on sequences that are drawn for it"
     takes = "minutes"
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
@@ -78,8 +78,7 @@ class LongLagTask(Task):
         from runtime.pipelines.tensors import TensorPipeline
 
         refuse_options(options, ("variant",), "a longlag bundle is evaluated")
-        if data is not None:
-            raise InputError("long time lags are judged on sequences that are drawn for it; --data is not read")
+        self.refuse_data(data)
         with TensorPipeline.open(
             bundle, device=device, threads=threads or 1, variant=options.get("variant")
         ) as pipeline:
@@ -89,8 +88,7 @@ class LongLagTask(Task):
         """The share of sequences that are right, on sequences that are drawn for it."""
         from edgedl.tasks.longlag.evaluation import judge_longlag
 
-        if data is not None:
-            raise InputError("long time lags are judged on sequences that are drawn for it; --data is not read")
+        self.refuse_data(data)
         return judge_longlag(most)
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:

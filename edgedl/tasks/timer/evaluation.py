@@ -8,7 +8,6 @@ import numpy as np
 
 from edgedl.tasks.timer.data import NAME, SCALE, Split, draw_sequences, exact_pulses, find_pulses
 from exporters.quantize.judge import Judge, Part, judge_of_splits
-from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.pipelines.tensors import TensorPipeline
 
@@ -19,15 +18,12 @@ SEQUENCES = 500
 def judge_timer(most: int | None = None) -> Judge[TensorPipeline]:
     """The share of whole pulses that are timed exactly, for `edgedl quantize`."""
 
-    def open_pipeline(bundle: Bundle, variant: str | None) -> TensorPipeline:
-        return TensorPipeline.open(bundle, threads=1, variant=variant)
-
     def measure(pipeline: TensorPipeline, split: str, first: int) -> float:
         value: float = evaluate_timer(pipeline, split, first)["metrics"]["exact"]
         return value
 
     sizes: dict[Part, int] = {"calibrate": 100, "choose": 200, "judge": most or SEQUENCES}
-    return judge_of_splits(NAME, "exact", sizes, open_pipeline, measure)
+    return judge_of_splits(NAME, "exact", sizes, TensorPipeline, measure)
 
 
 def evaluate_timer(pipeline: TensorPipeline, split: str, sequences: int = SEQUENCES) -> dict[str, Any]:

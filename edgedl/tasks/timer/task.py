@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedl.tasks.base import Task, refuse_options
-from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.tasks.base import AnyPath
@@ -20,6 +19,7 @@ class TimerTask(Task):
     """See `edgedl.tasks.base.Task`."""
 
     name = "timer"
+    judged_on = "the timer is judged on sequences that are drawn for it"
     takes = "two minutes"
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
@@ -71,8 +71,7 @@ class TimerTask(Task):
         from runtime.pipelines.tensors import TensorPipeline
 
         refuse_options(options, ("variant",), "a timer bundle is evaluated")
-        if data is not None:
-            raise InputError("the timer is judged on sequences that are drawn for it; --data is not read")
+        self.refuse_data(data)
         with TensorPipeline.open(
             bundle, device=device, threads=threads or 1, variant=options.get("variant")
         ) as pipeline:
@@ -82,8 +81,7 @@ class TimerTask(Task):
         """The share of whole pulses that are timed exactly, on sequences that are drawn for it."""
         from edgedl.tasks.timer.evaluation import judge_timer
 
-        if data is not None:
-            raise InputError("the timer is judged on sequences that are drawn for it; --data is not read")
+        self.refuse_data(data)
         return judge_timer(most)
 
     def plot(self, path: AnyPath, output: AnyPath | None, *, clip: str | None = None) -> list[Path]:
