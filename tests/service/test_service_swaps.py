@@ -130,7 +130,8 @@ def test_a_wrong_bundle_is_kept_out_and_the_old_one_goes_on(
     assert "kept out, the one before goes on answering" in caplog.text
     caplog.clear()
     swaps(app).look()
-    assert not caplog.text, "told once"
+    # Not the whole text: a bundle of an earlier test may be closed just now, which is told at a lower level.
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [], "told once"
     write(path, 4)
     swaps(app).look()
     assert factor(client) == 4
