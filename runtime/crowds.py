@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-
 from runtime.errors import InputError
 from runtime.faces import Detection, Pixels
 from runtime.sheets import Detector, Sheet
@@ -80,9 +78,10 @@ class Crowd:
 
     def missed(self, found: Sequence[Detection], side: int) -> bool:
         """Whether the first look found nothing, or faces so small or so doubtful that it must have missed others."""
+        sides = sorted(face.side for face in found)
         return (
             not found
-            or float(np.median([face.side for face in found])) < self.below * side
+            or (sides[(len(sides) - 1) // 2] + sides[len(sides) // 2]) / 2 < self.below * side
             or min(face.score for face in found) < self.doubt
         )
 

@@ -22,7 +22,6 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from runtime.errors import BundleError, DeviceError, InputError, MissingExtraError
-from runtime.memory import give_back
 from runtime.session import SessionSettings, split_device
 from runtime.threads import default_threads
 
@@ -346,7 +345,6 @@ def _create(graph: bytes | os.PathLike[str], providers: Sequence[Any], options: 
         raise BundleError(f"ONNX Runtime cannot load the graph: {first_line(error)}") from error
     # Kept for that fallback only, and as large as the weights.
     session._model_bytes = None
-    give_back()
     return session
 
 

@@ -29,6 +29,7 @@ from runtime.lines import LineStream
 from runtime.manifest import TensorSpec
 from runtime.media.frames import ClipSource, Frames, FrameSampling, VideoLimits
 from runtime.media.pictures import MAX_PIXELS, Picture, PictureSource, read_picture
+from runtime.memory import give_back
 from runtime.pipelines.answer import Answer, page_of, shortened
 from runtime.pipelines.results import Schema
 
@@ -76,6 +77,7 @@ class Pipeline(ABC):
         self.bundle = bundle
         self.variant = variant
         self.engines: dict[str, Engine] = _open_engines(bundle, device, threads, variant, self.models)
+        give_back()  # what reading and optimising the graphs took
 
     @classmethod
     def open(
