@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from runtime.errors import BundleError, DeviceError, InputError, MissingExtraError
+from runtime.memory import give_back
 from runtime.session import SessionSettings, split_device
 from runtime.threads import default_threads
 
@@ -42,6 +43,8 @@ _WITH_INDEX = frozenset(("CUDAExecutionProvider", "TensorrtExecutionProvider", "
                          "ROCMExecutionProvider", "DmlExecutionProvider"))  # fmt: skip
 _AS_REQUESTED = 1
 """onnxruntime's kSameAsRequested."""
+_LARGE_GRAPH = 32 << 20
+"""Bytes of a graph after which memory is given back at once. It takes some milliseconds."""
 
 _HEAVY = frozenset(
     ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention", "QLinearConv", "MatMulInteger")
@@ -345,6 +348,9 @@ def _create(graph: bytes | os.PathLike[str], providers: Sequence[Any], options: 
         raise BundleError(f"ONNX Runtime cannot load the graph: {first_line(error)}") from error
     # Kept for that fallback only, and as large as the weights.
     session._model_bytes = None
+    # What a smaller one leaves is of use to the next; `Pipeline` gives it back once all are open.
+    if not isinstance(graph, bytes) or len(graph) >= _LARGE_GRAPH:
+        give_back()
     return session
 
 

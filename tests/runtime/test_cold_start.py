@@ -11,7 +11,7 @@ def test_a_first_answer_does_without_what_only_others_need(age_bundle: Path, por
     """Each of these would make a cold start longer."""
     unneeded = (
         "av", "email", "html", "importlib.metadata", "runtime.door", "runtime.media.clips", "runtime.media.video",
-        "runtime.occlusion", "secrets", "shutil", "subprocess", "zipfile",
+        "numpy.ma", "runtime.occlusion", "secrets", "shutil", "subprocess", "zipfile",
     )  # fmt: skip
     code = (
         "import sys, edgedl\n"
