@@ -20,7 +20,7 @@ from runtime.errors import BundleError, InputError
 from runtime.fields import BundleWarning
 from runtime.golden import GoldenCase, golden_from_npz, golden_to_npz
 from runtime.manifest import Manifest, ModelSpec
-from runtime.proofs import PROOFS, Proof, read_proofs, write_proofs
+from runtime.proofs import PROOFS, Proof, latest, read_proofs, write_proofs
 from runtime.sources import LIMITS, MANIFEST, Limits, Source, is_signature, open_source, read_signatures
 
 __all__ = [
@@ -250,18 +250,17 @@ def pack(bundle: Bundle, path: str | os.PathLike[str], *, signatures: Mapping[st
     return _write_packed(path, bundle, bundle.proofs, bundle.signatures | dict(signatures or {}))
 
 
-def record_proof(path: str | os.PathLike[str], proof: Proof) -> Bundle:
-    """Adds a proof to a bundle of either form, atomically. Nothing else of it changes.
+def record_proof(path: str | os.PathLike[str], *new: Proof) -> Bundle:
+    """Adds proofs to a bundle of either form, atomically, each in the place of an older one of the same place.
 
     Raises:
-        BundleError: the bundle cannot be written, or the proof speaks of another bundle.
+        BundleError: the bundle cannot be written, or a proof speaks of another bundle.
     """
     bundle = Bundle.open(path)
-    if proof.digest != bundle.digest:
-        raise BundleError(
-            f"{path}: the proof speaks of the bundle {proof.digest[:16]}…, this one is {bundle.digest[:16]}…"
-        )
-    proofs = (*bundle.proofs, proof)
+    for proof in new:
+        if proof.digest != bundle.digest:
+            raise BundleError(f"{path}: a proof speaks of {proof.digest[:16]}…, the bundle is {bundle.digest[:16]}…")
+    proofs = latest((*bundle.proofs, *new))
     if not bundle.path.is_dir():
         return _write_packed(bundle.path, bundle, proofs, bundle.signatures)
     temporary = bundle.path / f".{PROOFS}.{os.urandom(4).hex()}"

@@ -64,7 +64,13 @@ def count_recorded(engine: Engine, cases: Sequence[GoldenCase]) -> Counted:
 
 
 def check_budget(
-    engine: Engine, cases: Sequence[GoldenCase], variant: str, budget: Budget, *, asked: bool
+    engine: Engine,
+    cases: Sequence[GoldenCase],
+    variant: str,
+    budget: Budget,
+    *,
+    asked: bool,
+    elsewhere: str | None = None,
 ) -> tuple[OutputCheck, ...]:
     """Replays the recorded cases with a variant that has a budget.
 
@@ -74,6 +80,8 @@ def check_budget(
         variant: Its name.
         budget: Its budget.
         asked: Whether this variant was asked for by name. Then what cannot be judged here does not pass.
+        elsewhere: The class of the processor that answers, where it is not this one. If nothing was counted on such a
+            processor, as many decisions may differ as may where most of them did: there the budget was held, too.
 
     Returns:
         A row for each output. Those that decide something bear the model's verdict; of the others the error is told.
@@ -99,7 +107,7 @@ def check_budget(
                 one = changed_decisions(answers[name], case.outputs[name], decisions[name])
                 counts[name] = Counted(counts[name].changed + one.changed, counts[name].of + one.of)
     found = Counted(sum(one.changed for one in counts.values()), sum(one.of for one in counts.values()))
-    verdict, judged, note = _verdict(found, budget)
+    verdict, judged, note = _verdict(found, budget, elsewhere)
     told = decisions or rows  # where nothing decides, every row says so
     return tuple(
         replace(
@@ -118,15 +126,18 @@ def is_judged_here(budget: Budget) -> bool:
     return processor_class() in budget.recorded_changed
 
 
-def _verdict(found: Counted, budget: Budget) -> tuple[bool, bool, str]:
+def _verdict(found: Counted, budget: Budget, elsewhere: str | None) -> tuple[bool, bool, str]:
     """Whether the count is within what was recorded, whether anything was recorded for this class, and the words."""
-    here = processor_class()
-    recorded = budget.recorded_changed.get(here)
+    kind = elsewhere or processor_class()
+    counted = budget.recorded_changed
+    if elsewhere is not None and kind not in counted and counted:
+        kind = max(counted, key=lambda one: counted[one].changed)
+    recorded = counted.get(kind)
     told = f"{found.changed} of {found.of} decisions differ"
     if recorded is None or not found.of:
-        why = f"none were counted on {here}" if found.of else "the model declares no decision"
+        why = f"none were counted on {kind}" if found.of else "the model declares no decision"
         return False, False, f"{told}; {why}, so it is not judged here"
-    return found.changed <= recorded.allowed, True, f"{told}, {recorded.allowed} may on {here}"
+    return found.changed <= recorded.allowed, True, f"{told}, {recorded.allowed} may on {kind}"
 
 
 def _worse(row: OutputCheck, answer: NDArray[Any], case: GoldenCase) -> OutputCheck:

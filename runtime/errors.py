@@ -7,7 +7,7 @@
     ├── InputError              an array, file or option that does not fit
     │   ├── MediaError          a photo or video that cannot be decoded
     │   └── TooLargeError       more bytes or pixels than the limit allows
-    ├── DeviceError             a device asked for by name that cannot be had
+    ├── DeviceError             a device asked for by name that cannot be had (TargetError: a target of a proof)
     ├── MissingExtraError       an optional dependency that is not installed; carries the exact pip line
     └── CheckFailedError        the check itself ran and said no (parity, golden answers, doctor)
 

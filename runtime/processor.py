@@ -9,19 +9,24 @@ are those of another processor. So a product that saturates is computed and look
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable, Collection
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from runtime.devices import open_session
 
 # The ONNX graph y = MatMulInteger(x, w), x uint8 [4, 64], w int8 [64, 16], y int32 [4, 16], opset 13, IR version 7.
-_PROBE_GRAPH = (
+SATURATION_GRAPH = (
     b'\x08\x07\x12\x00:`\n\x18\n\x01x\n\x01w\x12\x01y"\rMatMulInteger\x12\x05probeZ\x13\n\x01x\x12\x0e\n\x0c\x08\x02\x12'
     b"\x08\n\x02\x08\x04\n\x02\x08@Z\x13\n\x01w\x12\x0e\n\x0c\x08\x03\x12\x08\n\x02\x08@\n\x02\x08\x10b\x13\n\x01y\x12"
     b"\x0e\n\x0c\x08\x06\x12\x08\n\x02\x08\x04\n\x02\x08\x10B\x04\n\x00\x10\r"
 )
+Session = Any
+"""What runs a graph: it has a method ``run(names, feed)``."""
+
 _X86 = frozenset(("x86_64", "amd64", "i386", "i686", "x86"))
 _ARM = frozenset(("aarch64", "arm64", "armv7l", "armv8l"))
 
@@ -36,22 +41,37 @@ def processor_class() -> str:
     Raises:
         MissingExtraError: onnxruntime is not installed.
     """
-    machine = platform.machine().lower()
+    return class_of(platform.machine(), platform.system(), _flags(), saturates)
+
+
+def class_of(machine: str, system: str, flags: Collection[str], saturates: Callable[[], bool]) -> str:
+    """The class of a processor that may be elsewhere.
+
+    Args:
+        machine: What `platform.machine` says there.
+        system: What `platform.system` says there.
+        flags: What Linux says of the processor there; empty where it says nothing.
+        saturates: Tells whether sums saturate there; it is asked on x86 only.
+    """
+    machine = machine.lower()
     if machine in _X86:
         if saturates():
             return "avx2"
-        return "vnni" if "avx2" in _flags() or not _flags() else "sse"
+        return "vnni" if "avx2" in flags or not flags else "sse"
     if machine in _ARM:
-        return "arm-dot" if "asimddp" in _flags() or platform.system() == "Darwin" else "arm"
+        return "arm-dot" if "asimddp" in flags or system == "Darwin" else "arm"
     return machine or "unknown"
 
 
 @cache
 def saturates() -> bool:
     """Whether ONNX Runtime's sums of products of uint8 and int8 saturate here."""
-    (sums,) = open_session(_PROBE_GRAPH, "cpu", 1).session.run(
-        ["y"], {"x": np.full((4, 64), 255, np.uint8), "w": np.full((64, 16), 127, np.int8)}
-    )
+    return saturates_on(open_session(SATURATION_GRAPH, "cpu", 1).session)
+
+
+def saturates_on(session: Session) -> bool:
+    """Whether they saturate where this session of `SATURATION_GRAPH` runs."""
+    (sums,) = session.run(["y"], {"x": np.full((4, 64), 255, np.uint8), "w": np.full((64, 16), 127, np.int8)})
     return bool((sums != 64 * 255 * 127).any())
 
 

@@ -74,20 +74,21 @@ def verify(
         bundle = Bundle.open(bundle)
     checks: list[OutputCheck] = []
     provider = used = ""
-    for model_name, variant_name in _graphs(bundle, variant):
+    for model_name, variant_name in graphs_of(bundle, variant):
         model = bundle.model(model_name)
         graph = bundle.graph(model_name, variant_name)
         with Engine(graph, spec=model, device=device, threads=threads, name=model_name) as engine:
             used, provider = engine.device, engine.provider
-            cases, budget = bundle.golden(model_name), model.variants[variant_name].budget
-            if budget is None or not cases:
-                checks += _check_graph(engine, cases, variant_name)
-            else:
-                checks += check_budget(engine, cases, variant_name, budget, asked=variant is not None)
+            checks += check_graph(engine, bundle.golden(model_name), variant_name, asked=variant is not None)
     return VerifyReport(bool(checks) and all(check.ok for check in checks), used, provider, tuple(checks))
 
 
-def _graphs(bundle: Bundle, variant: str | None) -> Iterator[tuple[str, str]]:
+def graphs_of(bundle: Bundle, variant: str | None = None) -> Iterator[tuple[str, str]]:
+    """The models and variants that `verify` runs, see there.
+
+    Raises:
+        InputError: no model has this variant.
+    """
     models = bundle.manifest.models
     if variant is not None and not any(variant in model.variants for model in models.values()):
         known = sorted({name for model in models.values() for name in model.variants})
@@ -100,14 +101,31 @@ def _graphs(bundle: Bundle, variant: str | None) -> Iterator[tuple[str, str]]:
             yield name, model.form(variant)
 
 
-def _check_graph(engine: Engine, cases: Sequence[GoldenCase], variant: str) -> Iterator[OutputCheck]:
+def check_graph(
+    engine: Engine, cases: Sequence[GoldenCase], variant: str, *, asked: bool, elsewhere: str | None = None
+) -> tuple[OutputCheck, ...]:
+    """Replays recorded cases on an engine and gives a verdict for each output.
+
+    Args:
+        engine: The graph, opened with the bundle's signature and under the model's name.
+        cases: Recorded cases of the model.
+        variant: Which form of the graph it is.
+        asked: Whether this variant was asked for by name, see `runtime.decisions.check_budget`.
+        elsewhere: The class of the processor that answers, where it is not this one.
+    """
+    form = engine.spec.variants.get(variant)
+    budget = form.budget if form else None
+    if budget is not None and cases:
+        return check_budget(engine, cases, variant, budget, asked=asked, elsewhere=elsewhere)
     checks: dict[str, list[OutputCheck]] = {tensor.name: [] for tensor in engine.spec.outputs}
     for case in cases:
         for check in prove_case(engine, case, variant):
             checks[check.output].append(check)
+    verdicts = []
     for output, found in checks.items():
         none = failure(OutputCheck(output), "the bundle holds no recorded answers for it")
-        yield merge(found) if found else replace(none, model=engine.name, variant=variant)
+        verdicts.append(merge(found) if found else replace(none, model=engine.name, variant=variant))
+    return tuple(verdicts)
 
 
 def _finite(value: Any) -> Any:

@@ -23,6 +23,7 @@ from edgedl.cli import (
     pack,
     plot,
     predict,
+    prove,
     pull,
     quantize,
     serve,
@@ -34,7 +35,7 @@ from edgedl.cli.console import console
 from edgedl.cli.failures import BROKEN_PIPE, Failure, explain
 from edgedl.cli.output import Output
 
-VERBS = (pull, train, export, verify, inspect, predict, evaluate, quantize, bench, pack, serve, doctor, plot)
+VERBS = (pull, train, export, verify, inspect, predict, evaluate, quantize, bench, pack, prove, serve, doctor, plot)
 
 DESCRIPTION = "Takes a PyTorch network to an edge device and proves that it still gives the same answer there."
 EPILOG = """\

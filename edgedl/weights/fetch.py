@@ -13,7 +13,8 @@ import zipfile
 from pathlib import Path
 
 from edgedl.weights.catalogue import PublicWeights
-from runtime.errors import EdgedlError, MissingExtraError
+from exporters.cache import cache_folder as cache_folder
+from runtime.errors import EdgedlError
 
 log = logging.getLogger(__name__)
 
@@ -23,22 +24,6 @@ LARGEST_MEMBER = 512 * 2**20
 
 class WeightsError(EdgedlError):
     """Public weights cannot be had, or are not what was pinned."""
-
-
-def cache_folder() -> Path:
-    """Where fetched weights and prepared data lie: ``$EDGEDL_CACHE``, else the user's cache folder.
-
-    Raises:
-        MissingExtraError: platformdirs is not installed and the variable is not set.
-    """
-    chosen = os.environ.get("EDGEDL_CACHE")
-    if chosen:
-        return Path(chosen)
-    try:
-        import platformdirs
-    except ImportError:
-        raise MissingExtraError("platformdirs", "train") from None
-    return Path(platformdirs.user_cache_dir("edgedl", appauthor=False))
 
 
 def fetch(weights: PublicWeights) -> bytes:

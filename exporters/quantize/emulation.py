@@ -1,59 +1,20 @@
-"""A graph that answers as on another class of processor, in a child process under qemu's user emulation.
+"""A graph that answers as on another class of processor: an emulated target, see `exporters.targets`.
 
-Arithmetic is emulated exactly, and ONNX Runtime chooses its kernels by what the emulated processor says that it has. So
-decisions on x86 without VNNI are counted on a machine that has it. Speed under emulation means nothing.
+So decisions on x86 without VNNI are counted on a machine that has it. Speed under emulation means nothing.
 """
 
 from __future__ import annotations
 
-import io
-import shutil
-import struct
-import subprocess
-import tempfile
-import threading
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
-
-import numpy as np
+from typing import Any, Self
 
 from exporters.quantize.inputs import Feed
-from runtime.child import child_environment, python_command
+from exporters.targets.known import find_target
 from runtime.errors import DeviceError
 
-EMULATORS = {"avx2": ("qemu-x86_64", "-cpu", "Haswell")}
-"""Classes of `runtime.processor` that can be had by emulation, and the command in front of Python's."""
-
-_LENGTH = struct.Struct("<q")
-
-_CODE = """
-import io, os, struct, sys
-import numpy as np
-from runtime.devices import open_session
-from runtime.processor import processor_class
-
-out = os.fdopen(os.dup(1), "wb")
-os.dup2(2, 1)  # what a library prints must not stand between two answers
-
-def send(data):
-    out.write(struct.pack("<q", len(data)) + data)
-    out.flush()
-
-session = open_session(open(sys.argv[1], "rb").read(), "cpu", 1).session
-send(processor_class().encode())
-while True:
-    head = sys.stdin.buffer.read(8)
-    if len(head) < 8:
-        break
-    with np.load(io.BytesIO(sys.stdin.buffer.read(*struct.unpack("<q", head)))) as arrays:
-        feed = {name: arrays[name] for name in arrays.files}
-    names = [value.name for value in session.get_outputs()]
-    file = io.BytesIO()
-    np.savez(file, **dict(zip(names, session.run(names, feed))))
-    send(file.getvalue())
-"""
+EMULATORS = {"avx2": "x86_64/haswell"}
+"""Classes of `runtime.processor` that can be had by emulation, and the target that has them."""
 
 
 class EmulatedSession:
@@ -68,55 +29,28 @@ class EmulatedSession:
     """
 
     def __init__(self, graph: bytes, kind: str) -> None:
-        command = EMULATORS.get(kind)
-        if command is None:
+        if kind not in EMULATORS:
             raise DeviceError(
                 f"no emulator is known for processors of the class {kind!r}; there is {', '.join(EMULATORS)}"
             )
-        if shutil.which(command[0]) is None:
-            raise DeviceError(
-                f"decisions on {kind} are counted under {command[0]}, which is not installed; "
-                "on Debian and Ubuntu: apt-get install qemu-user"
-            )
-        self._lock = threading.Lock()
-        self._folder = tempfile.TemporaryDirectory(prefix="edgedl-")
-        file = Path(self._folder.name, "graph.onnx")
-        file.write_bytes(graph)
-        self._errors = Path(self._folder.name, "errors")
-        with self._errors.open("wb") as errors:
-            self._process = subprocess.Popen(
-                [*command, *python_command(_CODE, str(file))],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=child_environment(),
-            )
+        self._target = find_target(EMULATORS[kind])
+        self._target.open()
         try:
-            found = self._receive().decode()
+            found = self._target.machine().processor_class
             if found != kind:
-                raise DeviceError(f"{' '.join(command)} emulates a processor of the class {found}, expected {kind}")
+                raise DeviceError(f"{self._target.name} is a processor of the class {found}, expected {kind}")
+            self._session = self._target.session(graph)
         except BaseException:
             self.close()
             raise
 
     def run(self, names: Sequence[str], feed: Feed) -> list[Any]:
         """Runs the graph once, as a session does."""
-        stream = io.BytesIO()
-        np.savez(stream, **feed)  # type: ignore[arg-type]
-        data = stream.getvalue()
-        with self._lock:
-            given = self._pipe(self._process.stdin)
-            given.write(_LENGTH.pack(len(data)) + data)
-            given.flush()
-            answer = self._receive()
-        with np.load(io.BytesIO(answer)) as arrays:
-            return [arrays[name] for name in names]
+        return self._session.run(names, feed)
 
     def close(self) -> None:
         """Ends the child process."""
-        self._process.kill()
-        self._process.communicate()
-        self._folder.cleanup()
+        self._target.close()
 
     def __enter__(self) -> Self:
         return self
@@ -125,21 +59,3 @@ class EmulatedSession:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _receive(self) -> bytes:
-        answered = self._pipe(self._process.stdout)
-        head = answered.read(_LENGTH.size)
-        if len(head) == _LENGTH.size:
-            (length,) = _LENGTH.unpack(head)
-            data = answered.read(length)
-            if len(data) == length:
-                return data
-        self._process.wait()
-        said = self._errors.read_text(errors="replace").strip().splitlines()
-        told = [line for line in said if "TCG doesn't support" not in line]
-        raise DeviceError(f"the emulated process ended: {told[-1] if told else f'status {self._process.returncode}'}")
-
-    @staticmethod
-    def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
-        assert pipe is not None  # noqa: S101 - both were asked for
-        return pipe

@@ -93,6 +93,7 @@ def test_the_verbs_are_those_of_the_design():
         "evaluate",
         "bench",
         "pack",
+        "prove",
         "quantize",
         "serve",
         "doctor",

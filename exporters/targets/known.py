@@ -1,0 +1,23 @@
+"""From the name of a target to the target."""
+
+from __future__ import annotations
+
+from exporters.targets.base import Target, TargetError
+from exporters.targets.releases import PREFIX, ReleaseTarget
+from exporters.targets.x86 import X86, X86Target
+
+FORMS = ("onnxruntime==X", *X86)
+"""How targets are asked for, for messages and help."""
+
+
+def find_target(name: str) -> Target:
+    """The target of this name; it is not open.
+
+    Raises:
+        TargetError: there is no such target.
+    """
+    if name.startswith(PREFIX):
+        return ReleaseTarget(name)
+    if name in X86:
+        return X86Target(name)
+    raise TargetError(f"there is no target {name!r}; there is {', '.join(FORMS)}")
