@@ -28,7 +28,8 @@ def add_parser(sub: arguments.Subparsers) -> None:
         action="append",
         required=True,
         metavar="T",
-        help="onnxruntime==X (another release here); may be given several times, two run side by side",
+        help="onnxruntime==X (another release here), node, browser (both here); may be given several times, two run "
+        "side by side",
     )
     arguments.variant(parser)
     parser.add_argument(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from exporters.targets.base import Target, TargetError
+from exporters.targets.browser import NAME as BROWSER
+from exporters.targets.browser import BrowserTarget
+from exporters.targets.node import NAME as NODE
+from exporters.targets.node import NodeTarget
 from exporters.targets.releases import PREFIX, ReleaseTarget
 from exporters.targets.x86 import X86, X86Target
 
-FORMS = ("onnxruntime==X", *X86)
+FORMS = ("onnxruntime==X", NODE, BROWSER, *X86)
 """How targets are asked for, for messages and help."""
 
 
@@ -18,6 +22,10 @@ def find_target(name: str) -> Target:
     """
     if name.startswith(PREFIX):
         return ReleaseTarget(name)
+    if name == NODE:
+        return NodeTarget()
+    if name == BROWSER:
+        return BrowserTarget()
     if name in X86:
         return X86Target(name)
     raise TargetError(f"there is no target {name!r}; there is {', '.join(FORMS)}")

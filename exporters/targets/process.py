@@ -1,4 +1,4 @@
-"""Targets behind a child process with Python: another ONNX Runtime, an emulated processor, a host over ssh.
+"""Targets behind a child process: another ONNX Runtime, an emulated processor, a host over ssh, Node.
 
 One process serves all graphs of a target. One that a graph has ended is started again for the next graph.
 """
@@ -10,7 +10,7 @@ import itertools
 import threading
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,7 +23,7 @@ START_S = 180.0
 
 
 class ProcessTarget(Target):
-    """A target behind a child process with Python."""
+    """A target behind a child process, which is Python unless a class says otherwise."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -36,6 +36,10 @@ class ProcessTarget(Target):
     @abstractmethod
     def command(self) -> Sequence[str]:
         """How the process is started; it then reads its program, see `exporters.targets.child.BOOT`."""
+
+    def spoken(self) -> bytes:
+        """What the process reads before the first message."""
+        return program()
 
     def environment(self) -> Mapping[str, str] | None:
         """The environment of the process; None gives this process's."""
@@ -63,7 +67,7 @@ class ProcessTarget(Target):
                 onnxruntime=told["onnxruntime"],
                 processor=told["processor"],
                 processor_class=class_of(told["machine"], told["system"], told["flags"], self._saturates),
-                system=f"{told['system']} {told['machine']}, Python {told['python']}",
+                system=f"{told['system']} {told['machine']}, {told['language']}",
             )
         return self._machine
 
@@ -72,7 +76,7 @@ class ProcessTarget(Target):
         child = self._running()
         number = next(self._numbers)
         child.ask({"open": number}, {"graph": np.frombuffer(graph, np.uint8)})
-        return _Session(child, number)
+        return GraphSession(child, number)
 
     def close(self) -> None:
         """See `Target.close`."""
@@ -91,7 +95,7 @@ class ProcessTarget(Target):
                 if self._child.alive:
                     return self._child
                 self._child.close()
-            self._child = child = Child(self.command(), self.environment(), program())
+            self._child = child = Child(self.command(), self.environment(), self.spoken())
             try:
                 self._told = child.ask(None, seconds=START_S)[0]["machine"]
             except TargetError as error:
@@ -101,10 +105,21 @@ class ProcessTarget(Target):
             return child
 
 
-class _Session(RemoteSession):
-    """A graph that is open in a child process, under a number."""
+class Peer(Protocol):
+    """What answers messages: a child process, or a page in a browser."""
 
-    def __init__(self, child: Child, number: int) -> None:
+    @property
+    def alive(self) -> bool:
+        """Whether it can be asked."""
+
+    def ask(self, header: Mapping[str, Any], tensors: Feed | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See `exporters.targets.child.Child.ask`."""
+
+
+class GraphSession(RemoteSession):
+    """A graph that is open in a child process or a page, under a number."""
+
+    def __init__(self, child: Peer, number: int) -> None:
         self._child = child
         self._number = number
 

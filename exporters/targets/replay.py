@@ -105,7 +105,7 @@ def _machine(onnxruntime: Any, numpy: Any) -> dict[str, Any]:
     return {
         "onnxruntime": onnxruntime.__version__,
         "numpy": numpy.__version__,
-        "python": platform.python_version(),
+        "language": f"Python {platform.python_version()}",
         "system": platform.system(),
         "machine": platform.machine(),
         "processor": of("model name", "Model", "Hardware") or platform.processor() or platform.machine(),
