@@ -49,7 +49,7 @@ export async function send(url, request, thing = "picture") {
   try {
     response = await fetchWithKey(url, request);
   } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (error.name === "AbortError" || error instanceof Failure) throw error;
     throw new Failure("The server cannot be reached", "Is it still running? Try again in a moment.");
   }
   if (response.ok) return response;

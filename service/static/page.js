@@ -20,7 +20,7 @@ function describe(bundle, alone) {
   document.title = `${bundle.name} – edgedl`;
 }
 
-function choose(bundle, limits) {
+function choose(bundle, limits, notice) {
   settle();
   say("");
   const task = moduleFor(bundle);
@@ -28,7 +28,7 @@ function choose(bundle, limits) {
   view = null;
   find("tool").replaceChildren();
   find("work").hidden = task.pictures;
-  find("notice").textContent = task.notice ?? "Pictures go to this server only and are not kept.";
+  find("notice").textContent = notice ?? task.notice ?? "Pictures go to this server only and are not kept.";
   if (task.pictures) {
     pictures.use(bundle, task);
     return;
@@ -43,12 +43,12 @@ function choose(bundle, limits) {
 }
 
 async function begin() {
-  const { bundles, limits } = await listBundles();
+  const { bundles, limits, notice } = await listBundles(); // a page without a server has a notice of its own
   pictures = new Pictures(limits);
   const tabs = new Tabs(find("tabs"), find("place"), (name) => {
     const bundle = bundles.find((one) => one.name === name);
     describe(bundle, bundles.length === 1);
-    choose(bundle, limits);
+    choose(bundle, limits, notice);
   });
   tabs.show(bundles);
   // What a view holds on the server is given back with the page; one that comes back from the browser's memory begins anew.

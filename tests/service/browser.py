@@ -95,11 +95,11 @@ class Page:
         return np.array(self.run(script), np.uint8).reshape(*size, 4)
 
 
-def start_browser(folder: Path) -> webdriver.Chrome:
-    """Chromium with a profile in this folder."""
+def start_browser(folder: Path, *more: str) -> webdriver.Chrome:
+    """Chromium with a profile in this folder, and more flags than `FLAGS`."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={folder}"):
+    for flag in (*FLAGS, *more, f"--user-data-dir={folder}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     return webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))

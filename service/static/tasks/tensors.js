@@ -110,7 +110,7 @@ class TensorsView {
       this.time.textContent = "";
     });
     this.answers = [];
-    this.below.steps.textContent = "A line for each step, numbers between blanks, or JSON. The state stays with the server from step to step.";
+    this.below.steps.textContent = "A line for each step, numbers between blanks, or JSON. The state is kept from step to step.";
     const form = element(
       "form",
       { class: "card flush" },

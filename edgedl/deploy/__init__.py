@@ -1,0 +1,1 @@
+"""To other machines: a page that runs a bundle in the visitor's browser."""

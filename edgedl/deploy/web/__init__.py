@@ -1,0 +1,1 @@
+"""A page that runs a bundle in the visitor's browser: what is shown to it never leaves it."""
