@@ -23,7 +23,7 @@ STAMP := .venv/.installed
 COMPILED := PYTHONDONTWRITEBYTECODE=
 ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: help setup demo demo-age demo-captions test test-slow test-lowest check docs format bench clean
+.PHONY: help setup demo demo-age demo-captions test test-slow test-targets test-lowest check docs format bench clean
 
 help:
 	@sed -n 's/^# //p' Makefile | head -4
@@ -78,6 +78,10 @@ test: $(STAMP)
 
 test-slow: $(STAMP)
 	$(COMPILED) $(ONE_THREAD) $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+# Other systems, set up in the cache once: they need root, or user namespaces, and the package mmdebstrap.
+test-targets: $(STAMP)
+	$(COMPILED) $(ONE_THREAD) $(BIN)/python -m pytest -m targets $(PYTEST_ARGS)
 
 # The oldest packages that pyproject.toml admits, in an environment of their own.
 test-lowest: $(STAMP)
