@@ -36,6 +36,23 @@ def add_parser(sub: arguments.Subparsers) -> None:
         action="store_true",
         help="of age: the pictures are faces already cropped: give each to the network as it is, without the detector",
     )
+    parser.add_argument(
+        "--by",
+        type=_names,
+        metavar="NAMES",
+        help="of age: the figures for each value of an attribute that the data set tells, e.g. gender,race",
+    )
+    parser.add_argument(
+        "--against",
+        metavar="B2",
+        help="of age: the difference to another bundle on the same faces, with its standard error",
+    )
+    parser.add_argument(
+        "--stability",
+        action="store_true",
+        help="of age: by how many years a mirror, a shift by one pixel, less light and JPEG move the answers; takes "
+        "five times as long",
+    )
     parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. fp32")
     arguments.device(parser)
 
@@ -49,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     if args.format and not args.data:
         raise InputError("--format says how --data is to be read; there is no --data")
     # Only what was asked for, so that a task need not know every other task's options.
-    options: dict[str, Any] = {"aligned": True} if args.aligned else {}
-    given = {name: getattr(args, name) for name in ("variant", "format", "max_unreadable")}
+    options: dict[str, Any] = {name: True for name in ("aligned", "stability") if getattr(args, name)}
+    given = {name: getattr(args, name) for name in ("variant", "format", "max_unreadable", "against", "by")}
     options |= {name: value for name, value in given.items() if value is not None}
     name = Bundle.open(args.bundle).manifest.task
     result: Mapping[str, Any] = task(name).evaluate(
@@ -63,6 +80,14 @@ def run(args: argparse.Namespace) -> int:
             args.out.text(_more(key, _left_out(value) if key == "unreadable" else value))
     args.out.document({"ok": True, **result})
     return 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names that are divided by commas."""
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of names, such as gender,race")
+    return names
 
 
 def _left_out(found: Mapping[str, Any]) -> str:

@@ -98,6 +98,8 @@ def run(args: argparse.Namespace) -> int:
             results.append(result)
     finally:
         pipeline.close()
+    for note in dict.fromkeys(result["interval"]["note"] for result in results if result.get("faces")):
+        args.out.text(note)
     left_out = [{"input": path, "reason": reason} for path, reason in skipped.items()]
     args.out.document({"ok": status == 0, "results": results} | ({"skipped": left_out} if left_out else {}))
     return status
@@ -221,7 +223,7 @@ def _free_name(folder: Path, stem: str, pipeline: Pipeline) -> Path:
 def _text(result: Mapping[str, Any]) -> str:
     """An answer for people: what is one value in a line, a list of things as a table, a caption as sentences."""
     lines = [str(result["input"])]
-    told = {"input"}
+    told = {"input", "interval"}  # what holds for every input is said once, at the end
     if {"caption", "score", "frames", "alternatives"} <= result.keys():
         lines += _sentences(result)
         told |= {"caption", "score", "frames", "alternatives"}

@@ -76,6 +76,26 @@ class Task(ABC):
         """
         raise InputError(f"the task {self.name} has no metric by which a variant could be judged")
 
+    def calibrate(self, bundle: AnyPath, data: AnyPath, split: str | None, **options: Any) -> Mapping[str, Any]:
+        """Gives a bundle the interval that holds what it promises, see `edgedl.cli.calibrate`.
+
+        Args:
+            bundle: That is calibrated.
+            data: As `evaluate` takes it.
+            split: The part that calibrates; None: the one that training has not seen.
+            **options: ``level``, ``output``, ``device``, ``threads``, ``format`` and ``max_unreadable``.
+
+        Returns:
+            {"n", "dataset", "split", "level", "coverage", "width", "before", "by_age", "bundle", "digest"}
+
+        Raises:
+            InputError: the answers of this task have no interval.
+        """
+        raise InputError(
+            f"the answers of the task {self.name} have no interval, so there is nothing to calibrate; calibrate takes "
+            "bundles of age"
+        )
+
     def train(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Trains into the run's folder, draws the curves of every training in it, and gives the figures to print."""
         from edgedl.figures.curves import draw_curves

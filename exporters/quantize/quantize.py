@@ -12,9 +12,10 @@ from exporters.quantize.inputs import Feed, recorded_calls, single_rows
 from exporters.quantize.judge import AnyJudge
 from exporters.quantize.judging import Judgement, budget_of, judge_emulated, judge_here
 from exporters.quantize.search import Attempt, Found, Search
-from exporters.quantize.variants import INT8, check_writable, with_variants, write_variants
+from exporters.quantize.variants import CHANGE, INT8, with_variants
 from runtime.bundle import Bundle
 from runtime.decisions import decisions_of
+from runtime.rewriting import check_writable, write_rewritten
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def quantize_bundle(
         DeviceError: a class of processor cannot be had here.
     """
     path = bundle.path if output is None else output
-    check_writable(bundle, path)
+    check_writable(bundle, path, CHANGE)
     names = [name for name in bundle.manifest.models if not models or name in models]
     for name in models:
         bundle.model(name)
@@ -104,7 +105,7 @@ def quantize_bundle(
         reason = f"the budget is missed on the data that judges, on {', '.join(missed)}"
         return QuantizeReport(judge, allowed, attempts, tuple(judgements), reason=reason)
     budgets = {name: budget_of(judge, judgements, name, allowed) for name in graphs}
-    written = write_variants(bundle, with_variants(bundle, graphs, budgets), path)
+    written = write_rewritten(bundle, with_variants(bundle, graphs, budgets), path, CHANGE)
     return QuantizeReport(judge, allowed, attempts, tuple(judgements), written, tuple(graphs))
 
 

@@ -15,6 +15,7 @@ from runtime.detection import Finder, Looks
 from runtime.errors import BundleError, InputError
 from runtime.example import first_inputs
 from runtime.faces import Crop, Detection, Pixels, crop_from_json
+from runtime.intervals import UNCALIBRATED, Interval, parse_interval
 from runtime.media.pictures import Picture
 from runtime.pipelines.answer import Answer
 from runtime.pipelines.base import PicturePipeline, Source, picture_of
@@ -34,11 +35,13 @@ class AgeSettings:
         years: (K,) the classes of the distribution.
         crop: how a face is cut out.
         looks: how the faces of a photo are found; its keys stand beside the others in the manifest.
+        interval: where a true age lies; None where the bundle was not calibrated.
     """
 
     years: tuple[float, ...]
     crop: Crop
     looks: Looks
+    interval: Interval | None = None
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AgeSettings:
@@ -48,18 +51,26 @@ class AgeSettings:
             BundleError: a key is missing, unknown or of the wrong type.
         """
         left = dict(data)
+        interval = left.pop("interval", None)
         try:
             settings = cls(
                 years=tuple(float(y) for y in left.pop("years")),
                 crop=crop_from_json(left.pop("crop")),
                 looks=Looks.taken_from(left),
+                interval=None if interval is None else parse_interval(interval),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the pipeline settings of this age bundle cannot be read: {error!r}") from error
         if left:
-            known = ", ".join(["years", "crop", *(field.name for field in fields(Looks))])
+            known = ", ".join(["years", "crop", "interval", *(field.name for field in fields(Looks))])
             raise BundleError(f"unknown pipeline settings {', '.join(sorted(left))}; an age bundle has {known}")
         return settings
+
+    def interval_json(self) -> dict[str, Any]:
+        """What an answer says of its intervals: the share that they promise, null if none, and the same in words."""
+        if self.interval is None:
+            return {"calibrated": False, "level": None, "note": UNCALIBRATED}
+        return {"calibrated": True, "level": self.interval.level, "note": self.interval.told()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +81,9 @@ class Face:
         box: x1, y1, x2, y2 in pixels of the photo, the right way up; the part of the face that lies in it.
         score: 0..1, how sure the detector is.
         age: expectation, in years.
-        low: a tenth of the distribution lies below; the age itself where that is lower.
-        high: a tenth of the distribution lies above; the age itself where that is higher.
+        low: lower end of the calibrated interval; of a bundle that was not calibrated, a tenth of the distribution lies
+            below. The age itself where that is lower.
+        high: upper end, in the same way.
         keypoints: (6, 2) right eye, left eye, nose tip, mouth, right ear, left ear, in pixels of the photo; those of a
             face at its border may lie outside.
         probabilities: (K,) over the bundle's years.
@@ -141,7 +153,7 @@ class AgePipeline(PicturePipeline):
         turned: bool = False,
         **options: Any,
     ) -> Answer:
-        """Answers with {"faces": [...]}, see `Face.to_json`.
+        """Answers with {"faces": [...], "interval": {...}}, see `Face.to_json` and `AgeSettings.interval_json`.
 
         "note" is there where something about the photo should be known, e.g. that its file has no end.
 
@@ -173,7 +185,10 @@ class AgePipeline(PicturePipeline):
         pictures = [self._read(source) for source in sources]
         return [
             Answer(
-                {"faces": [face.to_json(distribution=distribution) for face in faces]}
+                {
+                    "faces": [face.to_json(distribution=distribution) for face in faces],
+                    "interval": self.settings.interval_json(),
+                }
                 | ({"turned": -90 * quarters % 360} if turned else {})
                 | ({} if picture.note is None else {"note": picture.note})
             )
@@ -185,9 +200,18 @@ class AgePipeline(PicturePipeline):
         return self.finder.find(image, smallest, scale)
 
     def ages(self, crops: Sequence[Pixels]) -> list[dict[str, Any]]:
-        """The network alone: crops (H, W, 3) of any sizes -> age, low, high in years, and probabilities, in order."""
+        """The network alone: crops (H, W, 3) of any sizes -> age, low, high in years, and probabilities, in order.
+
+        Where the bundle is calibrated, low and high are the ends of its interval, else those that the network gives.
+        """
         answers = self.engines["age"].batch([{"face": crop[None]} for crop in crops], limit=LARGEST_BATCH)
-        return [{name: values[0] for name, values in answer.items()} for answer in answers]
+        return [self._with_ends({name: values[0] for name, values in answer.items()}) for answer in answers]
+
+    def _with_ends(self, answer: dict[str, Any]) -> dict[str, Any]:
+        if self.settings.interval is None:
+            return answer
+        low, high = self.settings.interval.ends(answer["age"])
+        return answer | {"low": low, "high": high}
 
     def draw(self, source: Source, result: Mapping[str, Any]) -> NDArray[np.uint8]:
         """The photo, as it was read, with each face's box and age drawn into it."""

@@ -17,8 +17,8 @@ _FACE = {
         | {"minItems": 4, "maxItems": 4, "description": "x1, y1, x2, y2 in pixels of the upright image"},
         "score": {"type": "number", "minimum": 0, "maximum": 1},
         "age": {"type": "number", "description": "expected age in years"},
-        "low": {"type": "number", "description": "10th percentile of the age, in years, or the age if that is lower"},
-        "high": {"type": "number", "description": "90th percentile of the age, in years, or the age if that is higher"},
+        "low": {"type": "number", "description": "lower end of the range of years, see `interval`; at most the age"},
+        "high": {"type": "number", "description": "upper end of the range of years, see `interval`; at least the age"},
         "keypoints": {"type": "array", "items": _NUMBERS, "description": "x, y in pixels: eyes, nose, mouth, ears"},
         "probabilities": _NUMBERS | {"description": "with ?distribution=1: one per entry of the bundle's `years`"},
     },
@@ -57,9 +57,19 @@ CAPTION: Schema = {
 FACES: Schema = {
     "title": "Faces",
     "type": "object",
-    "required": ["faces"],
+    "required": ["faces", "interval"],
     "properties": {
         "faces": {"type": "array", "items": _FACE},
+        "interval": {
+            "type": "object",
+            "description": "what `low` and `high` promise",
+            "required": ["calibrated", "level", "note"],
+            "properties": {
+                "calibrated": {"type": "boolean"},
+                "level": {"type": ["number", "null"], "description": "share of the true ages inside; null: not known"},
+                "note": {"type": "string", "description": "the same in words"},
+            },
+        },
         "turned": {
             "type": "integer",
             "enum": [0, 90, 180, 270],

@@ -1,4 +1,4 @@
-// A distribution over whole numbers as bars, with its mean and its central interval.
+// A distribution over whole numbers as bars, with its mean and its interval.
 
 import { element, svg } from "./element.js";
 
@@ -47,6 +47,8 @@ export function interval(low, high, between = "–") {
   return `${low.toFixed(digits)}${between}${high.toFixed(digits)}`;
 }
 
+const inPercent = (share) => `${Math.round(share * 100)} %`;
+
 /** Keep a label that is centred on `x` inside the drawing. */
 function inside(x, text, width, size = 6.6) {
   const half = (text.length * size) / 2;
@@ -69,8 +71,9 @@ export class DistributionChart {
   }
 
   /**
-   * @param {{values: number[], probabilities: number[], mean: number, low: number, high: number}} distribution the
-   *   values in rising order, their probabilities, and the ends of the central 80 %
+   * @param {{values: number[], probabilities: number[], mean: number, low: number, high: number, level: number | null}}
+   *   distribution the values in rising order, their probabilities, the ends of the interval, and the share of the true
+   *   values that it holds; null where it was not calibrated
    */
   show(distribution) {
     this.distribution = distribution;
@@ -105,7 +108,7 @@ export class DistributionChart {
   #draw() {
     const width = this.element.clientWidth;
     if (!this.distribution || !width) return;
-    const { values, probabilities, mean, low, high } = this.distribution;
+    const { values, probabilities, mean, low, high, level } = this.distribution;
     const { quantity, unit } = this.names;
     const [from, to] = this.range;
     const first = from - 0.5;
@@ -141,7 +144,7 @@ export class DistributionChart {
     const bracket = MARGIN.top - 12;
     parts.push(svg("path", { class: "bracket", d: `M${x(low)} ${bracket + 5}V${bracket}H${x(high)}V${bracket + 5}` }));
     const meanText = `mean ${mean.toFixed(1)}`;
-    const rangeText = `80 %: ${interval(low, high)}`;
+    const rangeText = `${level === null ? "not calibrated" : inPercent(level)}: ${interval(low, high)}`;
     parts.push(svg("line", { class: "mean", x1: x(mean), x2: x(mean), y1: bracket, y2: bottom }));
     parts.push(text(meanText, { class: "strong", x: inside(x(mean), meanText, width), y: 11, "text-anchor": "middle" }));
     parts.push(text(rangeText, { x: inside((x(low) + x(high)) / 2, rangeText, width), y: 28, "text-anchor": "middle" }));
@@ -153,11 +156,13 @@ export class DistributionChart {
   }
 
   #tell() {
-    const { values, probabilities, mean, low, high } = this.distribution;
+    const { values, probabilities, mean, low, high, level } = this.distribution;
     const { quantity, unit } = this.names;
     const index = this.pointed;
     const one = index === null ? "" : `${values[index]} ${unit}: ${(probabilities[index] * 100).toFixed(1)} %`;
-    this.readout.textContent = one || `80 % of the probability lies from ${interval(low, high, " to ")}.`;
+    const whole = `from ${interval(low, high, " to ")}`;
+    this.readout.textContent =
+      one || (level === null ? `The network's range, not calibrated, is ${whole}.` : `The range that holds ${inPercent(level)} of the true values is ${whole}.`);
     this.drawing.setAttribute("aria-label", `Probability of each ${quantity.toLowerCase()}, mean ${mean.toFixed(1)} ${unit}`);
     this.drawing.setAttribute("aria-valuemin", values[0]);
     this.drawing.setAttribute("aria-valuemax", values.at(-1));

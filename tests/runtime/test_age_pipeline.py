@@ -124,7 +124,7 @@ def nothing(kind: str) -> np.ndarray:
 @pytest.mark.parametrize("kind", ["black", "white", "noise", "one pixel", "a line"])
 def test_no_face_is_an_empty_list(pipeline, kind):
     assert pipeline.faces(nothing(kind)) == []
-    assert pipeline.predict(nothing(kind)) == {"faces": []}
+    assert pipeline.predict(nothing(kind)) == {"faces": [], "interval": pipeline.settings.interval_json()}
     assert pipeline.find(nothing(kind)) == []
 
 

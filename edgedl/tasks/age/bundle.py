@@ -20,6 +20,7 @@ from exporters.spec import Case, Input, Output
 from runtime.bundle import Bundle
 from runtime.crowds import Crowd
 from runtime.faces import AlignedCrop, Crop, brought_to, crop_to_json, cut, fitted
+from runtime.intervals import Interval
 
 Pixels = NDArray[np.uint8]
 
@@ -66,8 +67,9 @@ def dlib_crop(size: int) -> AlignedCrop:
     return AlignedCrop(size=size, template=DLIB_TEMPLATE, weights=DLIB_WEIGHTS)
 
 
-def pipeline_settings(years: Sequence[float], crop: Crop) -> dict[str, Any]:
+def pipeline_settings(years: Sequence[float], crop: Crop, interval: Interval | None = None) -> dict[str, Any]:
     """The manifest's `pipeline` of an age bundle."""
+    calibrated = {} if interval is None else {"interval": interval.to_json()}
     return {
         "years": list(years),
         "crop": crop_to_json(crop),
@@ -80,6 +82,7 @@ def pipeline_settings(years: Sequence[float], crop: Crop) -> dict[str, Any]:
         "read": READ,
         "fitted": True,
         "crowd": asdict(CROWD),
+        **calibrated,
     }
 
 
@@ -206,6 +209,7 @@ def age_bundle(
     weights: Sequence[PublicWeights],
     provenance: Mapping[str, Any],
     untrained: bool = False,
+    interval: Interval | None = None,
 ) -> Bundle:
     """Takes an age network through the gate and writes it and its detector as a bundle.
 
@@ -221,6 +225,7 @@ def age_bundle(
         weights: public weights that the age network came from.
         provenance: seed, data and what else is known of the training.
         untrained: accept a gate that cannot tell a wrong network from a right one.
+        interval: that training has calibrated.
 
     Raises:
         ExportError: the gate said no; nothing is left behind.
@@ -244,7 +249,7 @@ def age_bundle(
         description=description,
         license=license,
         models=models,
-        pipeline=pipeline_settings([float(y) for y in network.years], crop),
+        pipeline=pipeline_settings([float(y) for y in network.years], crop, interval),
         files={"notice": ("NOTICE", notice.encode())},
         provenance={**provenance, "weights": listed},
     )

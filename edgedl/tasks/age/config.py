@@ -25,8 +25,8 @@ WITH_DATA = "with --data"
 """How the help calls a training on given faces; the other one is on the embedded faces."""
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "": {"network": "compact", "size": 64, "dropout": 0.1},
-    WITH_DATA: {"network": "resnet10", "size": 80, "dropout": 0.4},
+    "": {"network": "compact", "size": 64, "dropout": 0.1, "calibration": 0.1},
+    WITH_DATA: {"network": "resnet10", "size": 80, "dropout": 0.4, "calibration": 0.1},
 }
 
 DEX_YEARS = tuple(float(year) for year in range(101))
@@ -59,6 +59,9 @@ class AgeConfig(RunConfig):
         dropout: Share of the features that are dropped in training.
         crop: How faces are cut out, see `runtime.faces.crop_from_json`.
         objective: What is minimised.
+        calibration: Share of the training faces that calibrate the interval and are not learnt from. Runs of an older
+            version have none.
+        interval: What came of it, see `runtime.intervals.Interval.to_json`; None before the training has ended.
     """
 
     task = "age"
@@ -70,6 +73,8 @@ class AgeConfig(RunConfig):
     dropout: float = option(least=0, below=1)
     crop: Mapping[str, Any]
     objective: ObjectiveSettings
+    calibration: float = option(least=0, below=1, default=0.0)
+    interval: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         """Checks what depends on more than one option."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -13,22 +15,73 @@ from edgedl.data.parts import JUDGE, three_parts
 from edgedl.data.samples import FaceDataset
 from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.age.data.face_crops import chosen_face
+from edgedl.tasks.age.intervals import age_bands, coverage
+from edgedl.tasks.age.stability import CHANGES, moved
 from exporters.quantize.judge import Judge, Part
+from runtime.errors import InputError
+from runtime.faces import Pixels
 from runtime.pipelines.age import AgePipeline
 from runtime.threads import default_threads
 
-BAND = 10
-"""Width in years of the bands of the MAE per age."""
+Years = NDArray[np.float64]
 
-LAST_BAND = 80
 CLOSE = 5.0
 """CS@5 is the share of errors of at most so many years."""
 
 
-def age_metrics(predicted: NDArray[np.floating[Any]], ages: NDArray[np.floating[Any]]) -> dict[str, float]:
-    """MAE in years and CS@5 as a fraction, of (n,) predictions and true ages."""
-    errors = np.abs(np.asarray(predicted, np.float64) - np.asarray(ages, np.float64))
-    return {"MAE": float(errors.mean()), "CS@5": float((errors <= CLOSE).mean())}
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a pipeline answers to the faces of a data set that can be read.
+
+    Attributes:
+        rows: (n,) which samples they are, ascending.
+        age: (n,) in years.
+        low: (n,) lower ends of the intervals.
+        high: (n,) upper ends.
+        found: (n,) whether a face was found; where none was, the picture was judged as a whole, as DEX does.
+        truth: (n,) true ages.
+    """
+
+    rows: NDArray[np.int64]
+    age: Years
+    low: Years
+    high: Years
+    found: NDArray[np.bool_]
+    truth: Years
+
+    def errors(self) -> Years:
+        """Predicted minus true, (n,) in years."""
+        return self.age - self.truth
+
+    def figures(self) -> dict[str, float]:
+        """MAE with its standard error, CS@5, and how many true ages the intervals hold at which mean width."""
+        size = np.abs(self.errors())
+        held = coverage(self.low, self.high, self.truth)
+        return {
+            "MAE": float(size.mean()),
+            "MAE standard error": standard_error(size),
+            "CS@5": float((size <= CLOSE).mean()),
+            "coverage": held.coverage,
+            "width": held.width,
+        }
+
+    def group(self, chosen: NDArray[np.bool_]) -> dict[str, float | int]:
+        """The figures of some of the faces: a row of a table."""
+        errors = self.errors()[chosen]
+        held = coverage(self.low[chosen], self.high[chosen], self.truth[chosen])
+        return {
+            "MAE": float(np.abs(errors).mean()),
+            "standard error": standard_error(np.abs(errors)),
+            "bias": float(errors.mean()),
+            "coverage": held.coverage,
+            "width": held.width,
+            "n": len(errors),
+        }
+
+
+def standard_error(values: Years) -> float:
+    """Of the mean of (n,) values; infinite for a single one, of which it cannot be told."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("inf")
 
 
 def judge_ages(dataset: FaceDataset, most: int | None = None) -> Judge[AgePipeline]:
@@ -51,34 +104,22 @@ def judge_ages(dataset: FaceDataset, most: int | None = None) -> Judge[AgePipeli
     return Judge(dataset.name, "MAE", "year", True, sizes, AgePipeline, measure)
 
 
-def error_by_age(
-    predicted: NDArray[np.floating[Any]], ages: NDArray[np.floating[Any]]
-) -> dict[str, dict[str, float | int]]:
-    """MAE, bias (mean of predicted minus true) and count per ten years of true age: {"0-9": …, …, "80+": …}."""
-    errors = np.asarray(predicted, np.float64) - np.asarray(ages, np.float64)
-    bands = np.minimum(np.floor_divide(ages, BAND).astype(np.int64) * BAND, LAST_BAND)
-    table: dict[str, dict[str, float | int]] = {}
-    for band in np.unique(bands):
-        inside = errors[bands == band]
-        label = f"{band}+" if band == LAST_BAND else f"{band}-{band + BAND - 1}"
-        table[label] = {"MAE": float(np.abs(inside).mean()), "bias": float(inside.mean()), "n": len(inside)}
-    return table
-
-
-def evaluate_ages(
-    pipeline: AgePipeline, dataset: FaceDataset, *, aligned: bool, unreadable: Unreadable | None = None
-) -> dict[str, Any]:
+def predict_faces(
+    pipeline: AgePipeline,
+    dataset: FaceDataset,
+    *,
+    aligned: bool = False,
+    unreadable: Unreadable | None = None,
+    change: Callable[[Pixels], Pixels] | None = None,
+) -> Predictions:
     """Predicts every face of a data set.
 
     Args:
         pipeline: the bundle; open it with one thread per model, the pictures run side by side.
         dataset: the faces.
-        aligned: the network alone, on each picture as it is. Otherwise the whole pipeline, and a picture in which no
-            face is found is counted and judged as a whole, as DEX does.
+        aligned: the network alone, on each picture as it is, otherwise the whole pipeline.
         unreadable: takes what cannot be read; None: every picture must be readable.
-
-    Returns:
-        {"n", "dataset", "mode", "metrics": {"MAE", "CS@5"}, "not_found", "by_age": {band: {"MAE", "bias", "n"}}}
+        change: what is done to each picture first.
 
     Raises:
         InputError: too many pictures cannot be read, or all.
@@ -86,27 +127,115 @@ def evaluate_ages(
     if unreadable is None:
         unreadable = Unreadable(dataset.name, len(dataset), share=0)
 
-    def one(index: int) -> tuple[float, bool] | None:
+    def one(index: int) -> tuple[float, float, float, bool] | None:
         image = unreadable.attempt(dataset[index].name, partial(dataset.image, index))
         if image is None:
             return None
+        if change is not None:
+            image = change(image)
         face = None if aligned else chosen_face(pipeline, image, dataset[index])
-        crop = image if face is None else pipeline.settings.crop(image, face)
-        return float(pipeline.ages([crop])[0]["age"]), face is not None
+        (answer,) = pipeline.ages([image if face is None else pipeline.settings.crop(image, face)])
+        age, low, high = (float(answer[name]) for name in ("age", "low", "high"))
+        return age, min(low, age), max(high, age), face is not None  # as `runtime.pipelines.age.Face` has them
 
     with ThreadPoolExecutor(default_threads()) as pool:
         tried = list(pool.map(one, range(len(dataset))))
-    rows = [row for row, answer in enumerate(tried) if answer is not None]
-    answers = [answer for answer in tried if answer is not None]
+    rows = np.array([row for row, answer in enumerate(tried) if answer is not None], np.int64)
     unreadable.check({f"faces of {dataset.name}": len(rows)})
-    predicted, ages = np.array([age for age, _ in answers]), dataset.ages[rows]
+    age, low, high, found = (np.array(column) for column in zip(*filter(None, tried), strict=True))
+    return Predictions(rows, age, low, high, found.astype(np.bool_), dataset.ages[rows].astype(np.float64))
+
+
+def evaluate_ages(
+    pipeline: AgePipeline,
+    dataset: FaceDataset,
+    *,
+    aligned: bool,
+    unreadable: Unreadable | None = None,
+    by: Sequence[str] = (),
+    against: AgePipeline | None = None,
+    stability: bool = False,
+) -> dict[str, Any]:
+    """Judges a pipeline on every face of a data set.
+
+    Args:
+        pipeline: see `predict_faces`.
+        dataset: the faces.
+        aligned: see `predict_faces`.
+        unreadable: see `predict_faces`.
+        by: attributes of the data set, e.g. "gender": the figures for each of their values.
+        against: another pipeline, which is asked about the same faces; the differences are paired.
+        stability: by how much small changes of the pictures move the answers.
+
+    Returns:
+        {"n", "dataset", "mode", "metrics": {"MAE", "MAE standard error", "CS@5", "coverage", "width"}, "interval",
+        "not_found", "by_age": {band: {"MAE", "standard error", "bias", "coverage", "width", "n"}}}, and what was asked
+        for: "by_gender" and so on, "against", "stability".
+
+    Raises:
+        InputError: too many pictures cannot be read, or all, or the data set does not tell such an attribute.
+    """
+    check_attributes(dataset, by)
+    found = predict_faces(pipeline, dataset, aligned=aligned, unreadable=unreadable)
+    seen = dataset.take(found.rows.tolist())
     result: dict[str, Any] = {
-        "n": len(rows),
+        "n": len(found.rows),
         "dataset": dataset.name,
         "mode": "aligned faces, network alone" if aligned else "whole pipeline",
-        "metrics": age_metrics(predicted, ages),
+        "metrics": found.figures(),
+        "interval": pipeline.settings.interval_json(),
     }
     if not aligned:
-        result["not_found"] = sum(not found for _, found in answers)
-    result["by_age"] = error_by_age(predicted, ages)
+        result["not_found"] = int((~found.found).sum())
+    result["by_age"] = {band: found.group(rows) for band, rows in age_bands(found.truth).items()}
+    for name in by:
+        values = np.array([str(sample.attributes.get(name, "not told")) for sample in seen])
+        result[f"by_{name}"] = {str(value): found.group(values == value) for value in np.unique(values)}
+    if against is not None:
+        result["against"] = compared(found, predict_faces(against, seen, aligned=aligned))
+    if stability:
+        result["stability"] = {
+            name: moved(found.age, predict_faces(pipeline, seen, aligned=aligned, change=change).age)
+            for name, change in CHANGES.items()
+        }
     return result
+
+
+def compared(this: Predictions, other: Predictions) -> dict[str, dict[str, float]]:
+    """The figures of two pipelines on the same faces, this minus the other, and the standard error of that difference.
+
+    The difference is paired: what makes a face hard for both does not blur it.
+    """
+    pairs = [_each(one) for one in (this, other)]
+    difference = {name: pairs[0][name] - pairs[1][name] for name in pairs[0]}
+    return {
+        "this": {name: float(values.mean()) for name, values in pairs[0].items()},
+        "other": {name: float(values.mean()) for name, values in pairs[1].items()},
+        "difference": {name: float(values.mean()) for name, values in difference.items()},
+        "standard error": {name: standard_error(values) for name, values in difference.items()},
+    }
+
+
+def _each(found: Predictions) -> dict[str, Years]:
+    """What the figures are means of, for each face (n,)."""
+    size = np.abs(found.errors())
+    inside = (found.low <= found.truth) & (found.truth <= found.high)
+    return {
+        "MAE": size,
+        "CS@5": (size <= CLOSE).astype(np.float64),
+        "coverage": inside.astype(np.float64),
+        "width": found.high - found.low,
+    }
+
+
+def check_attributes(dataset: FaceDataset, names: Sequence[str]) -> None:
+    """Refuses attributes that no face of the data set has.
+
+    Raises:
+        InputError: there is one.
+    """
+    told = sorted({name for sample in dataset for name in sample.attributes})
+    for name in names:
+        if name not in told:
+            have = f"it tells {', '.join(told)}" if told else "it tells none"
+            raise InputError(f"--by {name}: the data set {dataset.name} does not tell the {name} of a face; {have}")

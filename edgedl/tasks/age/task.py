@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +60,13 @@ class AgeTask(Task):
         group.add_argument(
             "--dropout", type=float, metavar="SHARE", help=f"of the features, while training {told('dropout')}"
         )
+        group.add_argument(
+            "--calibration",
+            type=float,
+            metavar="SHARE",
+            help="of the training faces that calibrate the interval and are not learnt from; 0 leaves it uncalibrated "
+            f"{told('calibration')}",
+        )
         group.add_argument("--format", metavar="F", help="of --data (default: told by its contents)")
         group.add_argument(
             OPTION,
@@ -91,6 +100,7 @@ class AgeTask(Task):
         from edgedl.tasks.age.training import trained_network, weights_of
         from edgedl.training.run import Run
         from runtime.faces import crop_from_json
+        from runtime.intervals import parse_interval
 
         refuse_options(options, ("name", "untrained"), "an age run is exported")
         run = Run.open(run_path)
@@ -107,6 +117,7 @@ class AgeTask(Task):
             weights=weights_of(config),
             provenance={"data": config.data, "seed": config.seed, "run": run.created},
             untrained=bool(options.get("untrained", False)),
+            interval=None if config.interval is None else parse_interval(config.interval, "config.json: interval"),
         )
 
     def pull(self, path: AnyPath, **options: Any) -> Bundle:
@@ -123,6 +134,18 @@ class AgeTask(Task):
 
         return judge_ages(self._faces(data, format), most)
 
+    def calibrate(self, bundle: AnyPath, data: AnyPath, split: str | None, **options: Any) -> Mapping[str, Any]:
+        """Calibrates the interval on faces of known age that training has not seen, by default the validation split."""
+        from edgedl.tasks.age.calibration import calibrate_bundle
+
+        known = ("level", "output", "device", "threads", "format", "max_unreadable")
+        refuse_options(options, known, "an age bundle is calibrated")
+        dataset = self._faces(data, options.pop("format", None))
+        chosen = split or "val"
+        unreadable = Unreadable(dataset.name, len(dataset.split(chosen)), options.pop("max_unreadable", MAX_SHARE))
+        made = calibrate_bundle(bundle, dataset, chosen, unreadable=unreadable, **options)
+        return {**made.to_json(), "skipped": dict(dataset.skipped), "unreadable": unreadable.to_json()}
+
     def _faces(self, data: AnyPath | None, format: str | None) -> FaceDataset:  # noqa: A002
         from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
         from edgedl.tasks.age.data.formats import open_faces
@@ -136,17 +159,30 @@ class AgeTask(Task):
     def evaluate(
         self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
     ) -> Mapping[str, Any]:
-        """Judges a bundle on faces of known age, without data on painted ones: MAE, CS@5, MAE per age."""
-        from edgedl.tasks.age.evaluation import evaluate_ages
+        """Judges a bundle on faces of known age, without data on painted ones, see `evaluate_ages`."""
+        from edgedl.tasks.age.evaluation import check_attributes, evaluate_ages
         from runtime.pipelines.age import AgePipeline
 
-        refuse_options(options, ("aligned", "variant", "format", "max_unreadable"), "an age bundle is evaluated")
+        known = ("aligned", "variant", "format", "max_unreadable", "against", "by", "stability")
+        refuse_options(options, known, "an age bundle is evaluated")
         dataset = self._faces(data, options.get("format"))
         part = dataset.split(split or ("val" if data is None else "all"))
+        by = tuple(options.get("by", ()))
+        check_attributes(part, by)  # before minutes of work
         unreadable = Unreadable(dataset.name, len(part), options.get("max_unreadable", MAX_SHARE))
         # The pictures run side by side, so each model gets one thread unless more were asked for.
-        with AgePipeline.open(bundle, device=device, threads=threads or 1, variant=options.get("variant")) as pipeline:
-            result = evaluate_ages(pipeline, part, aligned=bool(options.get("aligned")), unreadable=unreadable)
+        opened = partial(AgePipeline.open, device=device, threads=threads or 1, variant=options.get("variant"))
+        other = options.get("against")
+        with opened(bundle) as pipeline, nullcontext() if other is None else opened(other) as against:
+            result = evaluate_ages(
+                pipeline,
+                part,
+                aligned=bool(options.get("aligned")),
+                unreadable=unreadable,
+                by=by,
+                against=against,
+                stability=bool(options.get("stability")),
+            )
         return {**result, "skipped": dict(dataset.skipped), "unreadable": unreadable.to_json()}
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgedl.data.splits import require_training_parts
+from edgedl.data.samples import FaceDataset
+from edgedl.data.splits import require_training_parts, set_apart
 from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
 from edgedl.data.unreadable import Unreadable
 from edgedl.nn.age import AgeNetwork
@@ -22,6 +23,7 @@ from edgedl.tasks.age.bundle import dlib_crop
 from edgedl.tasks.age.config import WITH_DATA, AgeConfig, Network, check_data_options, recipes
 from edgedl.tasks.age.data.face_crops import FaceCrops, face_crops
 from edgedl.tasks.age.data.formats import open_faces
+from edgedl.tasks.age.intervals import LEAST_FACES, calibrate
 from edgedl.tasks.age.network.compact import CompactNetwork
 from edgedl.tasks.age.network.normalisation import absorb_statistics
 from edgedl.tasks.age.network.resnet10 import ResNet10
@@ -41,7 +43,9 @@ from edgedl.training.run import Run
 from edgedl.weights.catalogue import AGE_RESNET10, PublicWeights
 from edgedl.weights.fetch import cache_folder
 from exporters.denormals import flush_denormals
+from runtime.errors import InputError
 from runtime.faces import crop_to_json
+from runtime.intervals import Interval
 from runtime.pipelines.age import AgePipeline
 
 log = logging.getLogger(__name__)
@@ -53,6 +57,9 @@ OLDEST_LOGIT_FALL = 0.15
 """Per year beyond the published 80 classes, the new classes begin so much less likely than the last one."""
 
 STATISTICS_FACES = 2048
+
+CALIBRATION = "calibration"
+"""The name of the part of the training faces that calibrates the interval."""
 
 _BACKBONES: Mapping[Network, Callable[[], nn.Module]] = {"resnet10": ResNet10, "compact": CompactNetwork}
 
@@ -113,7 +120,7 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
         config = replace(config, data=described(dataset), crop=crop_to_json(crop))
     # Whatever can be wrong with what was asked for shows before the run's folder is made.
     require_training_parts(dataset)
-    subsets = {name: dataset.split(name) for name in ("train", "val")}
+    subsets = parts_of(dataset, config.calibration)
     unreadable = Unreadable(dataset.name, sum(map(len, subsets.values())), args.max_unreadable)
     objective = AgeObjective(
         config.years,
@@ -151,17 +158,67 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     result = fit(module, train, validation, run, options)
     sharpness, mae = calibrate_sharpness(network, parts["val"].pipeline, ages["val"])
     run.save_best(network.state_dict(), epoch=result.best_epoch, metric=result.metric, value=mae)
+    interval = interval_of(network, parts[CALIBRATION], subsets[CALIBRATION]) if CALIBRATION in parts else None
+    run.amended(interval=None if interval is None else interval.to_json())
     return {
         "metric": result.metric,
         "best": mae,
         "before_calibration": result.best,
         "sharpness": sharpness,
+        "interval": None if interval is None else interval.measured.all.to_json(),
         "best_epoch": result.best_epoch,
         "epochs": result.epochs,
         "seconds": round(result.seconds, 1),
         "not_found": {name: int((~part.found).sum()) for name, part in parts.items()},
         "unreadable": unreadable.to_json(),
     }
+
+
+def parts_of(dataset: FaceDataset, calibration: float) -> dict[str, FaceDataset]:
+    """The parts of a data set by name: train, val, and a share of the former that calibrates the interval.
+
+    All pictures of a person, where the set tells people apart, are in one of them. Where the share is too few faces to
+    calibrate with, all are learnt from.
+    """
+    train = dataset.split("train")
+    keys = [sample.subject or sample.name for sample in train]
+    apart = set_apart(keys, calibration, CALIBRATION)
+    rows = [row for row, key in enumerate(keys) if key in apart]
+    parts = {"train": train, "val": dataset.split("val")}
+    if len(rows) >= LEAST_FACES:
+        parts["train"] = train.take([row for row, key in enumerate(keys) if key not in apart])
+        parts[CALIBRATION] = train.take(rows)
+    elif calibration:
+        log.info("the interval stays uncalibrated: %d faces are too few, it takes %d", len(rows), LEAST_FACES)
+    return parts
+
+
+@flush_denormals()
+def interval_of(network: AgeNetwork, crops: FaceCrops, faces: FaceDataset) -> Interval | None:
+    """The interval of a trained network's ages; None, with a word of why, where it cannot be calibrated.
+
+    Args:
+        network: in evaluation mode, its sharpness set.
+        crops: of faces that have neither been learnt from nor chosen anything.
+        faces: the same ones, and those that could not be read.
+    """
+    with torch.no_grad():
+        predicted = torch.cat(
+            [network.answers(network.logits(levels))[0] for levels in _levels(crops.pipeline, network.size)]
+        )
+    read = faces.take(crops.rows.tolist())
+    keys = [sample.subject or sample.name for sample in read]
+    try:
+        return calibrate(
+            predicted.double().numpy(),
+            read.ages.astype(np.float64),
+            keys,
+            dataset=faces.name,
+            split=f"{CALIBRATION} part of train",
+        )
+    except InputError as error:
+        log.warning("the interval stays uncalibrated: %s", error)
+        return None
 
 
 def network_of(config: AgeConfig) -> AgeNetwork:

@@ -16,14 +16,14 @@ function overlap(a, b) {
 
 const years = (value) => value.toFixed(0);
 
-const HONEST =
-  "An estimate from the look of a face, not a fact about a person. The network gives 80 % to the years between the two numbers; it can be surer than it is right.";
+const HONEST = "An estimate from the look of a face, not a fact about a person.";
 
 class Faces {
   constructor({ panel, stage, bundle }) {
     Object.assign(this, { panel, stage });
     this.values = bundle.pipeline?.years ?? null;
     this.faces = [];
+    this.promise = null;
     this.chosen = null;
     this.next = 1;
     this.rows = new Map();
@@ -40,7 +40,8 @@ class Faces {
   }
 
   /** @returns {string} the answer in words, for those who do not see it */
-  show({ faces }, live) {
+  show({ faces, interval: promise }, live) {
+    this.promise = promise ?? null;
     this.#follow(faces);
     this.stage.setRegions(
       this.faces.map((face) => ({
@@ -104,7 +105,7 @@ class Faces {
     this.list.hidden = this.honest.hidden = count === 0;
     const oldest = this.values?.at(-1);
     const ends = this.faces.some((face) => face.high >= oldest) ? ` It knows no age above ${oldest} years.` : "";
-    this.honest.textContent = HONEST + ends;
+    this.honest.textContent = [HONEST, this.promise?.note].filter(Boolean).join(" ") + ends;
     const ids = new Set(this.faces.map((face) => face.id));
     for (const [id, row] of this.rows) {
       if (!ids.has(id)) {
@@ -139,7 +140,7 @@ class Faces {
     this.name.textContent = `Face ${face.id}`;
     this.mean.textContent = face.age.toFixed(1);
     const values = this.values ?? face.probabilities.map((_, index) => index);
-    this.chart.show({ values, probabilities: face.probabilities, mean: face.age, low: face.low, high: face.high });
+    this.chart.show({ values, probabilities: face.probabilities, mean: face.age, low: face.low, high: face.high, level: this.promise?.level ?? null });
   }
 }
 

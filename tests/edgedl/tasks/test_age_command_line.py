@@ -119,7 +119,7 @@ def test_the_bundle_is_evaluated(exported, call, tmp_path, mode):
     assert status == 0
     document = json.loads(out)
     assert document["n"] == 8
-    assert set(document["metrics"]) == {"MAE", "CS@5"}
+    assert set(document["metrics"]) == {"MAE", "MAE standard error", "CS@5", "coverage", "width"}
     assert sum(document["skipped"].values()) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,35 +15,61 @@ from edgedl.data.sources import FolderSource
 from edgedl.data.synthetic_faces import generate
 from edgedl.tasks import task, task_names
 from edgedl.tasks.age.bundle import CROWD, crowd_cases, dlib_crop, face_cases, photo_cases, pipeline_settings
-from edgedl.tasks.age.evaluation import age_metrics, error_by_age, evaluate_ages
+from edgedl.tasks.age.evaluation import Predictions, compared, evaluate_ages
+from edgedl.tasks.age.stability import CHANGES
 from runtime.detection import Looks
 from runtime.errors import InputError
 from runtime.faces import Detection
 from runtime.pipelines.age import AgeSettings
 
 
-def test_metrics_by_hand():
-    """Errors 0, 2, 5, 5.5, 7.5: their mean is 4, and three of five are at most 5."""
-    predicted = np.array([30.0, 42.0, 15.0, 25.5, 60.0])
-    ages = np.array([30.0, 40.0, 20.0, 20.0, 52.5])
-    assert age_metrics(predicted, ages) == {"MAE": pytest.approx(4.0), "CS@5": pytest.approx(0.6)}
+def predictions(age, truth, low=None, high=None) -> Predictions:
+    """What a pipeline might have answered; without ends, each range is the age alone."""
+    age, truth = np.asarray(age, np.float64), np.asarray(truth, np.float64)
+    ends = [age if end is None else np.asarray(end, np.float64) for end in (low, high)]
+    return Predictions(np.arange(len(age)), age, ends[0], ends[1], np.ones(len(age), bool), truth)
 
 
-def test_metrics_are_counted_in_float64():
-    """In float32 the mean of many equal errors would drift."""
-    predicted = np.full(1_000_000, 0.1, np.float32)
-    assert age_metrics(predicted, np.zeros(1_000_000, np.float32))["MAE"] == pytest.approx(float(np.float32(0.1)))
-
-
-def test_errors_by_age_by_hand():
-    ages = np.array([0.0, 9.9, 10.0, 79.0, 80.0, 103.0])
-    predicted = np.array([2.0, 8.9, 13.0, 75.0, 70.0, 83.0])
-    assert error_by_age(predicted, ages) == {
-        "0-9": {"MAE": pytest.approx(1.5), "bias": pytest.approx(0.5), "n": 2},
-        "10-19": {"MAE": pytest.approx(3.0), "bias": pytest.approx(3.0), "n": 1},
-        "70-79": {"MAE": pytest.approx(4.0), "bias": pytest.approx(-4.0), "n": 1},
-        "80+": {"MAE": pytest.approx(15.0), "bias": pytest.approx(-15.0), "n": 2},
+def test_figures_by_hand():
+    """Errors 0, 2, 5, 5.5, 7.5: mean 4, variance 8.875, three of five at most 5; two of five truths lie inside."""
+    age, truth = [30.0, 42.0, 15.0, 25.5, 60.0], [30.0, 40.0, 20.0, 20.0, 52.5]
+    figures = predictions(age, truth, low=[30, 41, 10, 20, 59], high=[32, 43, 19, 21, 61]).figures()
+    assert figures == {
+        "MAE": pytest.approx(4.0),
+        "MAE standard error": pytest.approx((8.875 / 5) ** 0.5),
+        "CS@5": pytest.approx(0.6),
+        "coverage": pytest.approx(0.4),
+        "width": pytest.approx((2 + 2 + 9 + 1 + 2) / 5),
     }
+
+
+def test_a_group_by_hand():
+    """Errors 2, -4 and 3 of those chosen; the range of the second holds its truth, that of the others does not."""
+    found = predictions([2.0, 75.0, 13.0, 9.0], [0.0, 79.0, 10.0, 50.0], [1, 70, 12, 9], [3, 80, 14, 9])
+    assert found.group(np.array([True, True, True, False])) == {
+        "MAE": pytest.approx(3.0),
+        "standard error": pytest.approx((1 / 3) ** 0.5),
+        "bias": pytest.approx(1 / 3),
+        "coverage": pytest.approx(1 / 3),
+        "width": pytest.approx((2 + 10 + 2) / 3),
+        "n": 3,
+    }
+
+
+def test_a_single_face_has_no_standard_error():
+    assert predictions([3.0], [1.0]).figures()["MAE standard error"] == float("inf")
+
+
+def test_a_paired_difference_is_finer_than_two_averages():
+    """Faces that are hard for both cancel: each error is one year smaller, so the difference has no spread at all."""
+    truth = np.zeros(50)
+    hard = np.linspace(1, 60, 50)
+    this, other = predictions(hard, truth), predictions(hard + 1, truth)
+    found = compared(this, other)
+    assert found["difference"]["MAE"] == pytest.approx(-1)
+    assert found["standard error"]["MAE"] == pytest.approx(0, abs=1e-9)
+    assert this.figures()["MAE standard error"] > 2
+    assert found["this"]["MAE"] + 1 == pytest.approx(found["other"]["MAE"])
 
 
 class StandIn:
@@ -54,6 +81,10 @@ class StandIn:
             x1, y1, x2, y2 = (int(v) for v in face.box)
             return image[y1:y2, x1:x2]
 
+        @staticmethod
+        def interval_json():
+            return {"calibrated": False, "level": None, "note": "made up"}
+
     def find(self, image, smallest=-1.0):
         if image.mean() < 5:
             return []
@@ -61,7 +92,7 @@ class StandIn:
         return [Detection(np.array(box[:4]), box[4], np.zeros((6, 2))) for box in boxes]
 
     def ages(self, crops):
-        return [{"age": crop.mean()} for crop in crops]
+        return [{"age": crop.mean(), "low": crop.mean() - 1, "high": crop.mean() + 2} for crop in crops]
 
 
 @pytest.fixture
@@ -84,7 +115,11 @@ def test_the_whole_pipeline_judges_the_face_that_is_meant(dataset):
     assert result["not_found"] == 1
     assert result["metrics"]["MAE"] == pytest.approx((0 + 29.5 + 30) / 3)
     assert result["metrics"]["CS@5"] == pytest.approx(1 / 3)
-    assert result["by_age"] == {"30-39": {"MAE": pytest.approx(59.5 / 3), "bias": pytest.approx(0.5 / 3), "n": 3}}
+    assert list(result["by_age"]) == ["30-39"]
+    assert result["by_age"]["30-39"]["bias"] == pytest.approx(0.5 / 3)
+    assert result["metrics"]["coverage"] == pytest.approx(1 / 3), "the range around 30"
+    assert result["metrics"]["width"] == pytest.approx(3)
+    assert result["interval"]["note"] == "made up"
     assert result["mode"] == "whole pipeline"
 
 
@@ -94,6 +129,52 @@ def test_aligned_gives_the_network_the_picture_as_it_is(dataset):
     assert result["metrics"]["MAE"] == pytest.approx((22.5 + 29.5 + 22.5) / 3)
     assert "not_found" not in result
     assert result["mode"] == "aligned faces, network alone"
+
+
+def test_figures_by_attribute(dataset):
+    genders = ("male", "female", "male")
+    told = [replace(sample, attributes={"gender": name}) for sample, name in zip(dataset, genders, strict=True)]
+    result = evaluate_ages(StandIn(), replace(dataset, samples=tuple(told)), aligned=False, by=("gender",))
+    assert {name: row["n"] for name, row in result["by_gender"].items()} == {"female": 1, "male": 2}
+    assert result["by_gender"]["male"]["MAE"] == pytest.approx(15)
+    with pytest.raises(InputError, match=r"--by race: .* does not tell the race of a face; it tells gender"):
+        evaluate_ages(StandIn(), replace(dataset, samples=tuple(told)), aligned=False, by=("race",))
+
+
+def test_small_changes_move_the_answer_by_hand(dataset):
+    """The whole picture's mean level: 52.5, 0.5 and 52.5. A mirror leaves it, four fifths of the light move it."""
+    result = evaluate_ages(StandIn(), dataset, aligned=True, stability=True)["stability"]
+    assert list(result) == list(CHANGES)
+    assert result["mirrored"] == {"mean": 0, "95 %": 0, "bias": 0}
+    dark = result["brightness × 0.8"]
+    # Levels 60, 30, 0 and 2 become 48, 24, 0 and 2.
+    assert dark["mean"] == pytest.approx((10.5 + 0 + 10.5) / 3)
+    assert dark["bias"] == pytest.approx(-dark["mean"])
+
+
+@pytest.mark.parametrize("name", list(CHANGES))
+def test_a_change_is_small_and_leaves_the_picture_alone(name):
+    image = np.random.default_rng(0).integers(0, 256, (8, 12, 3)).repeat(4, 0).repeat(4, 1).astype(np.uint8)
+    kept = image.copy()
+    changed = CHANGES[name](image)
+    np.testing.assert_array_equal(image, kept)
+    assert (changed.shape, changed.dtype) == (image.shape, np.uint8)
+    assert not np.array_equal(changed, image)
+    if name == "mirrored":
+        np.testing.assert_array_equal(CHANGES[name](changed), image)
+    if name == "one pixel to the right":
+        np.testing.assert_array_equal(changed[:, 1:], image[:, :-1])
+
+
+def test_two_pipelines_are_compared_on_the_same_faces(dataset):
+    class Older(StandIn):
+        def ages(self, crops):
+            return [{name: value + 4 for name, value in answer.items()} for answer in super().ages(crops)]
+
+    result = evaluate_ages(StandIn(), dataset, aligned=False, against=Older())["against"]
+    # 30 and 34; 0.5 and 4.5 of 30; 60 and 64 of 30
+    assert result["difference"]["MAE"] == pytest.approx((-4 + 4 - 4) / 3)
+    assert result["standard error"]["MAE"] == pytest.approx((64 / 3 / 3) ** 0.5)
 
 
 def faces_folder(folder: Path, count: int = 8) -> Path:
