@@ -297,7 +297,8 @@ def test_a_photo_on_its_side_is_turned_on_request(pipeline, portrait, quarters):
 
 
 def test_nothing_to_see_is_not_turned(pipeline):
-    assert pipeline.predict(np.zeros((60, 90, 3), np.uint8), turned=True)["turned"] == 0
+    answer = pipeline.predict(np.zeros((60, 90, 3), np.uint8), turned=True)
+    assert (answer["faces"], answer["turned"]) == ([], 0)
 
 
 def test_the_setting_of_a_bundle_is_read():
