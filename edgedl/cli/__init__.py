@@ -36,7 +36,23 @@ from edgedl.cli.console import console
 from edgedl.cli.failures import BROKEN_PIPE, Failure, explain
 from edgedl.cli.output import Output
 
-VERBS = (pull, train, export, verify, inspect, predict, evaluate, calibrate, quantize, bench, pack, prove, serve, doctor, plot)
+VERBS = (
+    pull,
+    train,
+    export,
+    verify,
+    inspect,
+    predict,
+    evaluate,
+    calibrate,
+    quantize,
+    bench,
+    pack,
+    prove,
+    serve,
+    doctor,
+    plot,
+)
 
 DESCRIPTION = "Takes a PyTorch network to an edge device and proves that it still gives the same answer there."
 EPILOG = """\
