@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import resource
 import re
+import resource
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -93,6 +93,7 @@ def test_the_verbs_are_those_of_the_design():
         "predict",
         "evaluate",
         "bench",
+        "calibrate",
         "pack",
         "prove",
         "quantize",

@@ -59,8 +59,8 @@ class AgeConfig(RunConfig):
         dropout: Share of the features that are dropped in training.
         crop: How faces are cut out, see `runtime.faces.crop_from_json`.
         objective: What is minimised.
-        calibration: Share of the training faces that calibrate the interval and are not learnt from. Runs of an older
-            version have none.
+        calibration: Share of the training faces that calibrate the interval and are not learnt from; None in runs of an
+            older version, which have none.
         interval: What came of it, see `runtime.intervals.Interval.to_json`; None before the training has ended.
     """
 
@@ -73,7 +73,7 @@ class AgeConfig(RunConfig):
     dropout: float = option(least=0, below=1)
     crop: Mapping[str, Any]
     objective: ObjectiveSettings
-    calibration: float = option(least=0, below=1, default=0.0)
+    calibration: float | None = option(least=0, below=1, default=None)
     interval: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

@@ -120,7 +120,7 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
         config = replace(config, data=described(dataset), crop=crop_to_json(crop))
     # Whatever can be wrong with what was asked for shows before the run's folder is made.
     require_training_parts(dataset)
-    subsets = parts_of(dataset, config.calibration)
+    subsets = parts_of(dataset, config.calibration or 0.0)
     unreadable = Unreadable(dataset.name, sum(map(len, subsets.values())), args.max_unreadable)
     objective = AgeObjective(
         config.years,

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 from runtime.compare import compare
+from runtime.detection import Looks
+from runtime.faces import MarginCrop
 from runtime.golden import GoldenCase, golden_to_npz
+from runtime.intervals import Coverage, Interval, Measured
 from runtime.manifest import OutputParity
+from runtime.pipelines.age import AgeSettings
 from runtime.sampling import uniform_numbers
 
 ROOT = Path(__file__).parents[3]
@@ -145,3 +149,31 @@ def test_random_numbers_are_those_of_numpy(scripts: Path, seed: int) -> None:
     uniform, floats = run(scripts, program, str(seed))
     assert uniform == [number for number, _ in zip(uniform_numbers(seed), range(5), strict=False)]
     assert floats == np.random.default_rng(seed).random(7, dtype=np.float32).tolist()
+
+
+CALIBRATED = Interval(
+    0.8,
+    (0.0, 10.0, 50.0),
+    (-1.0, 7.0, 32.0),
+    (4.0, 14.0, 54.0),
+    Measured("utkface", "val", Coverage(0.81, 12.5, 1898), {}),
+)
+
+
+@pytest.mark.parametrize("interval", [None, CALIBRATED], ids=["not calibrated", "calibrated"])
+def test_the_range_of_an_age_is_that_of_python(scripts: Path, interval: Interval | None) -> None:
+    ages = [-3.0, -1.0, 0.0, 3.3, 7.0, 8.1, 14.0, 31.9, 54.0, 60.5]
+    program = """
+    import { ends, promise } from "./interval.js";
+    const [interval, ages] = JSON.parse(process.argv[1]);
+    const found = ages.map((age) => ends(interval, { age, low: age - 2, high: age - 1 }));
+    const low = found.map((one) => one.low), high = found.map((one) => one.high);
+    console.log(JSON.stringify({ promise: promise(interval), low, high }));
+@@: found.map((one) => one.low), high: found.map((one) => one.high) }));
+    """
+    found = run(scripts, program, json.dumps([interval and interval.to_json(), ages]))
+    settings = AgeSettings((0.0,), MarginCrop(0.4), Looks(1.0), interval)
+    assert found["promise"] == settings.interval_json()
+    low, high = (np.subtract(ages, 2), np.array(ages)) if interval is None else interval.ends(ages)
+    np.testing.assert_allclose(found["low"], low)
+    np.testing.assert_allclose(found["high"], high)
