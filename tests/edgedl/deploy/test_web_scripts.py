@@ -169,7 +169,6 @@ def test_the_range_of_an_age_is_that_of_python(scripts: Path, interval: Interval
     const found = ages.map((age) => ends(interval, { age, low: age - 2, high: age - 1 }));
     const low = found.map((one) => one.low), high = found.map((one) => one.high);
     console.log(JSON.stringify({ promise: promise(interval), low, high }));
-@@: found.map((one) => one.low), high: found.map((one) => one.high) }));
     """
     found = run(scripts, program, json.dumps([interval and interval.to_json(), ages]))
     settings = AgeSettings((0.0,), MarginCrop(0.4), Looks(1.0), interval)
