@@ -31,9 +31,10 @@ async function* replay(models, name) {
 }
 
 function table(rows) {
-  const head = ["Model", "Output", "Cases", "Largest error", "Share of what is allowed", "Verdict"];
+  const head = ["Model", "Output", "Verdict", "Largest error", "Of what is allowed", "Cases"]; // a phone shows the first ones
+  const percent = (share) => (share > 0 && share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(1)} %`);
   const written = ({ model, output, cases, maxAbs, share, ok, note }) =>
-    [model, output, String(cases), maxAbs.toPrecision(2), share.toPrecision(2), ok ? "ok" : `wrong${note ? ` (${note})` : ""}`].map((text) => element("td", {}, text));
+    [model, output, ok ? "ok" : `wrong${note ? ` (${note})` : ""}`, maxAbs.toPrecision(2), percent(share), String(cases)].map((text) => element("td", {}, text));
   return element(
     "div",
     { class: "scrolls", tabindex: "0", role: "region", "aria-label": "Recorded answers" },

@@ -20,6 +20,7 @@ export function opened() {
   opening ??= (async () => {
     const [manifest, description] = await Promise.all(["manifest.json", "description.json"].map(async (name) => (await file(name)).json()));
     const models = new Models(manifest);
+    for (const name of Object.keys(manifest.models)) models.open(name).catch(() => {}); // what fails is told when it is asked
     return { models, description, task: new (TASKS[manifest.task] ?? Arrays)(models) };
   })();
   return opening;
