@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.errors import EdgedlError, MissingExtraError
 from service.operations.logs import configure, say
-from service.server.listening import Tls, address, listen, listen_at, remove_socket
+from service.server.listening import Tls, address, inherited, listen, listen_at, remove_socket
 from service.server.places import Places
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def serve(
     **settings: Any,
 ) -> int:
     """Serve bundles until stopped. Prints one line with the URL once the first worker answers.
+
+    A socket that systemd hands over is taken in the place of a port or a path of its own. It outlives this process.
 
     Args:
         bundles: See :func:`service.app.create_app`.
@@ -86,10 +89,14 @@ def serve(
     places = Places.of(prefix, proxies)
     secure = None if tls is None else tls.context()
     formatter = configure(log_format, access=access_log)
-    listener = listen(host, port) if socket_path is None else listen_at(socket_path)
+    given = inherited()
+    if given is not None:
+        socket_path = None
+    listener = given or (listen(host, port) if socket_path is None else listen_at(socket_path))
     url = address(listener, tls=tls is not None) + places.prefix
     made = None if socket_path is None else os.lstat(socket_path)
-    if made is None and not listener.getsockname()[0].startswith(_LOOPBACK) and settings.get("keys") is None:
+    local = listener.family == socket.AF_UNIX or listener.getsockname()[0].startswith(_LOOPBACK)
+    if not local and settings.get("keys") is None:
         say(f"{url} is reachable from other machines and asks nobody for a password or a key.", logging.WARNING)
     sys.stdout.flush()  # a buffer carried through the fork would be written twice
     options = {
@@ -118,7 +125,7 @@ def serve(
         return Front(app, threads=request_threads, wait_seconds=wait_seconds, places=places)
 
     try:
-        return _run(load, url, announce or _say, formatter, options)
+        return _run(load, url, announce or _say, formatter, options, lasting=given is not None)
     finally:
         if socket_path is not None and made is not None:
             remove_socket(socket_path, made)
@@ -134,7 +141,13 @@ def _say(url: str, names: Sequence[str]) -> None:
 
 
 def _run(
-    front: Callable[[], Front], url: str, announce: Announce, formatter: logging.Formatter, options: dict[str, Any]
+    front: Callable[[], Front],
+    url: str,
+    announce: Announce,
+    formatter: logging.Formatter,
+    options: dict[str, Any],
+    *,
+    lasting: bool,
 ) -> int:
     # Imported here so that `edgedl serve --help` does not need the extra.
     from gunicorn import glogging
@@ -199,7 +212,8 @@ def _run(
 
         def stop(self, graceful: bool = True) -> None:
             self.stopping = True
-            ending[0] = 1
+            # Whoever waits in a socket that outlives this process is answered by the next one.
+            ending[0] = 0 if lasting else 1
             super().stop(graceful)
 
         def handle_int(self) -> None:

@@ -17,6 +17,7 @@ from edgedl._version import __version__
 from edgedl.cli import (
     bench,
     calibrate,
+    deploy,
     doctor,
     evaluate,
     export,
@@ -49,6 +50,7 @@ VERBS = (
     bench,
     pack,
     prove,
+    deploy,
     serve,
     doctor,
     plot,

@@ -1,1 +1,1 @@
-"""To other machines: a page that runs a bundle in the visitor's browser."""
+"""To other machines: a device over ssh, a site without a network, a page in the visitor's browser."""

@@ -18,6 +18,7 @@ _NOT_SENT = 1 << 14
 """Bytes of answers that the system may hold for one reader beyond those on their way. What is more stays with us, where
 it is seen (`service.server.worker`); left to itself, the system takes megabytes for somebody who reads nothing."""
 _NOTSENT_LOWAT = 25  # TCP_NOTSENT_LOWAT of Linux, which Python has no name for
+_FIRST_INHERITED = 3  # SD_LISTEN_FDS_START
 _SOCKET_MASK = 0o117
 """What is taken from the permissions of a Unix socket: its owner and its group may connect."""
 
@@ -87,6 +88,26 @@ def listen(host: str, port: int) -> socket.socket:
         raise InputError(
             f"cannot listen on {host} port {port}: {reason}; choose another with --port (0 takes any free one)"
         ) from error
+    return listener
+
+
+def inherited() -> socket.socket | None:
+    """The listening socket that systemd hands to this process (sd_listen_fds(3)); None where it hands none.
+
+    It belongs to systemd and outlives this process, so nothing may be done to it that the next one would notice.
+
+    Raises:
+        InputError: There are several.
+    """
+    found = [os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")]
+    if found[0] != str(os.getpid()) or not found[1].isdecimal() or int(found[1]) == 0:
+        return None
+    if int(found[1]) > 1:
+        raise InputError(f"systemd hands over {found[1]} sockets; give the .socket unit a single line ListenStream=")
+    listener = socket.socket(fileno=_FIRST_INHERITED)
+    if sys.platform == "linux" and listener.family in (socket.AF_INET, socket.AF_INET6):
+        listener.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _NOT_SENT)
+    os.set_inheritable(_FIRST_INHERITED, False)
     return listener
 
 

@@ -96,6 +96,7 @@ def test_the_verbs_are_those_of_the_design():
         "calibrate",
         "pack",
         "prove",
+        "deploy",
         "quantize",
         "serve",
         "doctor",
