@@ -48,7 +48,7 @@ def _add_environment(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--folder", metavar="PATH", help="where everything lies (default: ~/.local/share/edgedl)")
     group.add_argument("--python", metavar="PATH", help="an interpreter that has edgedl; no environment is made")
     group.add_argument(
-        "--python3", default="python3", metavar="PATH", help="what makes the environment (default: python3)"
+        "--python3", metavar="PATH", help="the interpreter that makes the environment (default: python3)"
     )
     group.add_argument("--extras", default="cpu,serve", metavar="E", help="those of edgedl (default: cpu,serve)")
     group.add_argument("--wheelhouse", metavar="FOLDER", help="take the packages from here; nothing is fetched")

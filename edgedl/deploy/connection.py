@@ -74,7 +74,11 @@ class DeviceConnection:
             raise InputError("there is no ssh on this machine; install OpenSSH's client") from error
         parents = [("edgedl", ""), ("edgedl.deploy", ""), (f"{__package__}.device", "")]
         program = json.dumps([*parents, *((f"{__package__}.device.{name}", _text(name)) for name in MODULES)]).encode()
-        self._write(b"%012d" % len(program) + program)
+        try:
+            self._write(b"%012d" % len(program) + program)
+        except EdgedlError:
+            self.close()
+            raise
 
     @classmethod
     def over_ssh(

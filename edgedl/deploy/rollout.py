@@ -50,7 +50,7 @@ class Plan:
         address: Where that answers, ``HOST:PORT``; None asks nobody.
         root: The folder of all deployments there; None takes the user's own.
         python: An interpreter there that has edgedl; None makes an environment.
-        python3: The interpreter there that makes it.
+        python3: The interpreter there that makes it, and runs the program of `edgedl.deploy.device`.
         wheelhouse: A folder of wheels; None fetches them.
         extras: Those of edgedl.
         device: Where graphs run there.
@@ -64,7 +64,7 @@ class Plan:
     address: str | None = None
     root: str | None = None
     python: str | None = None
-    python3: str = "python3"
+    python3: str | None = None
     wheelhouse: Path | None = None
     extras: str = EXTRAS
     device: str = "cpu"
@@ -99,7 +99,7 @@ def connector(plan: Plan) -> Connect:
     """Connects over ssh, as a plan says."""
 
     def connect(address: Address, told: Callable[[Mapping[str, Any]], None]) -> DeviceConnection:
-        return DeviceConnection.over_ssh(address, told, plan.python or plan.python3, plan.ssh_config)
+        return DeviceConnection.over_ssh(address, told, plan.python3 or plan.python or "python3", plan.ssh_config)
 
     return connect
 

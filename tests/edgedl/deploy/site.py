@@ -10,6 +10,7 @@ import pwd
 import shlex
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -86,19 +87,18 @@ class Site:
 
 
 @contextmanager
-def site(folder: Path, more: str = "") -> Iterator[Site]:
+def site(more: str = "") -> Iterator[Site]:
     """The device, until the block ends.
 
     Args:
-        folder: For keys and logs; its user may read it.
         more: Further commands that prepare it, such as mounts.
     """
     subprocess.run(["userdel", "--remove", USER], capture_output=True, check=False)
     subprocess.run(["useradd", "--create-home", "--shell", "/bin/sh", "--password", "*", USER], check=True)
     entry = pwd.getpwnam(USER)
-    for parent in (folder, *folder.parents):
-        if parent.owner() == "root" and parent != Path("/"):
-            parent.chmod(parent.stat().st_mode | 0o055)
+    # Not a folder of pytest's, which the user of the device could not read.
+    folder = Path(tempfile.mkdtemp(prefix="edgedl-site-"))
+    folder.chmod(0o755)
     script = folder / "enter.sh"
     script.write_text(
         ENTER.format(
@@ -117,5 +117,6 @@ def site(folder: Path, more: str = "") -> Iterator[Site]:
                 time.sleep(0.2)
             yield found
     finally:
+        shutil.rmtree(folder, ignore_errors=True)
         subprocess.run(["userdel", "--remove", USER], capture_output=True, check=False)
         subprocess.run(["rmdir", f"/sys/fs/cgroup/unified/{USER}"], capture_output=True, check=False)
