@@ -5,6 +5,7 @@ make test-slow PYTEST_ARGS="tests/edgedl/deploy"
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import shutil
@@ -25,8 +26,9 @@ from edgedl.deploy.address import Address
 from edgedl.deploy.connection import DeviceConnection
 from edgedl.deploy.rollout import Deployed, Plan, Service, deploy, list_releases, roll_back
 from edgedl.deploy.wheelhouse import Platform, fetch_wheels
-from runtime.bundle import Bundle
+from runtime.bundle import Bundle, GoldenCase, golden_to_npz, write_bundle
 from runtime.errors import CheckFailedError, EdgedlError, InputError
+from runtime.manifest import CRITERION, GoldenRef, OutputParity, Parity
 from tests.bundles import write_scale_bundle, write_sums_bundle
 from tests.edgedl.deploy.site import Site, reason_against_site, site
 from tests.edgedl.deploy.sshd import free_port
@@ -63,6 +65,23 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> list[Bundle]:
 @pytest.fixture(scope="module")
 def plan(here: Site) -> Plan:
     return Plan(name="scale", ssh_config=str(here.config), service=Service(port=here.port, threads=1))
+
+
+def sums_bundle(folder: Path, version: str) -> Bundle:
+    """A bundle that streams, with a recorded answer."""
+    bare = write_sums_bundle(folder / f"bare-{version}.edge", version)
+    model = bare.model("sums")
+    x, s0 = np.arange(12, dtype=np.float32).reshape(2, 3, 2), np.ones((2, 2), np.float32)
+    case = GoldenCase("2 rows, 3 steps", {"x": x, "s0": s0}, {"y": x.cumsum(1) + s0[:, None], "sn": x.sum(1) + s0})
+    golden = golden_to_npz([case])
+    allowed = OutputParity(1e-5, 0.0, max_abs=1e-7, noise=1e-7, mutant=1e-3)
+    recorded = replace(
+        model,
+        golden=GoldenRef("sums.golden.npz", hashlib.sha256(golden).hexdigest(), 1),
+        parity=Parity(CRITERION, "numpy float64", {"y": allowed, "sn": allowed}),
+    )
+    files = {"sums.onnx": bare.graph("sums"), "sums.golden.npz": golden}
+    return write_bundle(folder / f"{version}.edge", replace(bare.manifest, models={"sums": recorded}), files)
 
 
 def bring(here: Site, bundle: Bundle, plan: Plan, connect: Any = None) -> Deployed:
@@ -192,12 +211,12 @@ def test_a_stream_lives_on_through_a_swap_and_is_told_410_after_a_restart(here, 
         connection.close()
         return response.status, json.loads(text) if text.startswith(b"{") else text
 
-    bring(here, write_sums_bundle(tmp_path / "1.edge", "1"), plan)
+    bring(here, sums_bundle(tmp_path, "1"), plan)
     stream = post("/v1/sums/streams")[1]["stream"]
     assert post(f"/v1/sums/streams/{stream}/steps", "1 2\n")[1]["results"][0]["y"] == [1.0, 2.0]
-    assert bring(here, write_sums_bundle(tmp_path / "2.edge", "2"), plan).how == "swap"
+    assert bring(here, sums_bundle(tmp_path, "2"), plan).how == "swap"
     assert post(f"/v1/sums/streams/{stream}/steps", "1 2\n")[1]["results"][0]["y"] == [2.0, 4.0]
-    assert bring(here, write_sums_bundle(tmp_path / "3.edge", "3"), with_service(plan, threads=2)).how == "restart"
+    assert bring(here, sums_bundle(tmp_path, "3"), with_service(plan, threads=2)).how == "restart"
     assert post(f"/v1/sums/streams/{stream}/steps", "1 2\n")[0] == 410
 
 
@@ -208,7 +227,7 @@ def test_wrong_answers_are_not_switched_to(here, tmp_path, plan, old):
 
 
 BAD_UNITS: dict[str, tuple[tuple[str, str], str]] = {
-    "no such program": (('f"ExecStart={', 'f"ExecStart=/nowhere{'), "does not run|No such file"),
+    "no such program": (('f"ExecStart={', 'f"ExecStart=/nowhere{'), "does not run|systemctl --user start"),
     "not a unit": (('"Type=exec"', '"ExecStart=relative"'), "systemctl --user"),
     "refused calls": (("SystemCallFilter=@system-service", "SystemCallFilter=~openat"), "does not run"),
     "no memory": (("LimitCORE=0", "LimitAS=64M"), "does not run"),
