@@ -16,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -145,12 +146,24 @@ class _Tab:
             return self.answer(seconds)
 
     def answer(self, seconds: float) -> Message:
-        """Waits for a message."""
-        try:
-            header, tensors = wire.unpack(self._answers.get(timeout=seconds)[8:])
-        except (queue.Empty, wire.WireError) as error:
+        """Waits for a message.
+
+        Raises:
+            TargetError: it tells of an error, none came in time, or the browser has ended.
+        """
+        late = time.monotonic() + seconds
+        while True:
+            try:
+                header, tensors = wire.unpack(self._answers.get(timeout=1.0)[8:])
+                break
+            except queue.Empty:
+                ended = not self.alive
+                if not ended and time.monotonic() < late:
+                    continue
+            except wire.WireError:
+                ended = False
             self._end()
-            raise TargetError(f"the browser gave no answer within {seconds:.0f} s") from error
+            raise TargetError("the browser has ended" if ended else f"no answer came within {seconds:.0f} s")
         if "error" in header:
             if header.get("ended"):
                 self._end()  # the next graph gets a browser of its own
@@ -165,8 +178,6 @@ class _Tab:
         self._profile.cleanup()
 
     def _end(self) -> None:
-        if not self.alive:
-            return
         for wish in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self._process.pid, wish)

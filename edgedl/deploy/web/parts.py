@@ -47,4 +47,4 @@ def page_manifest(bundle: Bundle) -> Manifest:
 
 
 def _photo_advice() -> str:
-    return ": it finds the faces in Python. Make the bundle again with the option --photo"
+    return ": it finds the faces in Python. Make the bundle again with the option --one-graph"

@@ -67,10 +67,12 @@ def test_a_graph_that_does_not_load_is_an_answer_and_the_next_one_runs(target: T
     assert prove(write_scale_bundle(tmp_path / "scale.edge"), target)
 
 
-def test_what_has_ended_is_begun_again(target: Target, tmp_path: Path) -> None:
+def test_what_has_ended_is_told_and_begun_again(target: Target, tmp_path: Path) -> None:
     inner = getattr(target, "_tab", None) or getattr(target, "_child", None)
     inner._process.kill()
     inner._process.wait()
+    with pytest.raises(TargetError, match="ended"):
+        inner.ask({"close": 0})
     assert prove(write_scale_bundle(tmp_path / "scale.edge"), target)
 
 
