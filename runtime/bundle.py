@@ -13,11 +13,10 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from runtime.archive import write_archive
 from runtime.errors import BundleError, InputError
-from runtime.fields import BundleWarning
+from runtime.fields import BundleWarning, parse_json
 from runtime.golden import GoldenCase, golden_from_npz, golden_to_npz
 from runtime.manifest import Manifest, ModelSpec
 from runtime.proofs import PROOFS, Proof, latest, read_proofs, write_proofs
@@ -47,7 +46,7 @@ class Bundle:
         data = source.read(MANIFEST)
         self.digest = hashlib.sha256(data).hexdigest()
         """The sha256 of ``manifest.json``. It names that of every other file, so it stands for the whole bundle."""
-        self.manifest = Manifest.from_json(_parse_json(data))
+        self.manifest = Manifest.from_json(parse_json(data))
         self._digests = self.manifest.digests()
 
     @classmethod
@@ -90,13 +89,18 @@ class Bundle:
         return tuple(sorted(self._digests))
 
     @property
+    def has_proofs(self) -> bool:
+        """Whether proofs lie beside the manifest. Nothing is read."""
+        return PROOFS in self._source.sizes
+
+    @property
     def proofs(self) -> tuple[Proof, ...]:
         """Where the recorded answers were replayed.
 
         Raises:
             BundleError: ``proofs.json`` is damaged.
         """
-        if PROOFS not in self._source.sizes:
+        if not self.has_proofs:
             return ()
         try:
             return read_proofs(self._source.read(PROOFS))
@@ -293,28 +297,11 @@ def _write_packed(path: Path, bundle: Bundle, proofs: tuple[Proof, ...], signatu
     return Bundle.open(path, check=False)
 
 
-def _parse_json(data: bytes) -> Any:
-    def refuse_constant(text: str) -> None:
-        raise ValueError(f"{text} is not JSON")
-
-    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        result = dict(pairs)
-        if len(result) != len(pairs):
-            keys = [key for key, _ in pairs]
-            raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
-        return result
-
-    try:
-        return json.loads(data.decode(), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{MANIFEST} is not valid JSON: {error}") from error
-
-
 def _contents(manifest: Manifest, files: Mapping[str, bytes]) -> dict[str, bytes]:
     """The files of a bundle with the manifest first, after checking that they are those the manifest names."""
     data = (json.dumps(manifest.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
     # What is written must be readable: the manifest goes through its own reader.
-    digests = Manifest.from_json(_parse_json(data)).digests()
+    digests = Manifest.from_json(parse_json(data)).digests()
     if set(files) != set(digests):
         missing, strangers = sorted(set(digests) - set(files)), sorted(set(files) - set(digests))
         raise BundleError(f"the files are not the manifest's: missing {missing}, not named there {strangers}")

@@ -7,10 +7,11 @@ import importlib.util
 import os
 import platform
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from runtime.bundle import Bundle
 from runtime.devices import ProviderStatus, known_devices, onnxruntime, probe
 from runtime.errors import EdgedlError
 from runtime.machine import installed, processor_name
@@ -61,12 +62,19 @@ def diagnose(
     *,
     distributions: Callable[[], Iterable[str]] | None = None,
     start_providers: Callable[[], list[ProviderStatus]] = probe,
+    bundles: Sequence[str | os.PathLike[str]] = (),
+    reprove: bool = False,
 ) -> Report:
-    """Looks at versions, providers, wheels, threads, telemetry, OpenCV and shadowed packages.
+    """Looks at versions, providers, wheels, threads, telemetry, OpenCV, shadowed packages and proofs of bundles.
 
     Args:
         distributions: names the installed distributions; None asks importlib.metadata.
         start_providers: starts every provider; the default does so in child processes.
+        bundles: of each, whether a proof was made with this ONNX Runtime on this class of processor.
+        reprove: replay all recorded cases of each, and add a proof.
+
+    Raises:
+        BundleError: one of the bundles cannot be read.
     """
     names = sorted({_normal(name) for name in (distributions or _distributions)()})
     checks = [_python(), _numpy(), _wheels("onnxruntime wheels", _ONNXRUNTIME_WHEELS, names, "cpu")]
@@ -78,6 +86,7 @@ def diagnose(
         checks.append(Check("onnxruntime", True, f"{ort.__version__}"))
         checks += [_telemetry(), *_providers(start_providers())]
     checks += [_opencv(names), _threads(thread_budget()), _parts(shadowed())]
+    checks += [_proven(Bundle.open(path), reprove) for path in bundles]
     return Report(all(check.ok for check in checks), tuple(checks))
 
 
@@ -148,6 +157,35 @@ def _parts(problems: list[str]) -> Check:
     if problems:
         return Check("packages", False, "; ".join(problems), "see above which folder to rename or remove")
     return Check("packages", True, "edgedl, exporters, runtime and service are edgedl's own")
+
+
+def _proven(bundle: Bundle, reprove: bool) -> Check:
+    """Whether a proof speaks of this place."""
+    from runtime.pipelines import pipeline_class
+    from runtime.place import Place, last_proof, told_unproven  # here, because they need onnxruntime
+
+    title = f"bundle {bundle.manifest.name}"
+    if reprove:
+        from runtime.door import Door
+        from runtime.reprove import reprove as prove_here
+
+        try:
+            with pipeline_class(bundle.manifest.task).open(bundle) as pipeline:
+                proof = prove_here(Door(bundle, pipeline.engines), bundle)
+        except EdgedlError as error:
+            return Check(title, False, str(error))
+        return Check(
+            title, True, f"proven now: {proof.cases} recorded cases, at most {proof.share or 0:.2g} of the tolerance"
+        )
+    place = Place.here()
+    last = last_proof(bundle, place, "fp32")
+    told = told_unproven(bundle, place, last)
+    if told is not None:
+        found, _, advice = told.partition(". ")
+        return Check(title, False, found, advice)
+    if last is None:
+        return Check(title, True, "no proof lies beside it", f"to prove it here: edgedl doctor {bundle.path} --reprove")
+    return Check(title, True, f"proven with ONNX Runtime {last.onnxruntime} on {last.processor}, {last.date}")
 
 
 def _distributions() -> Iterable[str]:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,12 +17,12 @@ from runtime.bundle import Bundle
 from runtime.compare import EXACT, OutputCheck, compare, failure, merge
 from runtime.decisions import count_recorded, decisions_of, is_judged_here
 from runtime.engine import Engine
-from runtime.errors import BundleError, CheckFailedError, EdgedlError
+from runtime.errors import CheckFailedError, EdgedlError
 from runtime.golden import GoldenCase
-from runtime.machine import installed, processor_name
 from runtime.manifest import ModelSpec
+from runtime.place import Place, last_proof, told_unproven
 from runtime.processor import processor_class
-from runtime.proofs import Proof
+from runtime.proofs import HERE, Proof
 from runtime.rows import rows_stand_alone, telling_case, telling_rows
 
 logger = logging.getLogger("edgedl.door")
@@ -57,16 +59,6 @@ def prove_case(engine: Engine, case: GoldenCase, variant: str = "fp32") -> tuple
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a bundle was opened: what its answers depend on beside its graphs."""
-
-    device: str
-    provider: str
-    onnxruntime: str
-    processor: str
-
-
-@dataclass(frozen=True, slots=True)
 class Proven:
     """What was replayed so far.
 
@@ -75,8 +67,9 @@ class Proven:
         recorded: All recorded cases; 0 where nothing was recorded, and then nothing is proven.
         share: The worst error as a share of what is allowed; None before the first case.
         place: Where; None for a bundle without graphs.
-        last: The last proof beside the bundle, if there is one.
-        differs: What is another than in the last proof: ``onnxruntime``, ``processor``.
+        last: The last good proof beside the bundle, one made in such a place before all others; None without any.
+        differs: What is another than in that proof: ``onnxruntime``, ``processor``. Where this is not empty, no proof
+            speaks of this place.
         unjudged: Models whose variant has a budget that was not judged on this class of processor. Nothing that was
             recorded can say whether they are right here.
     """
@@ -122,8 +115,9 @@ class Door:
         self._bundle = bundle
         self._engines = engines
         self._variants = {name: _held(engine.spec, variant) for name, engine in engines.items()}
-        self._place = _place(engines)
-        self._last = _last_proof(bundle, self._place) if engines else None
+        self._place = Place.of(engines)
+        self._form = variant if variant is not None and variant in self._variants.values() else "fp32"
+        self._last = last_proof(bundle, self._place, self._form) if engines else None
         self._checks: dict[tuple[str, str], OutputCheck] = {}
         self._changed: dict[tuple[str, int], Counted] = {}
         self._done: set[tuple[str, int]] = set()
@@ -156,15 +150,50 @@ class Door:
                 self._first[name] = place, cases[place]
 
     @property
+    def unproven(self) -> str | None:
+        """A sentence where the proofs beside the bundle speak of other places only, see `runtime.place`."""
+        return None if self._place is None else told_unproven(self._bundle, self._place, self._last)
+
+    def notice(self) -> None:
+        """Logs a warning where no proof speaks of this place and some speak of others."""
+        if self.unproven is not None:
+            logger.warning("%s", self.unproven)
+
+    @property
+    def proven_before(self) -> bool:
+        """Whether a proof beside the bundle speaks of this place."""
+        return self._place is not None and self._last is not None and not self._place.differs(self._last)
+
+    def proof(self) -> Proof | None:
+        """The proof of what was replayed here; None until all of it was, or where some of it cannot be judged here."""
+        proven, place = self.proven, self._place
+        if place is None or not proven.recorded or proven.cases < proven.recorded or proven.unjudged:
+            return None
+        errors = [check.max_abs for check in self._checks.values()]
+        return Proof(
+            digest=self._bundle.digest,
+            target=HERE,
+            onnxruntime=place.onnxruntime,
+            processor=place.processor,
+            variant=self._form,
+            ok=True,  # a case that differs raises
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            max_abs=max(errors, default=None),
+            share=proven.share,
+            system=f"{platform.system()}, Python {platform.python_version()}",
+            processor_class=place.processor_class,
+            emulated=False,
+            cases=proven.cases,
+            recorded=proven.recorded,
+            changed=sum(counted.changed for counted in self._changed.values()),
+        )
+
+    @property
     def proven(self) -> Proven:
         """What was replayed so far. Reading it costs nothing."""
         shares = [check.share for check in self._checks.values()]
         place, last = self._place, self._last
-        differs = (
-            ()
-            if place is None or last is None
-            else tuple(key for key in ("onnxruntime", "processor") if getattr(place, key) != getattr(last, key))
-        )
+        differs = () if place is None or last is None else place.differs(last)
         worst = max(shares, default=None)
         return Proven(len(self._done), self._recorded, worst, place, last, differs, tuple(self._unjudged))
 
@@ -256,32 +285,6 @@ def _held(spec: ModelSpec, variant: str | None) -> str | None:
     name = variant if variant is not None and variant in spec.variants else "fp32"
     form = spec.variants.get(name)
     return None if form is not None and form.error is not None and form.parity is None else name
-
-
-def _place(engines: Mapping[str, Engine]) -> Place | None:
-    if not engines:
-        return None
-
-    def every(values: Iterator[str]) -> str:
-        return ", ".join(dict.fromkeys(values))
-
-    return Place(
-        every(engine.device for engine in engines.values()),
-        every(engine.provider for engine in engines.values()),
-        installed("onnxruntime") or installed("onnxruntime-gpu") or "of an unknown version",
-        processor_name(),
-    )
-
-
-def _last_proof(bundle: Bundle, place: Place | None) -> Proof | None:
-    """The last good proof of this very bundle, one made in such a place before all others."""
-    try:
-        proofs = [proof for proof in bundle.proofs if proof.digest == bundle.digest and proof.ok]
-    except BundleError:
-        return None  # proofs lie outside of what is trusted; a damaged file of them says nothing of the bundle
-    here = [p for p in proofs if place and (p.onnxruntime, p.processor) == (place.onnxruntime, place.processor)]
-    found = here or proofs
-    return found[-1] if found else None
 
 
 def proven_json(proven: Proven) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,6 +19,29 @@ T = TypeVar("T")
 
 class BundleWarning(UserWarning):
     """Something in a bundle is not understood and was left aside."""
+
+
+def parse_json(data: bytes) -> Any:
+    """The content of ``manifest.json``; constants that JSON does not have and keys that are there twice are refused.
+
+    Raises:
+        BundleError: it is not such JSON.
+    """
+
+    def refuse_constant(text: str) -> None:
+        raise ValueError(f"{text} is not JSON")
+
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            keys = [key for key, _ in pairs]
+            raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is there twice")
+        return result
+
+    try:
+        return json.loads(data.decode(), parse_constant=refuse_constant, object_pairs_hook=refuse_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"manifest.json is not valid JSON: {error}") from error
 
 
 class Fields:

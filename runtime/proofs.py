@@ -15,6 +15,8 @@ from runtime.errors import BundleError
 from runtime.fields import Fields, digest, integer, number, text, truth, tuple_of
 
 PROOFS = "proofs.json"
+HERE = "here"
+"""The target of a proof that a bundle made itself, in the process that runs it."""
 
 
 @dataclass(frozen=True, slots=True)

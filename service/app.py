@@ -57,6 +57,7 @@ def create_app(
     keys: Keys | None = None,
     queue: int = CAPACITY,
     together: int = TOGETHER,
+    reprove: bool = False,
 ) -> Flask:
     """The service for some bundles.
 
@@ -85,6 +86,8 @@ def create_app(
         keys: Of which a request has to show one (`service.keys.read_keys`); None asks for none.
         queue: Requests that may wait for one bundle.
         together: Requests that a bundle answers in one run, at most.
+        reprove: Where no proof beside a bundle was made with this ONNX Runtime on this class of processor, keep one
+            once all recorded cases were replayed. Without it that is only said.
 
     Raises:
         BundleError: A bundle is damaged, or no trusted key signed it.
@@ -110,7 +113,7 @@ def create_app(
 
     served.arrived = arrived
     admit = admit_all if trust is None else partial(check, keys=trust)
-    swaps = Swaps(served, Opening(device, threads, variant, streams or StreamLimits(), admit, workers))
+    swaps = Swaps(served, Opening(device, threads, variant, streams or StreamLimits(), admit, workers, reprove))
     for bundle in bundles:
         name, source = bundle if isinstance(bundle, tuple) else (None, bundle)
         swaps.bring(source, name)

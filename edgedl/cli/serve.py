@@ -82,6 +82,12 @@ def add_life_cycle(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="when a bundle's files are replaced, verify what lies there and swap it in without losing a request",
     )
+    group.add_argument(
+        "--reprove",
+        action="store_true",
+        help="where no proof was made with this ONNX Runtime on this class of processor, keep one once all recorded "
+        "answers were replayed",
+    )
 
 
 def add_access(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +162,7 @@ def run(args: argparse.Namespace) -> int:
         threads=args.threads,
         variant=args.variant,
         watch=args.watch,
+        reprove=args.reprove,
         repository=args.repository,
         announce=announce,
         keys=_keys(args),

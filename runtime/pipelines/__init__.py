@@ -16,6 +16,7 @@ def load(
     threads: int | None = None,
     variant: str | None = None,
     check: bool = False,
+    reprove: bool = False,
 ) -> Pipeline:
     """Opens a bundle as its task's pipeline.
 
@@ -28,6 +29,8 @@ def load(
         threads: of one model's run; None takes what affinity and the container's quota allow.
         variant: "fp32", "int8" …; None takes float32.
         check: replay the smallest recorded case of each model first, as `verify` does with all of them.
+        reprove: where proofs lie beside the bundle and none was made with this ONNX Runtime on this class of processor,
+            replay all recorded cases and add a proof. Without it that is only said, as a warning in the log.
 
     Returns:
         The task's pipeline; a `TensorPipeline` for a task that has no steps outside the graph.
@@ -35,19 +38,35 @@ def load(
     Raises:
         BundleError: the bundle is damaged, or its settings do not fit its task.
         DeviceError: the device cannot be had.
-        CheckFailedError: with `check`, an answer differs from the recorded one.
+        CheckFailedError: with `check` or `reprove`, an answer differs from the recorded one.
     """
     bundle = path if isinstance(path, Bundle) else Bundle.open(path, check=False)
     pipeline = pipeline_class(bundle.manifest.task).open(bundle, device=device, threads=threads, variant=variant)
-    if check:
-        from runtime.door import Door  # here, because a first answer begins quicker without
+    try:
+        if check or reprove:
+            _check(pipeline, reprove=reprove)
+        elif bundle.has_proofs:
+            from runtime.place import notice  # here, because a first answer begins quicker without
 
-        try:
-            Door(bundle, pipeline.engines, variant).first()
-        except EdgedlError:
-            pipeline.close()
-            raise
+            notice(bundle, pipeline.engines, variant or "fp32")
+    except EdgedlError:
+        pipeline.close()
+        raise
     return pipeline
+
+
+def _check(pipeline: Pipeline, *, reprove: bool) -> None:
+    """Replays the smallest case of each model, and all of them where a proof is asked for and none speaks of here."""
+    from runtime.door import Door
+
+    door = Door(pipeline.bundle, pipeline.engines, pipeline.variant)
+    door.first()
+    if reprove and not door.proven_before:
+        from runtime.reprove import reprove as prove_here
+
+        prove_here(door, pipeline.bundle)
+    else:
+        door.notice()
 
 
 def pipeline_class(task: str) -> type[Pipeline]:

@@ -38,10 +38,18 @@ class Proving:
         name: What the log calls the bundle.
         busy: Whether requests are under way.
         withdraw: Called with the reason once an answer differs.
+        done: Called once all cases were replayed and are right.
     """
 
-    def __init__(self, door: Door, name: str, busy: Callable[[], bool], withdraw: Callable[[str], None]) -> None:
-        self._door, self._name, self._busy, self._withdraw = door, name, busy, withdraw
+    def __init__(
+        self,
+        door: Door,
+        name: str,
+        busy: Callable[[], bool],
+        withdraw: Callable[[str], None],
+        done: Callable[[], None] | None = None,
+    ) -> None:
+        self._door, self._name, self._busy, self._withdraw, self._done = door, name, busy, withdraw, done
 
     def start(self) -> Background:
         """Begins in a thread, which ends by itself."""
@@ -55,6 +63,8 @@ class Proving:
             try:
                 self._door.judge_rows()
                 if next(steps, stopping) is stopping:
+                    if self._done is not None:
+                        self._done()
                     break
                 failed = 0
             except CheckFailedError as error:

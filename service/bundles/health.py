@@ -11,8 +11,9 @@ from threading import Event, Lock
 import numpy as np
 
 from runtime.door import Door
-from runtime.errors import CheckFailedError, InputError
+from runtime.errors import BundleError, CheckFailedError, InputError
 from runtime.pipelines.base import Pipeline
+from runtime.reprove import keep_proof
 from service.bundles.background import Background
 from service.bundles.door import REST, Proving
 from service.problems import Problem
@@ -34,6 +35,7 @@ class Health:
         pipeline: The pipeline.
         name: What messages call it.
         busy: Whether requests are under way.
+        reprove: Keep a proof beside the bundle once all cases are replayed, where none speaks of this place.
 
     Attributes:
         door: What was proven, and what may be stacked.
@@ -45,7 +47,7 @@ class Health:
         CheckFailedError: A recorded answer differs.
     """
 
-    def __init__(self, pipeline: Pipeline, name: str, busy: Callable[[], bool]) -> None:
+    def __init__(self, pipeline: Pipeline, name: str, busy: Callable[[], bool], *, reprove: bool = False) -> None:
         self._pipeline, self._name, self._busy = pipeline, name, busy
         self.failure: str | None = None
         self.withdrawn: str | None = None
@@ -61,8 +63,12 @@ class Health:
         except Exception as error:  # noqa: BLE001 - it is logged
             self._fail(error)
         proven = self.door.proven
-        if proven.cases < proven.recorded:
-            self._start(Proving(self.door, name, busy, self._withdraw).start())
+        wanted = reprove and not self.door.proven_before
+        if not wanted:
+            self.door.notice()
+        if proven.cases < proven.recorded or wanted:
+            done = self._keep_proof if wanted else None
+            self._start(Proving(self.door, name, busy, self._withdraw, done).start())
 
     def warm_up(self) -> None:
         """Runs the pipeline on a grey picture and each engine on its smallest recorded case, and notes the outcome."""
@@ -129,6 +135,14 @@ class Health:
     def _withdraw(self, reason: str) -> None:
         LOG.error("bundle %s is withdrawn: %s", self._name, reason)
         self.withdrawn = self.failure = reason
+
+    def _keep_proof(self) -> None:
+        try:
+            keep_proof(self.door, self._pipeline.bundle)
+        except BundleError as error:
+            LOG.warning("bundle %s: no proof was kept: %s", self._name, error)
+        else:
+            LOG.info("bundle %s: a proof was kept: %s", self._name, self.door.proven)
 
     def _start(self, thread: Background) -> None:
         self._threads = (*(other for other in self._threads if other.running), thread)

@@ -8,7 +8,7 @@ from os import PathLike
 
 from runtime.bundle import Bundle
 from runtime.errors import CheckFailedError, EdgedlError, InputError
-from runtime.pipelines import load
+from runtime.pipelines import pipeline_class
 from runtime.pipelines.base import Pipeline
 from runtime.threads import default_threads
 from service.bundles.served import Served
@@ -36,6 +36,7 @@ class Opening:
         streams: How many streams a recurrent bundle may have open, and for how long.
         admit: Called with each bundle before any of its graphs is opened.
         workers: Processes that answer the same requests. With several, no bundle may stream.
+        reprove: Keep a proof beside a bundle where none was made with this ONNX Runtime on this class of processor.
     """
 
     device: str = "cpu"
@@ -44,6 +45,7 @@ class Opening:
     streams: StreamLimits = StreamLimits()  # noqa: RUF009 - frozen
     admit: Admit = admit_all
     workers: int = 1
+    reprove: bool = False
 
     def open(self, source: Source, name: str | None = None) -> Served:
         """Opens a bundle and gives it ready to answer.
@@ -65,7 +67,8 @@ class Opening:
         self.admit(bundle)
         # Two runs side by side on half of the cores each answer more requests than one after the other on all of them.
         threads = self.threads or max(1, default_threads() // 2)
-        pipeline = load(bundle, device=self.device, threads=threads, variant=self.variant)
+        opened = pipeline_class(bundle.manifest.task)
+        pipeline = opened.open(bundle, device=self.device, threads=threads, variant=self.variant)
         try:
             return self._served(pipeline, name)
         except CheckFailedError as error:
@@ -81,4 +84,4 @@ class Opening:
                 f"the bundle {pipeline.bundle.manifest.name!r} carries a state from step to step, and a stream lives "
                 f"in one process; it cannot be served by {self.workers} workers: take one"
             )
-        return Served(pipeline, self.streams, name)
+        return Served(pipeline, self.streams, name, reprove=self.reprove)

@@ -62,7 +62,9 @@ class Served:
         CheckFailedError: It does not give a recorded answer.
     """
 
-    def __init__(self, pipeline: Pipeline, limits: StreamLimits = NO_OTHERS, name: str | None = None) -> None:
+    def __init__(
+        self, pipeline: Pipeline, limits: StreamLimits = NO_OTHERS, name: str | None = None, *, reprove: bool = False
+    ) -> None:
         self.pipeline = pipeline
         self.name = pipeline.bundle.manifest.name if name is None else _checked(name)
         self.version = pipeline.bundle.manifest.version
@@ -70,7 +72,7 @@ class Served:
         self.streams = Streams(pipeline.lines, limits) if pipeline.has_steps else None
         self.leases = Leases()
         self.queue = BatchingQueue(self._answer, tidy=release_memory, lanes=_lanes(pipeline))
-        self.health = Health(pipeline, self.name, lambda: self.leases.count > 0)
+        self.health = Health(pipeline, self.name, lambda: self.leases.count > 0, reprove=reprove)
 
     @property
     def failure(self) -> str | None:

@@ -201,3 +201,28 @@ def test_each_bundle_passes_the_one_who_admits(tmp_path: Path, source: Callable[
 def test_a_pipeline_without_a_graph_has_nothing_to_prove() -> None:
     (told,) = readyz(create_app([FakePipeline()]))["bundles"]
     assert (told["proven"], told["onnxruntime"], told["stackable"]) == ("nothing recorded", None, {})
+
+
+def test_a_service_proves_what_was_proven_elsewhere_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bundle = write_scale_bundle(tmp_path / "scale.edge")
+    create_app([bundle.path], threads=1)
+    assert "--reprove" in caplog.text  # it is said, and nothing is written
+    before = len(Bundle.open(bundle.path).proofs)
+    assert before == 1
+    create_app([bundle.path], threads=1, reprove=True)
+    until(lambda: len(Bundle.open(bundle.path).proofs) > before)
+    made = Bundle.open(bundle.path).proofs[-1]
+    assert (made.target, made.ok, made.cases) == ("here", True, 4)
+    assert readyz(create_app([bundle.path], threads=1))["bundles"][0]["differs"] == []
+
+
+def test_a_proof_that_cannot_be_kept_harms_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise BundleError("scale.edge: cannot be written: Read-only file system")
+
+    monkeypatch.setattr("service.bundles.health.keep_proof", refuse)
+    app = create_app([write_scale_bundle(tmp_path / "scale.edge").path], threads=1, reprove=True)
+    until(lambda: "Read-only file system" in caplog.text)
+    assert readyz(app)["status"] == "ready"

@@ -52,7 +52,7 @@ def test_another_signer_is_refused(signed):
 
 
 def test_nothing_of_a_bundle_that_is_refused_is_loaded(unsigned, monkeypatch):
-    monkeypatch.setattr("service.bundles.opening.load", lambda *_, **__: pytest.fail("it was loaded"))
+    monkeypatch.setattr("service.bundles.opening.pipeline_class", lambda *_, **__: pytest.fail("it was loaded"))
     with pytest.raises(BundleError):
         create_app([unsigned.path], trust=TRUST)
 
