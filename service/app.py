@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
 from os import PathLike
+from pathlib import Path
 
 from flask import Flask, redirect, request
 from flask.typing import ResponseReturnValue
@@ -26,6 +27,7 @@ from service.bundles.swaps import Swaps
 from service.keys import Keys
 from service.operations import hooks, probes
 from service.operations.metrics import Metrics
+from service.operations.recording import MOST, MOST_BYTES, Recorder, Recording
 from service.routes import openapi, v1
 from service.routes.text import Texts
 from service.routes.v2 import routes as v2
@@ -58,6 +60,9 @@ def create_app(
     queue: int = CAPACITY,
     together: int = TOGETHER,
     reprove: bool = False,
+    record: str | PathLike[str] | None = None,
+    record_most: int = MOST,
+    record_bytes: int = MOST_BYTES,
 ) -> Flask:
     """The service for some bundles.
 
@@ -88,12 +93,16 @@ def create_app(
         together: Requests that a bundle answers in one run, at most.
         reprove: Where no proof beside a bundle was made with this ONNX Runtime on this class of processor, keep one
             once all recorded cases were replayed. Without it that is only said.
+        record: A folder that keeps a sample of inputs with their answers; None keeps nothing.
+        record_most: Inputs of each bundle that are kept, at most.
+        record_bytes: Bytes of each bundle that are kept, at most.
 
     Raises:
         BundleError: A bundle is damaged, or no trusted key signed it.
         CheckFailedError: A bundle does not answer here as it was recorded.
         DeviceError: The device cannot be had.
-        InputError: No bundle, two of one name and version, or one that several workers cannot serve.
+        InputError: No bundle, two of one name and version, one that several workers cannot serve, or nothing can be
+            kept in `record`.
         MissingExtraError: OpenCV is not installed, or with ``trust`` PyNaCl.
     """
     if find_spec("cv2") is None:
@@ -105,7 +114,12 @@ def create_app(
             "bundles, and watch their files to replace them"
         )
     served = Repository()
-    metrics = Metrics(served)
+    if workers > 1 and record is not None:
+        raise InputError(
+            f"--record bounds what one process keeps, and there are {workers} workers: take one, or keep nothing"
+        )
+    recorder = None if record is None else Recorder(Recording(Path(record), record_most, record_bytes))
+    metrics = Metrics(served, recorder)
 
     def arrived(one: Served) -> None:
         one.queue.capacity, one.queue.together = queue, together
@@ -131,12 +145,12 @@ def create_app(
     app.extensions["edgedl"] = served
     statistics = Statistics()
     asked = probes.Probes(served, swaps, metrics)
-    app.extensions["edgedl.parts"] = Parts(served, settings, metrics, asked, statistics, swaps, loading)
+    app.extensions["edgedl.parts"] = Parts(served, settings, metrics, asked, statistics, swaps, loading, recorder)
     hooks.install(app, served, metrics, keys)
     headers.install(app, settings.cors_origins)
     problems.install(app)
     texts = Texts()
-    app.register_blueprint(v1.blueprint(served, settings, metrics, texts))
+    app.register_blueprint(v1.blueprint(served, settings, metrics, texts, recorder))
     app.register_blueprint(v2.blueprint(served, settings, metrics, texts, statistics, loading))
     app.register_blueprint(probes.blueprint(asked))
     app.register_blueprint(openapi.blueprint(served, settings))

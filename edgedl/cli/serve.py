@@ -13,7 +13,10 @@ from edgedl.cli import arguments, signing
 from edgedl.cli.failures import BUG, USAGE, UsageError
 
 KEYS_VARIABLE = "EDGEDL_API_KEYS"
-SETTINGS = ("max_bytes", "max_pixels", "max_images", "body_seconds", "wait_seconds", "queue", "together", "connections")
+SETTINGS = (
+    "max_bytes", "max_pixels", "max_images", "body_seconds", "wait_seconds", "queue", "together", "connections",
+    "record", "record_most", "record_bytes",
+)  # fmt: skip
 """Options that are handed on where they are given; the service has their defaults."""
 
 
@@ -37,6 +40,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
     add_access(parser)
     add_limits(parser)
     add_life_cycle(parser)
+    add_recording(parser)
     arguments.device(parser, "half of what this process may use")
     parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. int8 (default: fp32)")
     log = parser.add_argument_group("log")
@@ -90,6 +94,19 @@ def add_life_cycle(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_recording(parser: argparse.ArgumentParser) -> None:
+    """Declares what of the inputs is kept."""
+    group = parser.add_argument_group("recording")
+    group.add_argument(
+        "--record",
+        metavar="DIR",
+        help="keep a sample of the inputs with their answers; the page and /v1 say so (default: nothing is kept)",
+    )
+    whole = arguments.positive
+    group.add_argument("--record-most", type=whole, metavar="N", help="inputs of each bundle (default: 1000)")
+    group.add_argument("--record-bytes", type=whole, metavar="N", help="bytes of each bundle (default: 268435456)")
+
+
 def add_access(parser: argparse.ArgumentParser) -> None:
     """Declares who may ask, and what is served."""
     group = parser.add_argument_group("access")
@@ -132,6 +149,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("no bundle to serve; give bundles, or a folder of them with --repository FOLDER")
     if (args.tls_cert is None) != (args.tls_key is None):
         raise UsageError("--tls-cert and --tls-key belong together; give both")
+    if args.record is None and (args.record_most is not None or args.record_bytes is not None):
+        raise UsageError("--record-most and --record-bytes bound what --record DIR keeps; there is no --record")
     from service.gunicorn import announcement, serve
     from service.server.listening import Tls
 

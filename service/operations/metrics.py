@@ -19,6 +19,7 @@ from runtime.devices import onnxruntime
 from service.bundles.repository import Repository
 from service.bundles.served import Served
 from service.bundles.watch import Watch
+from service.operations.recording import Recorder
 from service.replies import Reply
 from service.visits import KINDS, Visit
 
@@ -42,18 +43,21 @@ class Metrics:
 
     Args:
         served: The bundles; what is true of them at the moment is read when it is asked for.
+        recorder: What keeps a sample of inputs; None where nothing is kept.
 
     Attributes:
         worker: The number of this process among several, which becomes a label; empty where there is only one.
         connections: How many connections are open; a server that knows sets it.
     """
 
-    def __init__(self, served: Repository) -> None:
+    def __init__(self, served: Repository, recorder: Recorder | None = None) -> None:
         self.registry = registry = CollectorRegistry()
         self.worker = ""
         self.connections: Callable[[], int] = lambda: 0
         ProcessCollector(registry=registry)
         registry.register(_Now(served, self))
+        if recorder is not None:
+            registry.register(_Kept(recorder))
         by_request, by_route, by_bundle = ["route", "bundle", "method", "status"], ["route", "bundle"], ["bundle"]
         self.requests = Counter("edgedl_requests", "Requests answered.", by_request, registry=registry)
         self.seconds = Histogram(
@@ -183,6 +187,30 @@ class _Now(Collector):
         connections = GaugeMetricFamily("edgedl_connections", "Connections that are open.")
         connections.add_metric((), self._metrics.connections())
         return about, ready, depth, streams, connections
+
+
+class _Kept(Collector):
+    """What is kept of the inputs, and how far the last answers are from the kept ones."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics."""
+        by_bundle = ("bundle",)
+        inputs = GaugeMetricFamily("edgedl_recorded_inputs", "Inputs that are kept.", labels=by_bundle)
+        size = GaugeMetricFamily(
+            "edgedl_recorded_bytes", "Bytes of inputs and answers that are kept.", labels=by_bundle
+        )
+        drift = GaugeMetricFamily(
+            "edgedl_drift", "Distance of the last answers from the kept ones, 0 to 1.", labels=("bundle", "of")
+        )
+        for name, shelf in sorted(self._recorder.shelves.items()):
+            inputs.add_metric([name], len(shelf.kept))
+            size.add_metric([name], shelf.bytes)
+            for of, value in self._recorder.drift(shelf).items():
+                drift.add_metric([name, of], value)
+        return inputs, size, drift
 
 
 class _Labelled(CollectorRegistry):

@@ -19,7 +19,7 @@ _OPTIONAL_TEXT: Schema = {"type": ["string", "null"]}
 BUNDLES: Schema = {
     "title": "Bundles",
     "type": "object",
-    "required": ["bundles", "limits"],
+    "required": ["bundles", "limits", "recording"],
     "properties": {
         "bundles": {
             "type": "array",
@@ -40,6 +40,11 @@ BUNDLES: Schema = {
             },
         },
         "limits": {"type": "object", "additionalProperties": {"type": "number"}},
+        "recording": {
+            "type": ["object", "null"],
+            "description": "what of the inputs is kept: at most so many of each bundle, and bytes; null: nothing",
+            "properties": {"inputs": {"type": "integer"}, "bytes": {"type": "integer"}},
+        },
     },
 }
 """The answer of ``GET /v1``."""

@@ -15,6 +15,7 @@ from service.bundles.repository import Repository
 from service.bundles.served import LARGE, Served
 from service.bundles.streams import Streams
 from service.operations.metrics import Metrics
+from service.operations.recording import Recorder
 from service.problems import Problem, from_edgedl
 from service.replies import JSON_TYPE, answered, flask_response, json_reply
 from service.routes.arrays import json_arrays
@@ -39,7 +40,9 @@ def json_response(document: Any, status: int = 200) -> Response:
     return flask_response(json_reply(document, status))
 
 
-def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: Texts) -> Blueprint:
+def blueprint(
+    served: Repository, settings: Settings, metrics: Metrics, texts: Texts, recorder: Recorder | None = None
+) -> Blueprint:
     """The routes ``GET /v1``, ``POST /v1/NAME`` and those below it; for a version below ``/v1/NAME/versions/V``."""
     routes = Blueprint("v1", __name__)
 
@@ -62,7 +65,8 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
             "video_seconds": settings.video_seconds,
         }
         listed = [_placed(one.describe(served.versions(name))) for name, one in served.items()]
-        return json_response({"bundles": listed, "limits": limits})
+        kept = None if recorder is None else recorder.recording.to_json()
+        return json_response({"bundles": listed, "limits": limits, "recording": kept})
 
     @route("", "POST")
     def predict(name: str, version: str | None = None) -> Response:
@@ -83,6 +87,8 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
             one.watch.decoded(decoding)
             result = one.predict(arrays, options)
             metrics.count_result(one.name, result)
+            if recorder is not None:
+                recorder.keep(one, arrays, options, result)
             predicting = time.perf_counter() - start - decoding
             one.mark(len(body), predicting)
             return flask_response(answered(one.name, one.version, [result], decode=decoding, predict=predicting))
@@ -106,6 +112,8 @@ def blueprint(served: Repository, settings: Settings, metrics: Metrics, texts: T
                 decoding += decoded - begun
                 predicting += time.perf_counter() - decoded
                 metrics.count_result(one.name, results[-1])
+                if recorder is not None:
+                    recorder.keep(one, source, options, results[-1])
         finally:
             one.mark(request.content_length or LARGE, time.perf_counter() - start)
         return flask_response(answered(one.name, one.version, results, decode=decoding, predict=predicting))

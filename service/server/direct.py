@@ -119,6 +119,8 @@ def _predict(
 
     def render(result: Mapping[str, Any], call: Call) -> Reply:
         parts.metrics.count_result(one.name, result)
+        if parts.recorder is not None:
+            parts.recorder.keep(one, [body], options, result)
         queued, predicting = call.taken - call.asked, time.perf_counter() - call.taken
         if call.prepare is not None:
             predicting -= decoding.seconds

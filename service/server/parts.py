@@ -9,6 +9,7 @@ from service.bundles.repository import Repository
 from service.bundles.swaps import Swaps
 from service.operations.metrics import Metrics
 from service.operations.probes import Probes
+from service.operations.recording import Recorder
 from service.routes.v2.statistics import Statistics
 from service.settings import Settings
 
@@ -25,6 +26,7 @@ class Parts:
         statistics: What ``/v2`` tells of its models.
         swaps: What brings bundles in and takes them out.
         loading: What loads and unloads by name; None where that is off.
+        recorder: What keeps a sample of inputs; None where that is off.
     """
 
     served: Repository
@@ -34,3 +36,4 @@ class Parts:
     statistics: Statistics
     swaps: Swaps
     loading: Loading | None
+    recorder: Recorder | None = None

@@ -9,6 +9,8 @@ import { moduleFor } from "./tasks/index.js";
 
 const find = (id) => document.getElementById(id);
 
+const RECORDED = "This server keeps a sample of what is sent to it, with the answers.";
+
 let pictures = null; // the view that tasks with pictures share
 let view = null; // of another task, while one is chosen
 const kept = new Map(); // by bundle: what its view keeps while another one is chosen
@@ -43,7 +45,11 @@ function choose(bundle, limits, notice) {
 }
 
 async function begin() {
-  const { bundles, limits, notice } = await listBundles(); // a page without a server has a notice of its own
+  const listed = await listBundles();
+  const { bundles, limits, recording } = listed;
+  const notice = recording ? RECORDED : listed.notice; // a page without a server has a notice of its own
+  find("kept").hidden = !recording;
+  find("kept").textContent = recording ? RECORDED : "";
   pictures = new Pictures(limits);
   const tabs = new Tabs(find("tabs"), find("place"), (name) => {
     const bundle = bundles.find((one) => one.name === name);

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from edgedl.data import recognition
 from edgedl.data.sources import open_source
-from edgedl.tasks.age.data import agedb, appa_real, fairface, fgnet, imdb_wiki, utkface
+from edgedl.tasks.age.data import agedb, appa_real, fairface, fgnet, imdb_wiki, recorded, utkface
 
 if TYPE_CHECKING:
     from edgedl.data.samples import FaceDataset
 
-FORMATS: tuple[ModuleType, ...] = (utkface, imdb_wiki, appa_real, fgnet, agedb, fairface)
+FORMATS: tuple[ModuleType, ...] = (utkface, imdb_wiki, appa_real, fgnet, agedb, fairface, recorded)
 
 
 def open_faces(path: str | os.PathLike[str], format: str | None = None) -> FaceDataset:  # noqa: A002 - the user's word
@@ -21,8 +21,8 @@ def open_faces(path: str | os.PathLike[str], format: str | None = None) -> FaceD
 
     Args:
         path: the folder or the zip that holds it; a zip is read in place.
-        format: "utkface", "imdb-wiki", "appa-real", "fgnet", "agedb" or "fairface"; None recognises it from
-            the contents.
+        format: "utkface", "imdb-wiki", "appa-real", "fgnet", "agedb", "fairface" or "recorded"; None recognises it
+            from the contents.
 
     Raises:
         InputError: nothing is there, it is none of the formats or could be several, or it is not the format asked for.
