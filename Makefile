@@ -112,6 +112,7 @@ bench: $(STAMP)
 	  shutil.copy(matplotlib.get_data_path() + '/sample_data/grace_hopper.jpg', 'demo/portrait.jpg')"
 	python benchmarks/engine_overhead.py
 	python benchmarks/cold_start.py demo/age.edge demo/portrait.jpg
+	python benchmarks/profiles.py demo/age.edge demo/portrait.jpg
 	python benchmarks/age_photo.py demo/age.edge demo/portrait.jpg --peer-python .venv-peer/bin/python
 	python benchmarks/recurrent_export.py
 	python benchmarks/caption_clip.py
