@@ -158,3 +158,13 @@ def port(text: str) -> int:
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
     return value
+
+
+def add_one_graph(parser: argparse.ArgumentParser) -> None:
+    """Declares ``--one-graph``."""
+    parser.add_argument(
+        "--one-graph",
+        action="store_true",
+        help="of age: add the model photo, which does all that lies between a photo and its ages, for hosts without "
+        "Python; the bundle is twice as large",
+    )

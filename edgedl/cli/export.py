@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from runtime.bundle import Bundle
 
 
-_FOR_NETWORKS = {"outputs": "--output", "opset": "--opset", "others": "--with", "reproduce": "--reproduce"}
+_FOR_NETWORKS = {
+    "outputs": "--output", "opset": "--opset", "others": "--with",
+    "reproduce": "--reproduce", "one_graph": "--one-graph",
+}  # fmt: skip
 
 
 def add_parser(sub: arguments.Subparsers) -> None:
@@ -62,6 +65,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
         action="append",
         help="a release that must load the graph, e.g. onnxruntime==1.17; may be repeated",
     )
+    arguments.add_one_graph(parser)
     brought.add_arguments(parser)
 
 
@@ -70,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from runtime.memory import large_blocks_kept
 
     options = {"name": args.name, "opset": args.opset, "untrained": args.untrained or None, "others": args.others}
-    options |= {"reproduce": args.reproduce, "runtimes": args.runtimes}
+    options |= {"reproduce": args.reproduce, "runtimes": args.runtimes, "one_graph": args.one_graph or None}
     given = {key: value for key, value in options.items() if value is not None} | brought.declared(args)
     with _little_garbage(), large_blocks_kept():
         bundle = export(args.source, args.output, given)
@@ -105,6 +109,8 @@ def export(source: str, output: str | None, options: Mapping[str, Any]) -> Bundl
         return _export_run(Path(source), output, options)
     if "others" in options:
         raise InputError("--with puts the runs of captioners together; a factory gives one module")
+    if "one_graph" in options:
+        raise InputError("--one-graph composes the networks of an age run; a factory gives one module")
     from exporters.export import export as export_module
 
     module, merged = brought.bring(source, options)

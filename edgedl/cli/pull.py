@@ -20,13 +20,15 @@ def add_parser(sub: arguments.Subparsers) -> None:
     )
     parser.add_argument("task", metavar="TASK", help="a task with public weights, e.g. age")
     parser.add_argument("-o", "--output", metavar="B", help="the bundle to write (default: TASK.edge)")
+    arguments.add_one_graph(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from edgedl.tasks import task
 
-    bundle = task(args.task).pull(args.output or f"{args.task}.edge")
+    options = {"one_graph": True} if args.one_graph else {}
+    bundle = task(args.task).pull(args.output or f"{args.task}.edge", **options)
     args.out.text(summary(bundle))
     args.out.document({"ok": True, "bundle": str(bundle.path), "manifest": bundle.manifest.to_json()})
     return 0

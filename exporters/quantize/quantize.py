@@ -15,6 +15,8 @@ from exporters.quantize.search import Attempt, Found, Search
 from exporters.quantize.variants import CHANGE, INT8, with_variants
 from runtime.bundle import Bundle
 from runtime.decisions import decisions_of
+from runtime.errors import InputError
+from runtime.pipelines import pipeline_class
 from runtime.rewriting import check_writable, write_rewritten
 
 log = logging.getLogger(__name__)
@@ -76,9 +78,12 @@ def quantize_bundle(
     """
     path = bundle.path if output is None else output
     check_writable(bundle, path, CHANGE)
-    names = [name for name in bundle.manifest.models if not models or name in models]
+    composed = pipeline_class(bundle.manifest.task).composed
+    names = [name for name in bundle.manifest.models if (name in models if models else name not in composed)]
     for name in models:
         bundle.model(name)
+        if name in composed:
+            raise InputError(f"{name} is composed of the other models; int8 is looked for in those")
     with judge.open(bundle, None) as pipeline:
         base = judge.measure(pipeline, "choose", None)
     log.info("%s of %s on the part that chooses: %.4g in float32", judge.metric, bundle.manifest.name, base)

@@ -118,6 +118,7 @@ class AgePipeline(PicturePipeline):
     options = {"distribution": bool, "smallest": float, "turned": bool}  # noqa: RUF012 - nobody changes it
     result = FACES
     models = ("faces", "age")
+    composed = ("photo",)
 
     def __init__(
         self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None

@@ -57,9 +57,10 @@ class Pipeline(ABC):
         options: What `predict` takes by keyword, with its types.
         result: The answer as JSON Schema, with a title.
         models: The models that the task needs.
+        composed: Models that hold what the pipeline does itself, for hosts without Python; it does not open them.
         bundle: The bundle.
         variant: As given.
-        engines: One for each model of the bundle.
+        engines: One for each model of the bundle that is not composed.
 
     Raises:
         BundleError: the bundle is damaged, or not one of this task.
@@ -70,13 +71,14 @@ class Pipeline(ABC):
     options: ClassVar[Options] = {}
     result: ClassVar[Schema]
     models: ClassVar[tuple[str, ...]] = ()
+    composed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, bundle: Bundle, *, device: str = "cpu", threads: int | None = None, variant: str | None = None
     ) -> None:
         self.bundle = bundle
         self.variant = variant
-        self.engines: dict[str, Engine] = _open_engines(bundle, device, threads, variant, self.models)
+        self.engines: dict[str, Engine] = _open_engines(bundle, device, threads, variant, self.models, self.composed)
         give_back()  # what reading and optimising the graphs took
 
     @classmethod
@@ -341,9 +343,14 @@ def picture_of(source: Source, *, longest: int = 0, max_pixels: int = MAX_PIXELS
 
 
 def _open_engines(
-    bundle: Bundle, device: str, threads: int | None, variant: str | None, expected: tuple[str, ...]
+    bundle: Bundle,
+    device: str,
+    threads: int | None,
+    variant: str | None,
+    expected: tuple[str, ...],
+    composed: tuple[str, ...],
 ) -> dict[str, Engine]:
-    """One engine per model of the bundle.
+    """One engine per model of the bundle, but for those that hold what the pipeline does itself.
 
     Raises:
         BundleError: a model that the task needs is missing, or the variant is.
@@ -368,6 +375,7 @@ def _open_engines(
             name=name,
         )
         for name, spec in models.items()
+        if name not in composed
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgedl.data.unreadable import MAX_SHARE, OPTION, Unreadable
 from edgedl.tasks.base import Task, refuse_options
-from runtime.errors import InputError
 
 if TYPE_CHECKING:
     from edgedl.data.samples import FaceDataset
@@ -102,31 +102,44 @@ class AgeTask(Task):
         from runtime.faces import crop_from_json
         from runtime.intervals import parse_interval
 
-        refuse_options(options, ("name", "untrained"), "an age run is exported")
+        refuse_options(options, ("name", "untrained", "one_graph"), "an age run is exported")
         run = Run.open(run_path)
         config = AgeConfig.of(run)
-        return age_bundle(
-            path,
-            trained_network(run),
-            crop_from_json(config.crop),
-            detectors=proven_detectors(),
-            name=options.get("name", "age"),
-            version="1.0.0",
-            description=f"Ages of the faces in a photo; {config.network} trained on {config.data['name']}",
-            license=config.license,
-            weights=weights_of(config),
-            provenance={"data": config.data, "seed": config.seed, "run": run.created},
-            untrained=bool(options.get("untrained", False)),
-            interval=None if config.interval is None else parse_interval(config.interval, "config.json: interval"),
-        )
+
+        def made(at: AnyPath) -> Bundle:
+            return age_bundle(
+                at,
+                trained_network(run),
+                crop_from_json(config.crop),
+                detectors=proven_detectors(),
+                name=options.get("name", "age"),
+                version="1.0.0",
+                description=f"Ages of the faces in a photo; {config.network} trained on {config.data['name']}",
+                license=config.license,
+                weights=weights_of(config),
+                provenance={"data": config.data, "seed": config.seed, "run": run.created},
+                untrained=bool(options.get("untrained", False)),
+                interval=None if config.interval is None else parse_interval(config.interval, "config.json: interval"),
+            )
+
+        if not options.get("one_graph"):
+            return made(path)
+        from edgedl.tasks.age.photo.model import write_with_photo
+
+        with tempfile.TemporaryDirectory() as folder:
+            return write_with_photo(made(Path(folder) / "age.edge"), path)
 
     def pull(self, path: AnyPath, **options: Any) -> Bundle:
         """Makes a bundle of the CC0 age predictor and the public detector."""
         from edgedl.tasks.age.public import copy_public_bundle
 
-        if options:
-            raise InputError(f"pulling age has no option {', '.join(options)}")
-        return copy_public_bundle(path)
+        refuse_options(options, ("one_graph",), "age is pulled")
+        if not options.get("one_graph"):
+            return copy_public_bundle(path)
+        from edgedl.tasks.age.photo.model import write_with_photo
+        from edgedl.tasks.age.public import public_bundle
+
+        return write_with_photo(public_bundle(), path)
 
     def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002
         """The MAE of the whole pipeline, without data on painted faces."""
