@@ -73,7 +73,7 @@ def calibrate_bundle(
 ) -> Calibrated:
     """Asks the whole pipeline about a part of a data set and gives the bundle the interval that fits its answers.
 
-    No graph and no recorded answer changes.
+    No graph and no recorded answer changes but those of the model ``photo``, which is made anew.
 
     Args:
         path: the bundle.
@@ -99,7 +99,12 @@ def calibrate_bundle(
     keys = [part[row].subject or part[row].name for row in found.rows.tolist()]
     interval = calibrate(found.age, found.truth, keys, level=level, dataset=dataset.name, split=split)
     manifest = replace(bundle.manifest, pipeline={**bundle.manifest.pipeline, "interval": interval.to_json()})
-    written = write_rewritten(bundle, rewritten(bundle, manifest), target, CHANGE)
+    made = rewritten(bundle, manifest)
+    if "photo" in manifest.models:
+        from edgedl.tasks.age.photo.model import with_photo
+
+        made = with_photo(made)  # which holds the interval as well
+    written = write_rewritten(bundle, made, target, CHANGE)
     before = {
         band: coverage(found.low[rows], found.high[rows], found.truth[rows])
         for band, rows in age_bands(found.truth).items()

@@ -9,10 +9,11 @@ from onnx import TensorProto
 from edgedl.tasks.age.photo.crops import crops
 from edgedl.tasks.age.photo.detector import Detector
 from edgedl.tasks.age.photo.looks import Looker
-from edgedl.tasks.age.photo.pixels import sides, to_float
+from edgedl.tasks.age.photo.pixels import clipped, sides, to_double, to_float
 from edgedl.tasks.age.photo.rows import KEYPOINTS, boxes_of, count, scores_of
 from exporters.cutting import only, part
 from exporters.writer import Value, Writer
+from runtime.intervals import Interval
 from runtime.pipelines.age import AgeSettings
 
 AGES = ("age", "low", "high", "probabilities")
@@ -53,6 +54,8 @@ def photo_graph(
         return [*none, writer.constant(np.zeros((0, years), np.float32))]
 
     ages, low, high, probabilities = writer.choose(count(rows) > 0, answered, nobody)
+    if settings.interval is not None:
+        low, high = _ends(ages, settings.interval)
     height, width = sides(image)
     border = to_float(writer.joined([width, height, width, height]))
     writer.output("boxes", boxes_of(rows).most(0).least(border), ["D", 4])
@@ -64,3 +67,18 @@ def photo_graph(
     writer.output("high", high.most(ages), ["D"])
     writer.output("probabilities", probabilities, ["D", len(settings.years)])
     return writer.model("photo")
+
+
+def _ends(ages: Value, interval: Interval) -> tuple[Value, Value]:
+    """See `runtime.intervals.Interval.ends`; the graph's outputs add the age itself.
+
+    A curve's value is its first one and, of each piece, the share of its rise that lies below the age.
+    """
+    writer, predicted = ages.writer, to_double(ages).reshaped(-1, 1)
+
+    def read(curve: tuple[float, ...]) -> Value:
+        begin, rise = np.array(curve[:-1]), np.diff(interval.years)
+        share = clipped((predicted - writer.constant(begin)) / writer.constant(np.diff(curve)), 0, 1)
+        return to_float((share @ writer.constant(rise.reshape(-1, 1))).reshaped(-1) + interval.years[0])
+
+    return read(interval.most), read(interval.least)

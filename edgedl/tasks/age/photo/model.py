@@ -7,8 +7,10 @@ that has to equal: the same faces in the same order, their boxes, keypoints and 
 from __future__ import annotations
 
 import logging
+import tempfile
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -18,7 +20,7 @@ from edgedl.data import synthetic_faces
 from edgedl.data.portrait import portrait
 from edgedl.tasks.age.bundle import AGE_OUTPUTS, FACES_OUTPUTS, IMAGE_INPUT, photo_cases
 from edgedl.tasks.age.photo.graph import photo_graph
-from exporters.assemble import FIRST, ExportedModel, ExportedVariant, assemble, reuse
+from exporters.assemble import FIRST, ExportedModel, ExportedVariant, assemble
 from exporters.errors import ParityError
 from exporters.explain import record_trace
 from exporters.graphs import operators
@@ -30,6 +32,7 @@ from runtime.faces import cut, fitted
 from runtime.golden import GoldenCase
 from runtime.manifest import DimensionSpec, OutputParity
 from runtime.pipelines.age import AgePipeline, AgeSettings, Face
+from runtime.rewriting import rewritten, write_rewritten
 
 log = logging.getLogger(__name__)
 
@@ -64,33 +67,28 @@ def photo_outputs(years: int) -> tuple[Output, ...]:
     )
 
 
-def with_photo(bundle: Bundle, path: str | PathLike[str]) -> Bundle:
-    """Writes an age bundle with the model ``photo`` beside its others.
-
-    Args:
-        bundle: an age bundle that this version of edgedl made.
-        path: where it is written.
+def with_photo(bundle: Bundle) -> Bundle:
+    """An age bundle with the model ``photo``, made of its others, in memory.
 
     Raises:
-        GuardError: the bundle is not as this version makes them.
+        BundleError: it has not the models and settings of an age bundle.
+        GuardError: they are not as this version of edgedl makes them.
         ParityError: the graph answers otherwise than the pipeline.
     """
     manifest = bundle.manifest
-    models = {name: reuse(bundle, name) for name in manifest.models if name != NAME}
-    models[NAME] = photo_model(bundle)
-    return assemble(
-        path,
-        name=manifest.name,
-        task=manifest.task,
-        models=models,
-        version=manifest.version,
-        license=manifest.license,
-        description=manifest.description,
-        pipeline=manifest.pipeline,
-        files={key: (file.file, bundle.read(file.file)) for key, file in manifest.files.items()},
-        metrics=manifest.metrics,
-        provenance=manifest.provenance,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        models = {NAME: photo_model(bundle)}
+        alone = assemble(
+            Path(folder) / "photo.edge", name=manifest.name, task=manifest.task, version=manifest.version, models=models
+        )
+        files = {file: alone.read(file) for file in alone.files if file.startswith(f"{NAME}.")}
+        made = replace(manifest, models={**manifest.models, NAME: alone.model(NAME)})
+    return rewritten(bundle, made, files)
+
+
+def write_with_photo(bundle: Bundle, path: str | PathLike[str]) -> Bundle:
+    """Writes an age bundle with the model ``photo``, see `with_photo`, atomically."""
+    return write_rewritten(bundle, with_photo(bundle), path, "another model")
 
 
 def photo_model(bundle: Bundle) -> ExportedModel:
