@@ -20,7 +20,7 @@ from edgedl.data import synthetic_faces
 from edgedl.data.portrait import portrait
 from edgedl.tasks.age.photo import crops, graph, looks, pixels
 from edgedl.tasks.age.photo.graph import photo_graph
-from edgedl.tasks.age.photo.model import TOLERANCES, photo_outputs, pipeline_answers, telling_photos
+from edgedl.tasks.age.photo.model import TOLERANCES, photo_outputs, pipeline_answers, telling_photos, with_photo
 from exporters.errors import GuardError
 from exporters.execute import LEVELS, open_graph
 from exporters.graphs import all_nodes
@@ -32,6 +32,7 @@ from runtime.compare import compare
 from runtime.intervals import Coverage, Interval, Measured
 from runtime.manifest import OutputParity
 from runtime.pipelines.age import AgePipeline, AgeSettings
+from runtime.rewriting import rewritten
 from tests.public_bundle import public_age_bundle
 
 pytestmark = pytest.mark.xdist_group("public age bundle")
@@ -309,6 +310,20 @@ def test_calibrated_ends_are_those_of_the_interval():
     found = written(lambda _, ages: [value.reshaped(1, 1, 1, -1) for value in graph._ends(ages, interval)], ages=ages)
     for end, expected, bound in zip(found, interval.ends(ages), (np.minimum, np.maximum), strict=True):
         np.testing.assert_allclose(bound(end.reshape(-1), ages), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_another_interval_makes_the_model_anew(whole, tmp_path):
+    measured = Measured("faces", "val", Coverage(0.8, 20.0, 100), {})
+    interval = Interval(0.8, (2.0, 30.0, 90.0), (-1.0, 20.0, 55.0), (9.0, 41.0, 93.0), measured)
+    settings = {**whole.bundle.manifest.pipeline, "interval": interval.to_json()}
+    made = with_photo(rewritten(whole.bundle, dataclasses.replace(whole.bundle.manifest, pipeline=settings)))
+    recorded = {case.name: case.outputs for case in made.golden("photo")}
+    before = {case.name: case.outputs for case in whole.golden}
+    low, high = interval.ends(recorded["portrait"]["ages"])
+    np.testing.assert_allclose(recorded["portrait"]["low"], low, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(recorded["portrait"]["high"], high, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(recorded["portrait"]["ages"], before["portrait"]["ages"])
 
 
 def test_drawn_scenes_that_chose_nothing_are_answered_alike(whole):
