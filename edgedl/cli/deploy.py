@@ -66,6 +66,9 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
     group.add_argument("--port", type=arguments.port, default=8000, help="the port to listen on (default: 8000)")
     group.add_argument(
+        "--api-keys", metavar="FILE", help="ask for a key: lines NAME:SHA256, as for serve (default: none)"
+    )
+    group.add_argument(
         "--threads", type=arguments.positive, metavar="N", help="threads of one run (default: half of the cores)"
     )
     group.add_argument(
@@ -103,7 +106,9 @@ def _plan(args: argparse.Namespace, name: str) -> Plan:
         )
     if not re.fullmatch(r"[1-9][0-9]*[KMG]|[1-9][0-9]?%|100%", args.memory):
         raise UsageError(f"--memory {args.memory} is no amount; expected one such as 512M, 2G or 75%")
-    service = Service(host=args.host, port=args.port, threads=args.threads, memory=args.memory)
+    service = Service(
+        host=args.host, port=args.port, threads=args.threads, memory=args.memory, keys=_key_lines(args.api_keys)
+    )
     return Plan(
         name=name,
         service=None if args.no_service else service,
@@ -118,6 +123,15 @@ def _plan(args: argparse.Namespace, name: str) -> Plan:
         keep=args.keep,
         ssh_config=args.ssh_config,
     )
+
+
+def _key_lines(path: str | None) -> tuple[str, ...] | None:
+    """The lines of a file of keys."""
+    if path is None:
+        return None
+    from service.keys import read_keys
+
+    return tuple(f"{name}:{digest.hex()}" for name, digest in read_keys(path).digests)
 
 
 def _name_of(text: str) -> str:

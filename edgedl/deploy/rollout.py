@@ -20,6 +20,9 @@ from runtime.errors import CheckFailedError, InputError
 UNPACKED = 4
 """How many times the bytes of its wheels an environment takes, at most."""
 
+HEALTH = "edgedl-deploy"
+"""The name of the key of the health check."""
+
 Say = Callable[[str], None]
 
 
@@ -32,12 +35,14 @@ class Service:
         port: The port.
         threads: Of one run; None leaves it to the service.
         memory: The most that it may take, as systemd writes it.
+        keys: Lines ``NAME:SHA256`` of keys, of which it asks for one; None asks for none.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     threads: int | None = None
     memory: str = "75%"
+    keys: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +62,7 @@ class Plan:
         variant: Which form of the graphs.
         keep: How many releases are kept.
         ssh_config: A configuration of ssh in the place of the user's.
+        wait: How many seconds to wait for the end of another deployment there.
     """
 
     name: str
@@ -71,6 +77,7 @@ class Plan:
     variant: str | None = None
     keep: int = 3
     ssh_config: str | None = None
+    wait: float = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +160,7 @@ def roll_back(address: Address, plan: Plan, say: Say, connect: Connect | None = 
 def list_releases(address: Address, plan: Plan, connect: Connect | None = None) -> dict[str, Any]:
     """The releases of a deployment on a device, and which one answers."""
     with (connect or connector(plan))(address, lambda _told: None) as device:
-        device.call("hello", root=plan.root, name=plan.name, lock=False)
+        device.call("hello", root=plan.root, name=plan.name, wait=None)
         found = device.call("releases")
     return {"device": str(address), "current": found["current"], "releases": found["releases"]}
 
@@ -172,7 +179,7 @@ class _Rollout:
     def __init__(self, bundle: Bundle | None, address: Address, plan: Plan, say: Say) -> None:
         self._bundle, self._address, self._plan = bundle, address, plan
         self._report = say
-        self._how, self._told = "unchanged", ""
+        self._how, self._told = "", ""
         self._before: str | None = None
 
     def _say(self, text: str) -> None:
@@ -185,7 +192,8 @@ class _Rollout:
                 self._say("trying the service beside the one that answers")
             case "switch":
                 self._how = told["how"]
-                self._say("switching; the service " + ("restarts" if self._how == "restart" else "swaps the bundle"))
+                does = {"restart": "restarts", "swap": "swaps the bundle"}.get(self._how, "goes on with this release")
+                self._say(f"switching; the service {does}")
             case "healthy":
                 self._told = told["told"]
 
@@ -218,7 +226,7 @@ class _Rollout:
 
     def meet(self, device: DeviceConnection) -> dict[str, Any]:
         """Begins the conversation."""
-        facts = device.call("hello", root=self._plan.root, name=self._plan.name, lock=True)
+        facts = device.call("hello", root=self._plan.root, name=self._plan.name, wait=self._plan.wait)
         self._before = facts["current"]
         if facts["recovered"]:
             self._say(f"an earlier deployment was cut off there; {facts['recovered']} answers again")
@@ -286,9 +294,17 @@ class _Rollout:
             "port": service.port,
             "arguments": words,
             "memory": service.memory,
+            "keys": self._keys(device, service),
             "sandbox": manager["sandbox"],
             "private_devices": plan.device == "cpu",
         }
+
+    @staticmethod
+    def _keys(device: DeviceConnection, service: Service) -> list[str] | None:
+        """The keys of the service, with one for the health check, which only the device has."""
+        if service.keys is None:
+            return None
+        return [*service.keys, f"{HEALTH}:{device.call('key')['sha256']}"]
 
     def _environment(self, device: DeviceConnection, facts: Mapping[str, Any]) -> tuple[str, str | None]:
         plan = self._plan

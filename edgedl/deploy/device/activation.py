@@ -6,12 +6,13 @@ Then the service is first tried beside the one that answers, at a Unix socket an
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 from edgedl.deploy.device.channel import Channel, Gone, Refused
-from edgedl.deploy.device.health import check_answer, wait_until_served
+from edgedl.deploy.device.health import KEY_VARIABLE, check_answer, wait_until_served
 from edgedl.deploy.device.store import Store, first_words
 from edgedl.deploy.device.systemd import Units, log, runtime_folder, texts, unit_name
 
@@ -32,6 +33,7 @@ class Activation:
         self._store, self._channel = store, channel
         self._units = Units(store.name)
         self._wrote = False
+        os.environ[KEY_VARIABLE] = store.key()
 
     def run(self, release: str) -> None:
         """Switches, checks, and asks for a word; without it, or when a check fails, it switches back.
@@ -49,7 +51,8 @@ class Activation:
                 wanted = None  # only the bundle is another one: the service swaps it
             else:
                 self._try(release, record)
-        self._channel.tell(step="switch", how="restart" if wanted else "swap")
+        how = "restart" if wanted else "unchanged" if store.current() == release else "swap"
+        self._channel.tell(step="switch", how=how)
         store.prepare(release)
         try:
             store.switch()
@@ -89,7 +92,11 @@ class Activation:
         try:
             units.write(texts(store.root, store.name, bundle, record, trial=True), keep=False)
             units.control("start", socket)
-            units.control("start", service)
+            try:
+                units.control("start", service)
+            except Refused as error:
+                said = log(store.root, store.name).read_text(errors="replace").splitlines()
+                raise Refused(f"{error} ({first_words(said)})") from None
             address = f"unix:{runtime_folder()}/{unit_name(store.name, trial=True)}.sock"
 
             ended = units.failure(service)

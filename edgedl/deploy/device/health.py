@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import subprocess
@@ -17,6 +18,9 @@ from edgedl.deploy.device.store import first_words
 
 ANSWER_SECONDS = 300
 _PAUSE = 0.1
+
+KEY_VARIABLE = "EDGEDL_DEPLOY_KEY"
+"""Holds the key of a service that asks for one; what this process starts inherits it."""
 
 
 class Connection(http.client.HTTPConnection):
@@ -49,9 +53,12 @@ def ask(
     Raises:
         OSError: Nobody answers.
     """
+    fields = {"Connection": "close", **(headers or {})}
+    if os.environ.get(KEY_VARIABLE):
+        fields["Authorization"] = f"Bearer {os.environ[KEY_VARIABLE]}"
     connection = Connection(address, timeout)
     try:
-        connection.request(method, path, body, {"Connection": "close", **(headers or {})})
+        connection.request(method, path, body, fields)
         response = connection.getresponse()
         return response.status, response.headers, response.read()
     except http.client.HTTPException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import platform
@@ -48,14 +49,14 @@ class Device:
             else:
                 self._channel.tell(done=todo, **(answer or {}))
 
-    def hello(self, root: str | None, name: str, lock: bool) -> dict[str, Any]:
-        """What there is. With `lock`, nobody else deploys there until this conversation ends."""
+    def hello(self, root: str | None, name: str, wait: float | None) -> dict[str, Any]:
+        """What there is. Unless `wait` is None, nobody else deploys there until this conversation ends."""
         data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
         folder = Path(root).expanduser().resolve() if root else data / "edgedl"
         store = Store(folder, name)
         self._store, recovered = store, None
-        if lock:
-            store.lock()
+        if wait is not None:
+            store.lock(wait)
             recovered = Activation(store, self._channel).recover()
         return {
             "root": str(folder),
@@ -81,6 +82,10 @@ class Device:
         """Whether a service manager takes units, and whether it may use namespaces of users."""
         reason = systemd.manager()
         return {"reason": reason, "sandbox": reason is None and systemd.can_sandbox()}
+
+    def key(self) -> dict[str, Any]:
+        """What a service knows the key of the health check by."""
+        return {"sha256": hashlib.sha256(self._known().key().encode()).hexdigest()}
 
     def sent(self, files: list[dict[str, Any]]) -> dict[str, Any]:
         """How many bytes of each file are there."""

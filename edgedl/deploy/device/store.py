@@ -7,6 +7,7 @@
     ROOT/deployments/NAME/releases/ID/         NAME.edge and release.json, never changed
     ROOT/deployments/NAME/current              a link to the release that answers
     ROOT/deployments/NAME/history.json         the releases that answered, the last one at the end
+    ROOT/deployments/NAME/key                  of the health check, where the service asks for keys
     ROOT/deployments/NAME/pending.json         there while a switch is under way: where it leads and where it came from
 
 Each step is one rename or one removal. Whatever a way back needs is written before the way there is taken, so a full
@@ -21,7 +22,9 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -55,8 +58,11 @@ class Store:
         self._pending = self.folder / "pending.json"
         self._locked: int | None = None
 
-    def lock(self) -> None:
+    def lock(self, seconds: float) -> None:
         """Keeps every other deployment of this root out, until this process ends.
+
+        Args:
+            seconds: How long to wait for the end of another one: what was begun goes on for a while after a cut.
 
         Raises:
             Refused: One is under way.
@@ -64,10 +70,22 @@ class Store:
         for folder in (self.files, self.environments, self.releases):
             folder.mkdir(parents=True, exist_ok=True)
         self._locked = os.open(str(self.root / "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Refused("another deployment is under way there; try again when it has ended") from None
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except OSError:
+                if time.monotonic() >= end:
+                    raise Refused("another deployment is under way there; try again when it has ended") from None
+            time.sleep(0.2)
+
+    def key(self) -> str:
+        """The key of the health check, for a service that asks for one: made once, and known to this device alone."""
+        path = self.folder / "key"
+        if not path.is_file():
+            write_text(path, f"edgedl_{secrets.token_urlsafe(32)}\n")
+        return path.read_text().strip()
 
     def sent(self, digest: str, file: str) -> int:
         """How many bytes of a file are there already."""
@@ -274,7 +292,8 @@ def write_text(path: Path, text: str) -> None:
     """Writes a file whole or not at all."""
     making = path.with_name(".{}.new".format(path.name.lstrip(".")))
     try:
-        with making.open("w") as stream:
+        descriptor = os.open(str(making), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())

@@ -89,6 +89,7 @@ def texts(root: Path, name: str, served: Path, record: dict[str, Any], trial: bo
         "Type=exec",
         f"ExecStart={' '.join(quoted(word) for word in command)}",
         "Environment=ORT_DISABLE_TELEMETRY=1 PYTHONDONTWRITEBYTECODE=1 PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1",
+        *([f"Environment={quoted('EDGEDL_API_KEYS=' + ','.join(service['keys']))}"] if service["keys"] else []),
         "KillMode=mixed",
         "TimeoutStopSec=45",
         *(

@@ -49,11 +49,13 @@ class Service:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.keeps_out: str | None = None
+        self.seen_key: str | None = None
         self._last: str | None = None
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                service.seen_key = self.headers.get("Authorization")
                 text = service.metrics() if self.path == "/metrics" else json.dumps(service.ready())
                 self.send_response(200)
                 self.end_headers()
@@ -111,7 +113,7 @@ class Device:
 
     def leftovers(self) -> list[str]:
         """What lies in the folder of the deployment beside what belongs there."""
-        own = {"releases", "current", "history.json"}
+        own = {"releases", "current", "history.json", "key"}
         return sorted(entry.name for entry in self.link.parent.iterdir() if entry.name not in own)
 
 

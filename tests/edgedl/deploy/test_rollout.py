@@ -57,8 +57,20 @@ def test_the_same_bundle_again_is_the_same_release(there, bundles):
     first = bring(there, bundles["1"])
     sent = [text for text in there.said if "sending" in text]
     again = bring(there, bundles["1"])
-    assert again.release == first.release
+    assert (again.release, again.how) == (first.release, "unchanged")
     assert len([text for text in there.said if "sending" in text]) == 2 * len(sent)  # a release holds no copy aside
+
+
+def test_the_health_check_has_a_key_of_its_own_that_stays_there(there, bundles):
+    bring(there, bundles["1"])
+    key = (there.link.parent / "key").read_text().strip()
+    assert there.service.seen_key == f"Bearer {key}"
+    assert (there.link.parent / "key").stat().st_mode & 0o777 == 0o600
+    with there.connect(ADDRESS, lambda _told: None) as one:
+        one.call("hello", root=str(there.root), name="scale", wait=0)
+        assert one.call("key")["sha256"] == hashlib.sha256(key.encode()).hexdigest()
+    bring(there, bundles["2"])
+    assert there.service.seen_key == f"Bearer {key}"
 
 
 def test_old_releases_go(there, bundles):
@@ -170,12 +182,12 @@ def test_half_of_a_file_is_not_sent_twice(there, bundles, tmp_path):
     path.write_bytes(data)
     digest = hashlib.sha256(data).hexdigest()
     with there.connect(ADDRESS, lambda _told: None) as one:
-        one.call("hello", root=str(there.root), name="scale", lock=True)
+        one.call("hello", root=str(there.root), name="scale", wait=0)
         one.send("put", sha256=digest, file="large.bin", offset=0, bytes=len(data))
         one._write(data[: 1 << 20])
     sent = []
     with there.connect(ADDRESS, lambda _told: None) as one:
-        one.call("hello", root=str(there.root), name="scale", lock=True)
+        one.call("hello", root=str(there.root), name="scale", wait=0)
         one.upload(path, digest, "large.bin", sent.append)
         assert one.call("sent", files=[{"file": "large.bin", "sha256": digest}])["bytes"] == [len(data)]
     assert sum(sent) == 2 << 20
@@ -185,7 +197,7 @@ def test_a_damaged_file_is_refused_and_removed(there, tmp_path):
     path = tmp_path / "file.bin"
     path.write_bytes(b"abc")
     with there.connect(ADDRESS, lambda _told: None) as one:
-        one.call("hello", root=str(there.root), name="scale", lock=True)
+        one.call("hello", root=str(there.root), name="scale", wait=0)
         with pytest.raises(InputError, match=r"file\.bin came damaged and was removed"):
             one.upload(path, "0" * 64, "file.bin")
         assert one.call("sent", files=[{"file": "file.bin", "sha256": "0" * 64}])["bytes"] == [0]
@@ -194,16 +206,16 @@ def test_a_damaged_file_is_refused_and_removed(there, tmp_path):
 @pytest.mark.parametrize("file", ["../x", "a/b", "", ".x", "x\n"], ids=["up", "down", "none", "hidden", "line"])
 def test_names_do_not_lead_out_of_the_store(there, file):
     with there.connect(ADDRESS, lambda _told: None) as one:
-        one.call("hello", root=str(there.root), name="scale", lock=True)
+        one.call("hello", root=str(there.root), name="scale", wait=0)
         with pytest.raises(InputError, match="is no name of a file"):
             one.call("sent", files=[{"file": file, "sha256": "0" * 64}])
 
 
 def test_two_deployments_at_once_are_refused(there, bundles):
     with there.connect(ADDRESS, lambda _told: None) as one:
-        one.call("hello", root=str(there.root), name="scale", lock=True)
+        one.call("hello", root=str(there.root), name="scale", wait=0)
         with pytest.raises(InputError, match="another deployment is under way there"):
-            bring(there, bundles["1"])
+            bring(there, bundles["1"], wait=0.0)
     bring(there, bundles["1"])
 
 
@@ -232,7 +244,7 @@ def test_a_killed_switch_is_taken_back_at_the_next_contact(there, bundles):
     assert there.current != first.release  # what was killed could not go back
     assert "pending.json" in there.leftovers()
     with there.connect(ADDRESS, lambda _told: None) as one:
-        assert one.call("hello", root=str(there.root), name="scale", lock=True)["recovered"] == first.release
+        assert one.call("hello", root=str(there.root), name="scale", wait=0)["recovered"] == first.release
     assert there.current == first.release
     assert there.leftovers() == []
 
@@ -290,13 +302,13 @@ def test_a_shell_that_talks_is_told(bundles):
         DeviceConnection("here", ["sh", "-c", "echo Welcome; cat >/dev/null"], lambda _told: None) as one,
         pytest.raises(InputError, match="its login shell prints 'Welcome"),
     ):
-        one.call("hello", root=None, name="scale", lock=False)
+        one.call("hello", root=None, name="scale", wait=None)
 
 
 def test_a_device_without_python_is_told():
     with pytest.raises((ConnectionLost, InputError), match="no python3 there"):  # noqa: SIM117
         with DeviceConnection("here", ["sh", "-c", "exec no-such-python"], lambda _told: None) as one:
-            one.call("hello", root=None, name="scale", lock=False)
+            one.call("hello", root=None, name="scale", wait=None)
 
 
 def test_the_program_needs_nothing_but_python():

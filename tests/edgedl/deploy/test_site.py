@@ -29,6 +29,7 @@ from edgedl.deploy.wheelhouse import Platform, fetch_wheels
 from runtime.bundle import Bundle, GoldenCase, golden_to_npz, write_bundle
 from runtime.errors import CheckFailedError, EdgedlError, InputError
 from runtime.manifest import CRITERION, GoldenRef, OutputParity, Parity
+from service.keys import new_key
 from tests.bundles import write_scale_bundle, write_sums_bundle
 from tests.edgedl.deploy.site import Site, reason_against_site, site
 from tests.edgedl.deploy.sshd import free_port
@@ -213,11 +214,26 @@ def test_a_stream_lives_on_through_a_swap_and_is_told_410_after_a_restart(here, 
 
     bring(here, sums_bundle(tmp_path, "1"), plan)
     stream = post("/v1/sums/streams")[1]["stream"]
-    assert post(f"/v1/sums/streams/{stream}/steps", "1 2\n")[1]["results"][0]["y"] == [1.0, 2.0]
+    assert post(f"/v1/sums/streams/{stream}", "1 2\n")[1]["results"][0]["y"] == [1.0, 2.0]
     assert bring(here, sums_bundle(tmp_path, "2"), plan).how == "swap"
-    assert post(f"/v1/sums/streams/{stream}/steps", "1 2\n")[1]["results"][0]["y"] == [2.0, 4.0]
+    assert post(f"/v1/sums/streams/{stream}", "1 2\n")[1]["results"][0]["y"] == [2.0, 4.0]
     assert bring(here, sums_bundle(tmp_path, "3"), with_service(plan, threads=2)).how == "restart"
-    assert post(f"/v1/sums/streams/{stream}/steps", "1 2\n")[0] == 410
+    assert post(f"/v1/sums/streams/{stream}", "1 2\n")[0] == 410
+
+
+def test_a_service_with_keys_is_asked_with_one(here, bundles, plan, old, tmp_path):
+    key, line = new_key("phone")
+    bring(here, bundles[1], with_service(plan, keys=(line,)))
+    connection = http.client.HTTPConnection("127.0.0.1", here.port, timeout=30)
+    statuses = []
+    for headers in ({}, {"Authorization": f"Bearer {key}"}):
+        connection.request("GET", "/v1", headers=headers)
+        response = connection.getresponse()
+        response.read()
+        statuses.append(response.status)
+    connection.close()
+    assert statuses == [401, 200]
+    bring(here, bundles[2], with_service(plan, keys=(line,)))  # a swap, whose health check has the key
 
 
 def test_wrong_answers_are_not_switched_to(here, tmp_path, plan, old):
@@ -274,7 +290,7 @@ def test_wheels_for_another_processor_are_refused(here, bundles, plan, old, tmp_
 @pytest.mark.parametrize("pages", range(0, 12, 2))
 def test_a_full_disk_leaves_the_old_one(here, bundles, plan, old, pages):
     """The disk of 256 kB is filled up to some pages of 4 kB; every write of the deployment meets its end."""
-    python = here.run("ls -d ~/.local/share/edgedl/environments/*/bin/python").strip()
+    python = list_releases(Address.parse(here.url), plan)["releases"][-1]["python"]
     small = with_service(replace(plan, name="scale", root=f"{SMALL}/edgedl", python=python, python3="python3"))
     bring(here, bundles[0], small)
     here.run(f"dd if=/dev/zero of={SMALL}/filler bs=4k; truncate -s -{4 * pages}k {SMALL}/filler")
@@ -327,7 +343,7 @@ def test_a_cut_connection_is_taken_back_and_made_good(here, bundles, plan, old, 
 
     with pytest.raises(EdgedlError):
         bring(here, bundles[1], changed, connect)
-    until(lambda: "edgedl" not in here.run("pgrep -af 'python3 -I -c'"), seconds=120)  # it ends by itself
+    until(lambda: here.run("pgrep -f '[f]romhex'") == "", seconds=120)  # it ends by itself
     assert_old_answers(here, plan, old)
     done = bring(here, bundles[1], changed)
     assert asked(here.port) == 3.0

@@ -14,7 +14,7 @@ from edgedl.deploy.device.systemd import quoted, texts
 
 ANALYZE = shutil.which("systemd-analyze")
 SERVICE = {
-    "host": "127.0.0.1", "port": 8000, "arguments": ["--device", "cpu"], "memory": "75%", "sandbox": True,
+    "host": "127.0.0.1", "port": 8000, "arguments": ["--device", "cpu"], "memory": "75%", "sandbox": True, "keys": None,
     "private_devices": True,
 }  # fmt: skip
 
@@ -60,6 +60,12 @@ def test_a_trial_listens_where_nobody_asks_and_has_no_place_in_the_boot(tmp_path
     restrictions = [line for line in own if re.match(r"(Protect|Private|Restrict|Memory|System|NoNew|Capab)", line)]
     assert len(restrictions) > 15
     assert set(restrictions) <= set(found["edgedl-scale.trial.service"].splitlines())
+
+
+def test_a_service_that_asks_for_keys_knows_their_digests_only(tmp_path):
+    lines = [f"phone:{'a' * 64}", f"edgedl-deploy:{'b' * 64}"]
+    text = units(tmp_path, keys=lines)["edgedl-scale.service"]
+    assert f'Environment="EDGEDL_API_KEYS={lines[0]},{lines[1]}"\n' in text
 
 
 def test_without_name_spaces_of_users_no_setting_is_written_that_systemd_would_ignore(tmp_path):

@@ -115,7 +115,7 @@ def environment(there, folder: Path) -> str:
     """Sends the wheels of a folder and makes the environment; gives its interpreter."""
     wheels = read_wheels(folder)
     with there.connect(ADDRESS, lambda _told: None) as one:
-        facts = one.call("hello", root=str(there.root), name="scale", lock=True)
+        facts = one.call("hello", root=str(there.root), name="scale", wait=0)
         for wheel in wheels:
             one.upload(wheel.path, wheel.sha256, wheel.file)
         rows = [{"file": wheel.file, "sha256": wheel.sha256} for wheel in wheels]
