@@ -28,7 +28,7 @@ _CHANGES = (
         '    <nav aria-label="For programs">\n'
         '      <a href="openapi.json">API</a><a href="health">Health</a><a href="metrics">Metrics</a>\n'
         "    </nav>\n",
-        '    <p id="kept" class="kept" role="status"></p>\n'
+        '    <p id="offline" class="offline" role="status"></p>\n'
         '    <button id="check" type="button">Check this browser</button>\n',
     ),
     (
