@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedl.cli import arguments, continuation, small_faces
+from edgedl.cli import arguments, continuation, many, small_faces
 from edgedl.cli.failures import USAGE, explain
 from edgedl.cli.output import number, render, table
 
@@ -51,6 +51,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
         action="store_true",
         help="of a recurrent model: read steps from standard input, a line of numbers each, answer each as it comes",
     )
+    many.add_arguments(parser)
     small_faces.add_arguments(parser)
     continuation.add_arguments(parser)
     arguments.max_pixels(parser)
@@ -67,6 +68,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.stream:
         return _stream(args)
+    if many.is_asked_for(args):
+        return many.run(args)
     if not args.inputs:
         raise InputError("nothing to predict: name an input, or - for standard input")
     folder = Path(args.save) if args.save else None

@@ -1,0 +1,1 @@
+"""Prediction over millions of files: on the cores of this machine, or on a Ray cluster."""
