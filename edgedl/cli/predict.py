@@ -101,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
             results.append(result)
     finally:
         pipeline.close()
-    for note in dict.fromkeys(result["interval"]["note"] for result in results if result.get("faces")):
+    for note in dict.fromkeys(
+        result["interval"]["note"] for result in results if result.get("faces") and "interval" in result
+    ):
         args.out.text(note)
     left_out = [{"input": path, "reason": reason} for path, reason in skipped.items()]
     args.out.document({"ok": status == 0, "results": results} | ({"skipped": left_out} if left_out else {}))
