@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from exporters.targets.arm import ARM, ARM64, ArmTarget
 from exporters.targets.base import Target, TargetError
 from exporters.targets.browser import NAME as BROWSER
 from exporters.targets.browser import BrowserTarget
@@ -10,7 +11,7 @@ from exporters.targets.node import NodeTarget
 from exporters.targets.releases import PREFIX, ReleaseTarget
 from exporters.targets.x86 import X86, X86Target
 
-FORMS = ("onnxruntime==X", NODE, BROWSER, *X86)
+FORMS = ("onnxruntime==X", "arm64", *ARM, NODE, BROWSER, *X86)
 """How targets are asked for, for messages and help."""
 
 
@@ -22,6 +23,8 @@ def find_target(name: str) -> Target:
     """
     if name.startswith(PREFIX):
         return ReleaseTarget(name)
+    if name == "arm64" or name in ARM:
+        return ArmTarget(ARM64 if name == "arm64" else name)
     if name == NODE:
         return NodeTarget()
     if name == BROWSER:
