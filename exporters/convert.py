@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from exporters import decoding, image, lowerings, recurrent_operators
+from exporters.divisions import multiply_for_divisions
 from exporters.errors import GuardError
 from exporters.folding import fold_weights
 from exporters.graphs import all_nodes, bodies, graphs
@@ -81,6 +82,7 @@ def convert(
         except Exception as error:
             raise GuardError(_explain_translation(error, traced, inputs)) from error
     model = program.model_proto
+    multiply_for_divisions(model)  # before the narrow types are written as float32, whose roundings stay as they are
     write_roundings(model)
     fold_weights(model)
     widen_sigmoids(model)

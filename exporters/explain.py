@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from exporters.reference import Arrays
 from exporters.spec import Case
 from runtime.bundle import Bundle
 from runtime.compare import distance
-from runtime.engine import Engine
+from runtime.engine import Engine, Session
 from runtime.errors import BundleError
 from runtime.golden import GoldenCase
 
@@ -154,7 +154,12 @@ def record_trace(graph: bytes, case: Case, places: Mapping[str, str]) -> bytes:
 
 
 def explain(
-    bundle: Bundle, model: str, variant: str = "fp32", device: str = "cpu", reproduce: Path | None = None
+    bundle: Bundle,
+    model: str,
+    variant: str = "fp32",
+    device: str = "cpu",
+    reproduce: Path | None = None,
+    opened: Callable[[bytes], Session] | None = None,
 ) -> Difference | None:
     """Runs a model's graph on a device with all its values exposed and compares them with the recorded trace.
 
@@ -164,6 +169,7 @@ def explain(
         variant: Of the model.
         device: Where it runs.
         reproduce: A folder to write the node that differs to, see `write_alone`.
+        opened: Opens the graph elsewhere, see `exporters.targets.base.Target.session`.
 
     Returns:
         The first node that differs; None if every value agrees.
@@ -181,6 +187,9 @@ def explain(
     recorded = dict(zip(map(str, trace["values"]), trace["fingerprints"], strict=True))
     exposed, names = expose(graph, inputs=reproduce is not None)
     with Engine(exposed, device=device, name=model) as engine:
+        if opened is not None:
+            elsewhere = opened(exposed)
+            engine.through(lambda _: elsewhere)
         found = by_step(engine.run(case.inputs, outputs=names))
     difference = _compare(graph, recorded, found)
     if difference is None:

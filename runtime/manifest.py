@@ -29,6 +29,7 @@ from runtime.fields import (
     truth,
     tuple_of,
 )
+from runtime.release import Release, parse_release, release_json
 from runtime.signature import DimensionSpec as DimensionSpec
 from runtime.signature import StateSpec as StateSpec
 from runtime.signature import TensorSpec as TensorSpec
@@ -152,6 +153,7 @@ class Manifest:
     pipeline: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, FileRef] = field(default_factory=dict)
     metrics: tuple[Mapping[str, Any], ...] = ()
+    release: Release | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
@@ -186,6 +188,7 @@ class Manifest:
             pipeline=top.take("pipeline", free_object, default={}),
             files=top.take("files", mapping_of(_file_ref), default={}),
             metrics=top.take("metrics", tuple_of(free_object), default=()),
+            release=top.take("release", parse_release, default=None),
             provenance=top.take("provenance", free_object, default={}),
         )
         top.finish()
@@ -196,6 +199,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form; ``Manifest.from_json(m.to_json()) == m``. Keys that hold nothing are left out."""
+        release = {"release": release_json(self.release)} if self.release else {}
         return {
             "schema_version": self.schema_version,
             "name": self.name,
@@ -207,6 +211,7 @@ class Manifest:
             "pipeline": dict(self.pipeline),
             "files": {key: {"file": ref.file, "sha256": ref.sha256} for key, ref in self.files.items()},
             "metrics": [dict(entry) for entry in self.metrics],
+            **release,
             "provenance": dict(self.provenance),
         }
 

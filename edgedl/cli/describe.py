@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from edgedl.cli.matrix import matrix
 from edgedl.cli.output import number, size, table
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def description(bundle: Bundle, signer: Signer | None = None) -> str:
     if manifest.description:
         parts.append(manifest.description)
     parts += [_model(name, model) for name, model in manifest.models.items()]
-    parts += [part for part in (_metrics(manifest), _proofs(bundle), _provenance(manifest)) if part]
+    parts += [part for part in (_metrics(manifest), matrix(bundle), _provenance(manifest)) if part]
     if manifest.pipeline:
         parts.append("outside the graph\n" + _pairs(manifest.pipeline))
     return "\n\n".join(parts)
@@ -94,17 +95,6 @@ def _metrics(manifest: Manifest) -> str:
         for entry in manifest.metrics
     ]
     return table(("measured on", "split", "n", "metric", "value", "unit", "variant"), rows) if rows else ""
-
-
-def _proofs(bundle: Bundle) -> str:
-    own = [proof for proof in bundle.proofs if proof.digest == bundle.digest]
-    rows = [
-        (proof.target, proof.variant, proof.onnxruntime, "ok" if proof.ok else "FAILED", proof.max_abs, proof.date)
-        for proof in own
-    ]
-    told = [table(("proven on", "variant", "onnxruntime", "", "worst error", "date"), rows)] if rows else []
-    others = len(bundle.proofs) - len(own)
-    return "\n".join([*told, *([f"{others} proofs of what the bundle was before, by its digest"] if others else [])])
 
 
 def _provenance(manifest: Manifest) -> str:

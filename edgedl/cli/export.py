@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedl.cli import arguments, brought
+from edgedl.cli import arguments, brought, releasing
 from edgedl.cli.describe import description
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
     )
     arguments.add_one_graph(parser)
     brought.add_arguments(parser)
+    releasing.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     options |= {"reproduce": args.reproduce, "runtimes": args.runtimes, "one_graph": args.one_graph or None}
     given = {key: value for key, value in options.items() if value is not None} | brought.declared(args)
     with _little_garbage(), large_blocks_kept():
-        bundle = export(args.source, args.output, given)
+        bundle = releasing.demanded(args, export(args.source, args.output, given))
     args.out.text(description(bundle))
     args.out.document({"ok": True, "bundle": str(bundle.path), "manifest": bundle.manifest.to_json()})
     return 0

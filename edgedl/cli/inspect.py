@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from edgedl.cli import arguments, signing
 from edgedl.cli.describe import description
+from edgedl.cli.matrix import release_document
 
 
 def add_parser(sub: arguments.Subparsers) -> None:
@@ -16,8 +17,8 @@ def add_parser(sub: arguments.Subparsers) -> None:
         "inspect",
         run,
         "show what is in a bundle",
-        "Models, inputs and outputs, tolerances, recorded answers, metrics, proofs, who signed it and where it came\n"
-        "from. Every file is compared with its sha256.",
+        "Models, inputs and outputs, tolerances, recorded answers, metrics, proofs by target, variant and runtime,\n"
+        "whether it may be released, who signed it and where it came from. Every file is compared with its sha256.",
     )
     arguments.bundle(parser)
     signing.trust(parser)
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
             "signatures": [asdict(claim) for claim in claims(bundle)],
             "signer": asdict(signer) if signer else None,
             "proofs": [asdict(proof) for proof in bundle.proofs],
+            "release": release_document(bundle),
         }
     )
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgedl.cli import arguments
+from edgedl.cli import arguments, releasing
 from edgedl.cli.describe import summary
 
 
@@ -21,6 +21,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
     parser.add_argument("task", metavar="TASK", help="a task with public weights, e.g. age")
     parser.add_argument("-o", "--output", metavar="B", help="the bundle to write (default: TASK.edge)")
     arguments.add_one_graph(parser)
+    releasing.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from edgedl.tasks import task
 
     options = {"one_graph": True} if args.one_graph else {}
-    bundle = task(args.task).pull(args.output or f"{args.task}.edge", **options)
+    bundle = releasing.demanded(args, task(args.task).pull(args.output or f"{args.task}.edge", **options))
     args.out.text(summary(bundle))
     args.out.document({"ok": True, "bundle": str(bundle.path), "manifest": bundle.manifest.to_json()})
     return 0

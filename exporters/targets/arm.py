@@ -1,8 +1,8 @@
 """ARM processors under qemu's user emulation: ``arm64/cortex-a72`` and its kin, and ``armhf`` for 32 bits.
 
-The system is a folder of Debian's packages, taken from where this machine takes its own. On arm64 numpy and ONNX Runtime
-are the wheels of the package index; on armhf, for which there are none, they are Debian's. Emulation proves arithmetic
-and linking. Whether ONNX Runtime knows a real board's processor is not proven by it.
+The system is a folder of Debian's packages, taken from where this machine takes its own. On arm64 numpy and ONNX
+Runtime are the wheels of the package index. On armhf, for which there are none, they are Debian's. Emulation proves
+arithmetic and linking. Whether ONNX Runtime knows a real board's processor is not proven by it.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class ArmTarget(ProcessTarget):
     @property
     def _python(self) -> str:
         """The name of the system's Python, e.g. ``python3.13``."""
-        return os.readlink(self._system / "usr" / "bin" / "python3")
+        return (self._system / "usr" / "bin" / "python3").readlink().name
 
     def _make_system(self, folder: Path) -> None:
         if shutil.which("mmdebstrap") is None:
@@ -140,7 +140,10 @@ class ArmTarget(ProcessTarget):
 
     def _fetch_wheels(self, folder: Path) -> None:
         install(
-            [f"onnxruntime=={_release()}", "numpy"], folder, platforms=_WHEELS, python=self._python.removeprefix("python")
+            [f"onnxruntime=={_release()}", "numpy"],
+            folder,
+            platforms=_WHEELS,
+            python=self._python.removeprefix("python"),
         )
 
     def _make_root(self, folder: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from exporters.targets.arithmetic import Term, probe, terms, with_terms
 from exporters.targets.base import CallTimes, RemoteSession, Target, TargetError, TargetMachine
 from exporters.targets.cases import telling_cases
 from runtime.bundle import Bundle
@@ -36,6 +37,8 @@ class ProveReport:
         ok: Whether every output of every graph is as recorded.
         checks: The verdicts, as `verify` gives them.
         proofs: One for each variant that was judged, for ``proofs.json``.
+        estimated: Operators that the target only estimates, with their relative error, see `arithmetic`.
+        notes: Outputs that failed, and whose tolerance could not be widened for that.
     """
 
     target: str
@@ -44,6 +47,8 @@ class ProveReport:
     ok: bool
     checks: tuple[OutputCheck, ...]
     proofs: tuple[Proof, ...]
+    estimated: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         return self.ok
@@ -58,13 +63,19 @@ class ProveReport:
             "processor": self.machine.processor,
             "processor_class": self.machine.processor_class,
             "system": self.machine.system,
+            "estimated": dict(self.estimated),
+            "notes": list(self.notes),
             "checks": self._rows.to_json()["checks"],
         }
 
     def __str__(self) -> str:
         machine = self.machine
         where = f"{self.target}: ONNX Runtime {machine.onnxruntime}, {machine.processor}, {machine.system}"
-        return f"{where}{', under emulation' if self.emulated else ''}\n{self._rows}"
+        lines = [f"{where}{', under emulation' if self.emulated else ''}"]
+        if self.estimated:
+            told = ", ".join(f"{name} by {error:.1e}" for name, error in self.estimated.items())
+            lines.append(f"operators that are off there: {told}")
+        return "\n".join([*lines, str(self._rows), *self.notes])
 
     @property
     def _rows(self) -> VerifyReport:
@@ -90,6 +101,9 @@ def prove(bundle: Bundle, target: Target, variant: str | None = None, *, every_c
     cases: dict[str, int] = {}
     times: dict[str, CallTimes | None] = {}
     main = main_model(bundle)
+    errors = _estimated(target)
+    widened: dict[str, float] = {}
+    unheld: list[tuple[str, str, Term]] = []
     for model, form in graphs_of(bundle, variant):
         spec = bundle.model(model)
         recorded = bundle.golden(model)
@@ -97,6 +111,12 @@ def prove(bundle: Bundle, target: Target, variant: str | None = None, *, every_c
         if target.emulated and not every_case and spec.variants[form].budget is None:
             chosen = telling_cases(spec, recorded)
         graph = bundle.graph(model, form)
+        if errors and spec.variants[form].budget is None:
+            found = terms(graph, spec, form, chosen, errors)
+            unheld += [(model, form, term) for term in found if term.size and not term.holds]
+            held = [term for term in found if term.size and term.holds]
+            spec = with_terms(spec, form, held)
+            widened[form] = max([widened.get(form, 0.0), *(term.size / (term.allowed + term.size) for term in held)])
         try:
             session = target.session(graph)
         except TargetError as error:
@@ -110,8 +130,26 @@ def prove(bundle: Bundle, target: Target, variant: str | None = None, *, every_c
             if model == main and not target.emulated:
                 times[form] = _times(bundle, model, session)
         cases[form] = cases.get(form, 0) + len(chosen)
-    proofs = _proofs(bundle, target, machine, checks, cases, times)
-    return ProveReport(target.name, target.emulated, machine, bool(checks) and all(checks), tuple(checks), proofs)
+    proofs = _proofs(bundle, target, machine, checks, cases, times, widened)
+    ok = bool(checks) and all(checks)
+    failed = {(check.model, check.variant, check.output) for check in checks if not check.ok}
+    notes = [_told(model, term) for model, form, term in unheld if (model, form, term.output) in failed]
+    return ProveReport(target.name, target.emulated, machine, ok, tuple(checks), proofs, errors, tuple(notes))
+
+
+def _estimated(target: Target) -> dict[str, float]:
+    """What the target's operators are off by; nothing where onnx is not installed, and then no term is added."""
+    try:
+        return probe(target)
+    except ImportError:
+        return {}
+
+
+def _told(model: str, term: Term) -> str:
+    return (
+        f"{model}, {term.output}: the target's arithmetic moves it by up to {term.size:.2e}, too near to the weakest "
+        f"mutant ({term.mutant:.2e}) to be allowed"
+    )
 
 
 def _check_not_lost(target: Target) -> None:
@@ -144,6 +182,7 @@ def _proofs(
     checks: Sequence[OutputCheck],
     cases: Mapping[str, int],
     times: Mapping[str, CallTimes | None],
+    widened: Mapping[str, float],
 ) -> tuple[Proof, ...]:
     """A proof for each variant of which something was judged."""
     found = []
@@ -169,6 +208,7 @@ def _proofs(
             cases=cases.get(variant, 0),
             recorded=sum(len(bundle.golden(model)) for model in dict.fromkeys(check.model for check in rows)),
             changed=sum(check.decision_changes for check in rows),
+            arithmetic=_finite(widened[variant]) if widened.get(variant) else None,
         )
         found.append(_timed(proof, timed) if timed else proof)
     return tuple(found)

@@ -72,7 +72,12 @@ class Ink(nn.Module):
             torch.where(small, whole_width, width),
             columns.to(levels.dtype),
         )
-        return down @ (ink / contrast.clamp(min=LEAST_CONTRAST)) @ across.transpose(1, 2)
+        return down @ (ink * _one_over(contrast.clamp(min=LEAST_CONTRAST))) @ across.transpose(1, 2)
+
+
+def _one_over(x: Tensor) -> Tensor:
+    """1/x, divided in float64: 32-bit ARM only estimates a division in float32. There are few x, one a picture."""
+    return (1 / x.double()).to(x.dtype)
 
 
 def _at_ends(positions: Tensor, count: int) -> Tensor:
@@ -100,4 +105,4 @@ def _averaging(start: Tensor, length: Tensor, positions: Tensor) -> Tensor:
     cell = (length / SIDE)[:, None, None]
     begin = start[:, None, None] + cell * torch.arange(SIDE, device=start.device)[:, None]  # (N, 8, 1)
     overlap = torch.minimum(begin + cell, positions + 1) - torch.maximum(begin, positions)  # (N, 8, L)
-    return overlap.clamp(min=0) / cell
+    return overlap.clamp(min=0) * _one_over(cell)
