@@ -79,8 +79,12 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(COMPILED) $(ONE_THREAD) $(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
-# Other systems, set up in the cache once: they need root, or user namespaces, and the package mmdebstrap.
+# Proofs on emulated processors and other releases, and other systems, set up in the cache once. As root on Debian and
+# Ubuntu what they need is installed first.
 test-targets: $(STAMP)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get -qq update && apt-get -qq install --yes --no-install-recommends \
+	    qemu-user qemu-user-static mmdebstrap openssh-client openssh-server >/dev/null; fi
 	$(COMPILED) $(ONE_THREAD) $(BIN)/python -m pytest -m targets $(PYTEST_ARGS)
 
 # The oldest packages that pyproject.toml admits, in an environment of their own.

@@ -39,7 +39,8 @@ def add_parser(sub: arguments.Subparsers) -> None:
         default=[],
         metavar="T",
         help="arm64, arm64/cortex-a53, arm64/cortex-a72, arm64/cortex-a76, armhf, x86_64/haswell (emulated); "
-        "onnxruntime==X (another release here); node, browser (here); may be given several times, two run side by side",
+        "onnxruntime==X (another release here); node, browser (here); ssh://USER@HOST; may be given several "
+        "times, two run side by side",
     )
     parser.add_argument(
         "--all",
@@ -48,6 +49,8 @@ def add_parser(sub: arguments.Subparsers) -> None:
         f"demand: {', '.join(USUAL)}",
     )
     arguments.variant(parser)
+    parser.add_argument("--python", default="python3", metavar="PATH", help="the interpreter of a host over ssh")
+    parser.add_argument("--ssh-config", metavar="FILE", help="a configuration of ssh in the place of yours")
     parser.add_argument(
         "--every-case",
         action="store_true",
@@ -89,7 +92,8 @@ def run(args: argparse.Namespace) -> int:
     bundle = Bundle.open(args.bundle)
     release = bundle.manifest.release
     demanded = (release.targets if release else USUAL) if args.all else ()
-    targets = {target.name: target for target in map(find_target, (*args.target, *demanded))}
+    named = [find_target(name, python=args.python, ssh_config=args.ssh_config) for name in (*args.target, *demanded)]
+    targets = {target.name: target for target in named}
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         outcomes = list(pool.map(lambda target: _prove(args, bundle, target), targets.values()))
     reports = [outcome.report for outcome in outcomes if outcome.report is not None]

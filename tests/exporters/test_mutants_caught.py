@@ -49,8 +49,8 @@ def resize_without_antialias(model: onnx.ModelProto) -> None:
 
 def scale_off(model: onnx.ModelProto) -> None:
     """127 instead of 127.5."""
-    (scale,) = [i for i in model.graph.initializer if numpy_helper.to_array(i).tolist() == 127.5]
-    scale.CopyFrom(numpy_helper.from_array(np.array(127, np.float32), scale.name))
+    (scale,) = [i for i in model.graph.initializer if numpy_helper.to_array(i) == np.float32(1 / 127.5)]
+    scale.CopyFrom(numpy_helper.from_array(np.array(1 / 127, np.float32), scale.name))
 
 
 def to_float16(node: str) -> Callable[[onnx.ModelProto], None]:
@@ -68,7 +68,7 @@ MUTANTS = {
     "channels swapped": (swap_channels, "norm/Conv"),
     "resize asymmetric": (resize_asymmetric, "Resize"),
     "resize without antialias": (resize_without_antialias, "Resize"),
-    "another scale": (scale_off, "Div"),
+    "another scale": (scale_off, "Mul"),
     "first convolution to float16": (to_float16("norm/Conv"), "norm/Conv"),
     "depthwise convolution to float16": (to_float16("depthwise/Conv"), "depthwise/Conv"),
     "pointwise convolution to float16": (to_float16("pointwise/Conv"), "pointwise/Conv"),

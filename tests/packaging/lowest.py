@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
             "tests/cli/test_failures.py",
             "tests/cli/test_output.py",
         ]
-        tests = ["-p", "no:cacheprovider", "-m", "not slow and not gpu and not browser", *chosen]
+        tests = ["-p", "no:cacheprovider", "-m", "not slow and not targets and not gpu and not browser", *chosen]
         return subprocess.run([python, "-m", "pytest", *tests], cwd=ROOT, env=environment, check=False).returncode
 
 

@@ -46,7 +46,9 @@ def test_a_change_of_what_is_needed_installs_again(installed, name):
     assert make(installed, "--question", "setup").returncode == 1
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-slow", "test-lowest", "check", "format", "bench", "docs"])
+@pytest.mark.parametrize(
+    "target", ["demo", "test", "test-slow", "test-lowest", "test-targets", "check", "format", "bench", "docs"]
+)
 def test_every_target_sets_itself_up(installed, target):
     (installed / ".venv" / ".installed").unlink()
     assert "-m pip install" in make(installed, "--dry-run", target).stdout

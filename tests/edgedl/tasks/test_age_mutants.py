@@ -217,11 +217,11 @@ def blending(threshold: int, value: float) -> Mutate:
 
 def levels_to_one(model: ModelProto) -> None:
     """0 … 1 instead of -1 … 1."""
-    divide = next(n for n in of_type(model, "Div") if "div" in n.output)
-    subtract = next(n for n in of_type(model, "Sub") if n.output[0] == divide.input[0])
-    model.graph.initializer.append(numpy_helper.from_array(np.array(255, np.float32), "whole"))
+    scale = next(n for n in of_type(model, "Mul") if "div" in n.output)
+    subtract = next(n for n in of_type(model, "Sub") if n.output[0] == scale.input[0])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1 / 255, np.float32), "whole"))
     model.graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "zero"))
-    divide.input[1], subtract.input[1] = "whole", "zero"
+    scale.input[1], subtract.input[1] = "whole", "zero"
 
 
 def cells_moved(model: ModelProto) -> None:
