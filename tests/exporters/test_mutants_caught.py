@@ -49,7 +49,8 @@ def resize_without_antialias(model: onnx.ModelProto) -> None:
 
 def scale_off(model: onnx.ModelProto) -> None:
     """127 instead of 127.5."""
-    (scale,) = [i for i in model.graph.initializer if numpy_helper.to_array(i) == np.float32(1 / 127.5)]
+    inverse = float(np.float32(1 / 127.5))
+    (scale,) = [i for i in model.graph.initializer if numpy_helper.to_array(i).tolist() == inverse]
     scale.CopyFrom(numpy_helper.from_array(np.array(1 / 127, np.float32), scale.name))
 
 
