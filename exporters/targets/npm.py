@@ -23,8 +23,10 @@ from exporters.targets.setup import run, target_folder
 
 log = logging.getLogger(__name__)
 
-NPM_S = 600
+NPM_S = 300
 """Seconds that npm may take."""
+
+_QUIETLY = ("--silent", "--ignore-scripts", "--update-notifier=false", "--fetch-timeout=60000", "--fetch-retries=1")
 
 LARGEST_MEMBER = 256 << 20
 
@@ -108,7 +110,7 @@ def _fetched(package: Package) -> bytes:
         raise TargetError(f"npm is not on the PATH; it fetches {package.requirement}. On Debian: apt-get install npm")
     log.info("fetching %s", package.requirement)
     with tempfile.TemporaryDirectory(prefix="edgedl-") as scratch:
-        command = ["npm", "pack", package.requirement, "--silent", "--ignore-scripts", "--pack-destination", scratch]
+        command = ["npm", "pack", package.requirement, *_QUIETLY, "--pack-destination", scratch]
         run(command, f"npm cannot fetch {package.requirement}", NPM_S)
         data = next(Path(scratch).glob("*.tgz")).read_bytes()
     found = "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()

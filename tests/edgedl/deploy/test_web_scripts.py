@@ -43,6 +43,9 @@ def run(scripts: Path, program: str, *arguments: str) -> Any:
 
 
 def test_recorded_answers_are_read_as_they_were_written(scripts: Path, tmp_path: Path) -> None:
+    version = run(scripts, "console.log(JSON.stringify(process.versions.node.split('.').map(Number)))")
+    if version < [20, 12]:
+        pytest.skip("Node inflates bare streams from 20.12 on; browsers do so all the time")
     chance = np.random.default_rng(0)
     kinds = [
         "float16",
