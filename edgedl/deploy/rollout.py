@@ -229,7 +229,7 @@ class _Rollout:
         facts = device.call("hello", root=self._plan.root, name=self._plan.name, wait=self._plan.wait)
         self._before = facts["current"]
         if facts["recovered"]:
-            self._say(f"an earlier deployment was cut off there; {facts['recovered']} answers again")
+            self._say(f"an earlier deployment was cut off there; {facts['recovered']}")
         return facts
 
     def prove(self, device: DeviceConnection, release: str) -> float | None:

@@ -69,14 +69,19 @@ class Activation:
         self._units.settle()
 
     def recover(self) -> str | None:
-        """Ends what a process that was killed has left; gives the release that answers again, if anything was left."""
+        """Ends what a process that was killed has left; tells what became of it, if anything was left."""
         if any((self._units.folder / unit).exists() for unit in self._units.trial):
             self._units.remove(self._units.trial)
         if self._store.pending() is None:
             return None
-        self._wrote = self._units.written()
-        self._revert()
-        return self._store.current() or "none"
+        first = self._store.revert() is None
+        self._wrote = self._units.written() or (first and bool(self._units.found()))
+        try:
+            self._revert()
+        except Refused as error:  # it must not bar a deployment that may mend it
+            return f"{self._store.current()} is the current release again, but {error}"
+        before = self._store.current()
+        return f"{before} answers again" if before else "nothing is served, as before"
 
     def stop(self) -> None:
         """Takes the service away."""
@@ -157,22 +162,19 @@ class Activation:
     def _revert(self) -> None:
         store, units = self._store, self._units
         before = store.revert()
-        if before is None:
-            if self._wrote or units.written():
+        record = None if before is None else store.record(before)
+        wrote, self._wrote = self._wrote, False
+        try:
+            if wrote and (record is None or record["service"] is None):
                 units.remove([units.service, units.socket])
-            store.forget()
-            return
-        record = store.record(before)
-        if self._wrote and record["service"] is None:
-            units.remove([units.service, units.socket])
-        elif self._wrote:
-            units.put_back()
-            self._start_anew()
-        self._wrote = False
-        address = self._address(record)
-        if address is not None:
+            elif wrote:
+                units.put_back()
+                self._start_anew()
+        finally:
+            store.forget()  # the link leads back; what the service does from here on is another matter
+        address = None if record is None else self._address(record)
+        if record is not None and address is not None:
             wait_until_served(address, store.name, record["bundle"]["digest"], START_SECONDS, self._failure(record))
-        store.forget()
 
     def _start_anew(self) -> None:
         """Starts the service again; the socket stays, unless it has ended."""

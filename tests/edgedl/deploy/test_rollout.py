@@ -244,8 +244,25 @@ def test_a_killed_switch_is_taken_back_at_the_next_contact(there, bundles):
     assert there.current != first.release  # what was killed could not go back
     assert "pending.json" in there.leftovers()
     with there.connect(ADDRESS, lambda _told: None) as one:
-        assert one.call("hello", root=str(there.root), name="scale", wait=0)["recovered"] == first.release
+        assert (
+            one.call("hello", root=str(there.root), name="scale", wait=0)["recovered"]
+            == f"{first.release} answers again"
+        )
     assert there.current == first.release
+    assert there.leftovers() == []
+
+
+def test_a_way_back_to_a_service_that_is_gone_bars_nothing(there, bundles, monkeypatch):
+    text = connections._text
+    patient, hasty = "START_SECONDS, SWAP_SECONDS = 180", "START_SECONDS, SWAP_SECONDS = 1"
+    monkeypatch.setattr(connections, "_text", lambda module: text(module).replace(patient, hasty))
+    first = bring(there, bundles["1"])
+    (there.link.parent / "pending.json").write_text(f'{{"to": "2-x", "from": "{first.release}"}}')
+    record = there.link / "release.json"
+    record.write_text(record.read_text().replace(there.service.address, "127.0.0.1:1"))
+    with there.connect(ADDRESS, lambda _told: None) as one:
+        told = one.call("hello", root=str(there.root), name="scale", wait=0)["recovered"]
+    assert told.startswith(f"{first.release} is the current release again, but the service did not answer")
     assert there.leftovers() == []
 
 
