@@ -7,9 +7,11 @@ folder named ``runtime`` in the working directory must not come first.
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 _HOME = Path(__file__).resolve().parents[1]
@@ -39,3 +41,37 @@ def child_environment(environment: Mapping[str, str] | None = None) -> dict[str,
     variables = {**os.environ, **(environment or {})}
     variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_HOME), variables.get("PYTHONPATH"))))
     return variables
+
+
+def run_forked(work: Callable[[], None], timeout: float = 120.0) -> tuple[int, str]:
+    """Does some work in a copy of this process, for where no other program can be started.
+
+    That is so under qemu's user emulation: the kernel does not know the programs of the emulated processor.
+
+    Returns:
+        What the copy ended with, as `subprocess` counts it, and what an exception of `work` said.
+
+    Raises:
+        subprocess.TimeoutExpired: it did not end in ``timeout`` seconds; it has been ended then.
+    """
+    reading, writing = os.pipe()
+    process = os.fork()
+    if not process:
+        status = 1
+        try:
+            work()
+            status = 0
+        except Exception as error:  # noqa: BLE001 - whatever it is, whoever asked is told
+            os.write(writing, str(error).encode()[:4096])
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as said:
+        ended = bool(select.select([said], [], [], timeout)[0])  # closed by the end of the copy, or written to before
+        if not ended:
+            os.kill(process, signal.SIGKILL)
+        told = said.read().decode()
+    status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    if not ended:
+        raise subprocess.TimeoutExpired("a copy of this process", timeout)
+    return status, told

@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from runtime.errors import BundleError, DeviceError, InputError, MissingExtraError
+from runtime.external import refuse_files
 from runtime.memory import give_back
 from runtime.session import SessionSettings, split_device
 from runtime.threads import default_threads
@@ -45,6 +46,9 @@ _AS_REQUESTED = 1
 """onnxruntime's kSameAsRequested."""
 _LARGE_GRAPH = 32 << 20
 """Bytes of a graph after which memory is given back at once. It takes some milliseconds."""
+
+_NOT_STARTED = (126, 127)
+"""What a child ends with where its program cannot be run."""
 
 _HEAVY = frozenset(
     ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "Attention", "QLinearConv", "MatMulInteger")
@@ -234,19 +238,21 @@ def probe_here(device: str) -> None:
 def _probe_one(device: str, provider: str) -> ProviderStatus:
     from subprocess import TimeoutExpired  # here, because only `doctor` and its like start processes
 
-    from runtime.child import run_python
+    from runtime.child import run_forked, run_python
 
     code = "import sys; from runtime.devices import probe_here\ntry: probe_here(sys.argv[1])\n"
     code += "except Exception as error: sys.exit('edgedl: ' + str(error))"
     try:
         done = run_python(code, device)
+        status, reason = done.returncode, done.stderr.rpartition("edgedl: ")
+        told = reason[2].strip() if reason[1] else ""
+        if status in _NOT_STARTED and hasattr(os, "fork"):
+            status, told = run_forked(lambda: probe_here(device))
     except TimeoutExpired:
         return ProviderStatus(device, provider, False, "does not answer within two minutes")
-    if done.returncode == 0:
+    if status == 0:
         return ProviderStatus(device, provider, True)
-    _, found, reason = done.stderr.rpartition("edgedl: ")
-    ended = f"the process ended with status {done.returncode}"
-    return ProviderStatus(device, provider, False, reason.strip() if found else ended)
+    return ProviderStatus(device, provider, False, told or f"the process ended with status {status}")
 
 
 def _open(
@@ -338,6 +344,8 @@ def _options(graph: bytes | os.PathLike[str], threads: int, settings: SessionSet
 
 
 def _create(graph: bytes | os.PathLike[str], providers: Sequence[Any], options: Any) -> Any:
+    if isinstance(graph, bytes):
+        refuse_files(graph, str(onnxruntime().__version__))
     try:
         # Without enable_fallback=0 a session that fails, now or in a later call, moves to the CPU by itself.
         session = onnxruntime().InferenceSession(
