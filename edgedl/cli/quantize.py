@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from exporters.quantize.judging import Judgement
     from exporters.quantize.quantize import QuantizeReport
 
-CLASSES = ("avx2",)
+CLASSES = ("avx2", "arm", "arm-dot")
 
 
 def add_parser(sub: arguments.Subparsers) -> None:
@@ -55,7 +55,7 @@ def add_parser(sub: arguments.Subparsers) -> None:
         action="append",
         default=[],
         choices=CLASSES,
-        help="a class of processor that the budget must hold on, too; avx2 is emulated by qemu-x86_64",
+        help="a class of processor that the budget must hold on, too, under emulation; may be given several times",
     )
     parser.add_argument("-o", "--output", metavar="B", help="write the result here (default: in place)")
     parser.add_argument(

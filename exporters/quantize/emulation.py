@@ -1,6 +1,6 @@
 """A graph that answers as on another class of processor: an emulated target, see `exporters.targets`.
 
-So decisions on x86 without VNNI are counted on a machine that has it. Speed under emulation means nothing.
+So decisions on x86 without VNNI, and on ARM, are counted on another machine. Speed under emulation means nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from exporters.quantize.inputs import Feed
 from exporters.targets.known import find_target
 from runtime.errors import DeviceError
 
-EMULATORS = {"avx2": "x86_64/haswell"}
+EMULATORS = {"avx2": "x86_64/haswell", "arm": "arm64/cortex-a72", "arm-dot": "arm64/cortex-a76"}
 """Classes of `runtime.processor` that can be had by emulation, and the target that has them."""
 
 

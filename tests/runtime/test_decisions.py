@@ -20,12 +20,13 @@ from runtime.bundle import Bundle, write_bundle
 from runtime.child import child_environment, python_command
 from runtime.decisions import changed_decisions
 from runtime.door import Door, proven_json
+from runtime.engine import Engine
 from runtime.errors import BundleError, CheckFailedError
 from runtime.manifest import OutputParity, Parity, Variant
 from runtime.pipelines import load
 from runtime.processor import processor_class
 from runtime.tuning import tune
-from runtime.verify import verify
+from runtime.verify import check_graph, verify
 from tests.bundles import SCALE, scale_graph, write_scale_bundle
 
 HERE = processor_class()
@@ -215,3 +216,28 @@ def test_tuning_takes_a_variant_that_keeps_to_its_count(
     tuned = tune(coarse_bundle(tmp_path / "coarse.edge", {HERE: recorded}), threads=1, seconds=0.01)
     (trial,) = [trial for trial in tuned.trials if trial.way.variant == "int8" and trial.way.device == "cpu"][:1]
     assert trial.note == note
+
+
+def recounted(bundle: Bundle, elsewhere: str | None) -> tuple[bool, bool, str]:
+    """The verdict on the variant's first output, whether it is one, and its words, as of another processor."""
+    graph = bundle.graph("scale", "int8")
+    with Engine(graph, spec=bundle.model("scale"), threads=1, name="scale") as engine:
+        (row,) = check_graph(engine, bundle.golden("scale"), "int8", asked=True, elsewhere=elsewhere)
+    return row.ok, row.judged, row.note
+
+
+def test_on_a_class_that_was_not_judged_as_many_may_differ_as_on_the_worst(tmp_path: Path, counted: Counted) -> None:
+    few = Counted(0, counted.of)
+    bundle = coarse_bundle(tmp_path / "b.edge", {"one": few, "two": counted})
+    ok, judged, note = recounted(bundle, "three")
+    assert (ok, judged) == (True, True)
+    assert note.endswith(f"{counted.allowed} may on two")
+    bundle = coarse_bundle(tmp_path / "b.edge", {"one": few})
+    assert recounted(bundle, "three")[:2] == (False, True)
+    assert recounted(bundle, None)[:2] == (False, False), "verify does not judge what was not counted here"
+
+
+def test_on_a_class_that_was_judged_its_own_count_holds(tmp_path: Path, counted: Counted) -> None:
+    bundle = coarse_bundle(tmp_path / "b.edge", {"one": Counted(0, counted.of), "two": counted})
+    assert recounted(bundle, "one")[:2] == (False, True)
+    assert recounted(bundle, "two")[:2] == (True, True)

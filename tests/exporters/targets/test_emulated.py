@@ -19,6 +19,8 @@ from torch import nn
 from exporters.assemble import ExportedModel, ExportedVariant, assemble
 from exporters.explain import explain
 from exporters.export import export_model
+from exporters.quantize import search
+from exporters.quantize.quantize import quantize_bundle
 from exporters.spec import Case, Input, Output
 from exporters.targets.arithmetic import probe
 from exporters.targets.base import Target, TargetError
@@ -26,7 +28,9 @@ from exporters.targets.known import find_target
 from exporters.targets.prove import prove
 from runtime.bundle import Bundle
 from runtime.manifest import StateSpec
+from runtime.turns import Ratio
 from tests.exporters.test_mutants_caught import resize_asymmetric, swap_channels, to_float16
+from tests.small_cnn import cnn_judge, write_cnn_bundle
 
 pytestmark = pytest.mark.targets
 
@@ -142,6 +146,25 @@ def test_division_is_an_estimate_on_32_bits_only():
         assert probe(old) == {"Div": pytest.approx(8e-6, rel=0.1), "Reciprocal": pytest.approx(8e-6, rel=0.1)}
     with ready("arm64") as new:
         assert probe(new) == {}
+
+
+@pytest.mark.parametrize("kind", ["arm", "arm-dot"])
+def test_int8_is_judged_on_arm(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(search, "compare_speed", lambda *_: Ratio(2.0, 1.9, 2.1))
+    bundle = write_cnn_bundle(tmp_path / "cnn.edge")
+    try:
+        report = quantize_bundle(bundle, cnn_judge(bundle), allowed=0.2, also=[kind])
+    except TargetError as error:
+        pytest.skip(str(error))
+    assert [(one.processor, one.emulated, one.within) for one in report.judgements][1:] == [(kind, True, True)]
+    written = Bundle.open(bundle.path)
+    budget = written.model("cnn").variants["int8"].budget
+    assert budget is not None
+    assert budget.recorded_changed[kind].of == 24
+    with ready("arm64/cortex-a76" if kind == "arm-dot" else "arm64") as target:
+        proven = prove(written, target, "int8")
+    assert proven
+    assert proven.proofs[0].changed == budget.recorded_changed[kind].changed
 
 
 def test_a_release_without_wheels_for_this_python_says_so():
