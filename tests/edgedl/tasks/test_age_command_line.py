@@ -15,6 +15,8 @@ import torch
 
 from edgedl.cli import main
 from edgedl.data.synthetic_faces import generate
+from edgedl.tasks import task
+from edgedl.tasks.age import intervals
 from edgedl.tasks.age import training as age_training
 from edgedl.tasks.age.config import DEX_YEARS
 from edgedl.tasks.age.training import trained_network
@@ -121,6 +123,39 @@ def test_the_bundle_is_evaluated(exported, call, tmp_path, mode):
     assert document["n"] == 8
     assert set(document["metrics"]) == {"MAE", "MAE standard error", "CS@5", "coverage", "width"}
     assert sum(document["skipped"].values()) == 1
+
+
+def test_training_calibrates_with_faces_of_their_own_and_the_bundle_has_it(folder, call, tmp_path, monkeypatch):
+    """40 of 108 training faces are set apart; what comes of them is in the run, and goes into the bundle."""
+    monkeypatch.setattr(age_training, "LEAST_FACES", 30)
+    monkeypatch.setattr(intervals, "LEAST_FACES", 30)
+    learnt: list[int] = []
+    fit = age_training.fit
+    monkeypatch.setattr(
+        age_training, "fit", lambda module, train, *rest: (learnt.append(len(train)), fit(module, train, *rest))[1]
+    )
+    run = tmp_path / "run"
+    status, out, _ = call(*TRAIN, *SMALL, "--epochs", "8", "--no-augment", "--calibration", "0.4", "-o", run)
+    assert status == 0
+    measured = json.loads(out)["interval"]
+    assert measured["n"] == 43
+    assert learnt == [65]
+    config = json.loads((run / "config.json").read_text())
+    assert config["calibration"] == 0.4
+    assert config["interval"]["measured"]["n"] == 43
+    assert config["interval"]["measured"]["split"] == "calibration part of train"
+    given: dict[str, Any] = {}
+    monkeypatch.setattr("edgedl.tasks.age.public.proven_detectors", dict)
+    monkeypatch.setattr("edgedl.tasks.age.bundle.age_bundle", lambda *_, **options: given.update(options))
+    task("age").export(run, tmp_path / "run.edge")
+    assert given["interval"].to_json() == config["interval"]
+
+
+def test_a_small_training_learns_from_all_faces_and_is_not_calibrated(trained, exported):
+    config = json.loads((trained / "config.json").read_text())
+    assert config["calibration"] == 0.1
+    assert "interval" not in config or config["interval"] is None
+    assert "interval" not in Bundle.open(exported).manifest.pipeline
 
 
 DAMAGE = {"31_0_0_20170120134744031.jpg.chip.jpg": b"", "32_0_0_20170120134744032.jpg.chip.jpg": b"<html>404"}

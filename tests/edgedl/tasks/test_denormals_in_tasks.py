@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgedl.data.synthetic_faces import SyntheticFaces
 from edgedl.nn.age import AgeNetwork
 from edgedl.tasks.age import training as age_training
 from edgedl.tasks.age.config import DEX_YEARS
@@ -46,6 +47,12 @@ ENTRIES: dict[str, tuple[Callable[[], nn.Module], Callable[[nn.Module, pytest.Mo
     "calibration": (
         lambda: ages(CompactNetwork()),
         lambda network, _: age_training.calibrate_sharpness(network, FACES, np.float32([20, 40])),
+    ),
+    "interval": (
+        lambda: ages(CompactNetwork()),
+        lambda network, _: age_training.interval_of(
+            network, FaceCrops(FACES, FACES, np.ones(2, bool), np.arange(2)), SyntheticFaces(n=2)
+        ),
     ),
     "visual words": (lambda: StridedEncoder(10), lambda network, _: learn_visual_words(network, DIGITS, 0, steps=2)),
     "features in memory": (lambda: StridedEncoder(10).eval(), lambda network, _: features_of(network, DIGITS)),
