@@ -31,8 +31,10 @@ LEAST_FACES = 100
 
 FOLDS = 5
 UNKNOWN = Measured("", "", Coverage(0.0, 0.0, 0), {})
-TAILS = tuple(0.005 * step for step in range(1, 91))
-"""Shares of the predictions beyond A(y), and beyond B(y), that are tried."""
+"""Of the intervals of a fold."""
+
+MOST_BEYOND, HALVINGS = 0.45, 10
+"""The share of the predictions beyond A(y), and beyond B(y), is sought from 0 to this by halving the range."""
 
 NEAREST, FEWEST, MOST = 1 / 12, 40, 200
 """A(y) and B(y) rest on this share of the faces, but on at least and at most so many."""
@@ -97,12 +99,15 @@ def calibrate(
             "the true ones; train the network first"
         )
     part = _folds(keys)
-    tail, judged = TAILS[0], _judged(found, truth, part, TAILS[0])
-    for candidate in TAILS[1:]:
-        narrower = _judged(found, truth, part, candidate)
-        if coverage(*narrower, truth).coverage < level:
-            break
-        tail, judged = candidate, narrower
+    tail, beyond = 0.0, MOST_BEYOND
+    judged = _judged(found, truth, part, tail)
+    for _ in range(HALVINGS):
+        middle = (tail + beyond) / 2
+        narrower = _judged(found, truth, part, middle)
+        if coverage(*narrower, truth).coverage >= level:
+            tail, judged = middle, narrower
+        else:
+            beyond = middle
     bands = {band: coverage(judged[0][rows], judged[1][rows], truth[rows]) for band, rows in age_bands(truth).items()}
     return _interval(level, _curves(found, truth, tail), Measured(dataset, split, coverage(*judged, truth), bands))
 
@@ -138,9 +143,9 @@ def _curves(predicted: Ages, ages: Ages, tail: float) -> tuple[Ages, Ages, Ages]
     for place, year in enumerate(years):
         distance = np.abs(truth - year)
         near = np.sort(errors[distance <= np.partition(distance, count - 1)[count - 1]])
-        # Conformal prediction's n + 1: so many of n + 1 exchangeable faces lie beyond.
-        rank = max(1, math.floor(tail * (len(near) + 1)))
-        least[place], most[place] = year + near[rank - 1], year + near[-rank]
+        # Conformal prediction's n + 1: so many of n + 1 exchangeable faces lie beyond. Between two faces it is a line.
+        rank = tail * (len(near) + 1) - 1
+        least[place], most[place] = year + np.interp((rank, len(near) - 1 - rank), np.arange(len(near)), near)
     # The hull of what the rule gives, which can only hold more: neither curve may fall.
     least, most = np.minimum.accumulate(least[::-1])[::-1], np.maximum.accumulate(most)
     return years, _rising(least), _rising(most)
