@@ -6,12 +6,14 @@ import ast
 import ctypes
 import importlib
 import platform
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 
@@ -63,6 +65,21 @@ def test_a_stub_is_loaded_and_ends_the_process_that_calls_it(elf, tmp_path):
     assert not hasattr(loaded, "dgetrf_")
     code = f"import ctypes; ctypes.CDLL({str(library)!r}).cblas_sgemm()"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == -signal.SIGILL
+
+
+def test_what_opencv_expects_of_its_linear_algebra_is_in_the_stub(elf, trim, tmp_path):
+    opencv = Path(cv2.__file__).parent
+    found = list(opencv.parent.glob("opencv_python_headless.libs/libopenblas*"))
+    if not found:
+        pytest.skip("this build of OpenCV brings no OpenBLAS")
+    library = tmp_path / found[0].name
+    shutil.copy(found[0], library)
+    trim._replace(library, opencv)
+    assert library.stat().st_size < 4096
+    loaded = ctypes.CDLL(str(library))
+    expected = elf.symbols_of((opencv / "cv2.abi3.so").read_bytes())[1] & elf.symbols_of(found[0].read_bytes())[0]
+    assert {"dgesv_", "cblas_dgemm"} <= expected
+    assert all(hasattr(loaded, name) for name in expected)
 
 
 def test_symbols_are_read(elf):
