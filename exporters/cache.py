@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -28,24 +28,29 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("edgedl", appauthor=False))
 
 
+_making = threading.Lock()
+
+
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """A folder of the cache, made if it is not there. What is made elsewhere at the same time does no harm.
+    """A folder of the cache, made if it is not there: once in a process, and by several processes without harm.
 
     Args:
         folder: Where it lies.
         make: Fills a new folder, which takes the place of this one once it is whole.
     """
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
-    try:
-        temporary.mkdir()
-        make(temporary)
-        with contextlib.suppress(OSError):  # another process was first; its folder is as good
-            temporary.rename(folder)
-        if not folder.is_dir():
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with _making:
+        if folder.is_dir():
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+        try:
+            temporary.mkdir()
+            make(temporary)
+            try:
+                temporary.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # else another process was first, and its folder is as good
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder
