@@ -119,4 +119,6 @@ def site(more: str = "") -> Iterator[Site]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run(["userdel", "--remove", USER], capture_output=True, check=False)
-        subprocess.run(["rmdir", f"/sys/fs/cgroup/unified/{USER}"], capture_output=True, check=False)
+        # The control groups of its services are empty now, and stay until they are removed.
+        groups = ["find", f"/sys/fs/cgroup/unified/{USER}", "-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]
+        subprocess.run(groups, capture_output=True, check=False)
