@@ -118,6 +118,10 @@ class Value:
         """The axes in another order."""
         return self.writer.op("Transpose", self, perm=axes)
 
+    def unsqueezed(self, axis: int = 0) -> Value:
+        """With one more axis, of size 1."""
+        return self.writer.op("Unsqueeze", self, self.writer.whole(axis))
+
     def least(self, other: Value | Number) -> Value:
         """The smaller one of each two elements."""
         return self.writer.op("Min", self, other)
@@ -290,12 +294,11 @@ class Writer:
         graph, dtypes = self._close("body", infos, [keep, *after, *added])
         answers = [self._named("Loop", dtype) for dtype in dtypes[1:]]
         names = [answer.name for answer in answers]
-        none = self.constant(np.zeros(0, np.int64))
         given = [
-            "" if times is None else self.op("Reshape", times, none).name,
-            "" if goes_on is None else self.op("Reshape", goes_on, none).name,
-            *(value.name for value in carried),
+            "" if value is None else self.op("Reshape", value, self.constant(np.zeros(0, np.int64))).name
+            for value in (times, goes_on)
         ]
+        given += [value.name for value in carried]
         self._scope.nodes.append(helper.make_node("Loop", given, names, name=names[0], body=graph))
         return answers
 

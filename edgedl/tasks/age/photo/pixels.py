@@ -17,6 +17,9 @@ from exporters.writer import Value
 BLOCK = 16
 """Pixels of a row that the halving takes at once: 48 numbers fill the int8 kernels of ONNX Runtime."""
 
+BAND = 32
+"""Rows that are resized at once: all that is computed of them stays in the processor's cache."""
+
 _SUM = 16
 """Weight of each of the four pixels; with a 64th more than their sum's 64th, a mean that ends in a half rounds up."""
 
@@ -55,7 +58,7 @@ def clipped(value: Value, low: Value | float, high: Value | float) -> Value:
 def plane_of(image: Value) -> Value:
     """An image -> a plane."""
     # uint8 moves a quarter of the bytes, so transpose before the cast.
-    return image.writer.op("Unsqueeze", to_float(image.turned(2, 0, 1)), image.writer.whole(0))
+    return to_float(image.turned(2, 0, 1)).unsqueezed()
 
 
 def halvings(size: Value, least: Value | float) -> Value:
@@ -205,36 +208,50 @@ def bilinear(image: Value, wanted: Value) -> Value:
         wanted: (2,) height and width.
     """
     writer = image.writer
+
+    def matrix(value: Value, *shape: Value | int) -> Value:
+        return writer.op("Reshape", value, writer.whole(*shape))
+
     with writer.step("bilinear"):
         (height, width), (rows, columns) = sides(image), wanted.parts(2, axis=0)
-        left, right, near, far = _taps(width, columns, within=True)
-        # Columns first: whole rows are picked in no time, single pixels are not.
-        plane = to_float(image.turned(2, 1, 0))  # (3, w, h)
-        across = plane.take(left, axis=1) * near + plane.take(right, axis=1) * far
-        across = writer.op("Floor", across * (1 / 16)).turned(0, 2, 1)  # (3, h, width), below 2 ** 15
-        above, below, high, low = _taps(height, rows, within=False)
+        left, right, near, far = _taps(width, columns, columns, within=True)
+        near, far = near * (1 / 16), far * (1 / 16)
+        bands = (rows + (BAND - 1)) / BAND
+        above, below, high, low = _taps(height, rows, bands * BAND, within=False)
 
-        def share(places: Value, weight: Value) -> Value:
-            # floor(row * weight / 2 ** 16), of which float32 cannot hold the product: the weight in two parts.
-            row, coarse = across.take(places, axis=1), writer.op("Floor", weight * (1 / 64))
-            fine = writer.op("Floor", row * ((weight - coarse * 64) * (1 / 64)))
-            return writer.op("Floor", (row * coarse + fine) * (1 / 1024))
+        def band(turn: Value, _: Sequence[Value]) -> tuple[None, list[Value], list[Value]]:
+            begin = turn * BAND
+            up, down, upper, lower = (tap.cut(begin, begin + BAND) for tap in (above, below, high, low))
+            first, last = up.cut(0, 1), down.cut(BAND - 1, BAND) + 1
+            # Transposing a matrix and picking its rows are cheap; moving three axes and picking single pixels are not.
+            pixels = matrix(matrix(image.cut(first, last), last - first, width * 3).turned(1, 0), width, -1)
+            across = writer.op("Floor", to_float(pixels.take(left)) * near + to_float(pixels.take(right)) * far)
+            across = matrix(across, columns * 3, last - first).turned(1, 0)  # whole numbers below 2 ** 15
 
-        sum_of = share(above, high) + share(below, low)
-        return writer.op("Unsqueeze", writer.op("Floor", sum_of * 0.25 + 0.5), writer.whole(0))
+            def share(places: Value, weight: Value) -> Value:
+                # floor(row * weight / 2 ** 16), of which float32 cannot hold the product: the weight in two parts.
+                row, coarse = across.take(places - first), writer.op("Floor", weight * (1 / 64))
+                fine = writer.op("Floor", row * ((weight - coarse * 64) * (1 / 64)))
+                return writer.op("Floor", (row * coarse + fine) * (1 / 1024))
+
+            return None, [], [writer.op("Floor", (share(up, upper) + share(down, lower)) * 0.25 + 0.5)]
+
+        (levels,) = writer.repeat(bands, None, [], band)  # (bands, BAND, columns * 3)
+        return matrix(levels, bands * BAND, columns, 3).cut(0, rows).turned(2, 0, 1).unsqueezed()
 
 
-def _taps(size: Value, wanted: Value, *, within: bool) -> tuple[Value, Value, Value, Value]:
+def _taps(size: Value, wanted: Value, number: Value, *, within: bool) -> tuple[Value, Value, Value, Value]:
     """Of each pixel of the result the two that it lies between, (n,), and what they count in 2048ths, (n, 1).
 
     Args:
         size: (1,) pixels.
-        wanted: (1,) pixels of the result, n.
+        wanted: (1,) pixels of the result.
+        number: (1,) for how many of them, n; those beyond the last one repeat the border.
         within: whether a pixel beyond the border counts as the one there alone; else as both of the two at its place.
     """
     writer = size.writer
     scale = to_double(size) / to_double(wanted)
-    place = to_float((to_double(ascending(wanted)) + 0.5) * scale - 0.5)
+    place = to_float((to_double(ascending(number)) + 0.5) * scale - 0.5)
     first, last = writer.op("Floor", place), to_float(size) - 1
     share = place - first
     if within:
@@ -262,7 +279,7 @@ def brought_to(image: Value, side: Value, times: Value) -> Value:
             rows = shares @ writer.op("Reshape", to_float(half), writer.whole(size, size * 3))  # (side, size * 3)
             columns = writer.op("Reshape", rows, writer.whole(side, size, 3)).turned(2, 0, 1)  # (3, side, size)
             square = columns @ shares.turned(1, 0)
-            return [writer.op("Unsqueeze", writer.op("Round", square), writer.whole(0))]
+            return [writer.op("Round", square).unsqueezed()]
 
         (square,) = writer.choose(size >= side, area, lambda: [bilinear(half, writer.joined([side, side]))])
         return square
