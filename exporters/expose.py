@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from exporters.graphs import bodies
+from exporters.graphs import VARYING, bodies
 from exporters.reference import Arrays
 
 STEPS = 4
@@ -23,8 +23,7 @@ _EVERY_STEP = ", every step"
 def expose(model: onnx.ModelProto, *, inputs: bool = False) -> tuple[bytes, list[str]]:
     """A copy of a graph in which the output of every node is an output of the graph, and the outputs' names.
 
-    A value in the body of a loop becomes an output that stacks its steps. A body with a condition or a loop of its own
-    stays closed: what it gives may have another shape in each step.
+    A value in the body of a loop becomes an output that stacks its steps. A loop marked as `VARYING` stays closed.
 
     Args:
         model: The graph.
@@ -34,17 +33,13 @@ def expose(model: onnx.ModelProto, *, inputs: bool = False) -> tuple[bytes, list
     copied.CopyFrom(model)
     already = {value.name for value in copied.graph.output}
     for node in copied.graph.node:
-        if node.op_type in LOOPS and not _is_branched(node):
+        if node.op_type in LOOPS and node.doc_string != VARYING:
             _expose_body(node, inputs)
     names = [value for node in copied.graph.node for value in node.output if value]
     for name in names:
         if name not in already:
             copied.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
     return copied.SerializeToString(), names
-
-
-def _is_branched(loop: onnx.NodeProto) -> bool:
-    return any(True for body in bodies(loop) for part in body.node for _ in bodies(part))
 
 
 def _expose_body(loop: onnx.NodeProto, inputs: bool) -> None:

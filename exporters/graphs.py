@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 
 import onnx
 
+VARYING = "values of its body have another shape in each step"
+"""Marks a loop, in the node's `doc_string`, whose steps cannot be stacked."""
+
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """A graph and after it the graphs inside its nodes, at any depth."""

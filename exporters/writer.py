@@ -16,6 +16,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from exporters.graphs import VARYING
+
 Number = int | float | bool
 Attribute = int | float | str | Sequence[int]
 
@@ -299,7 +301,8 @@ class Writer:
             for value in (times, goes_on)
         ]
         given += [value.name for value in carried]
-        self._scope.nodes.append(helper.make_node("Loop", given, names, name=names[0], body=graph))
+        node = helper.make_node("Loop", given, names, name=names[0], doc_string=VARYING, body=graph)
+        self._scope.nodes.append(node)
         return answers
 
     def insert(self, part: onnx.ModelProto, feeds: Mapping[str, Value]) -> dict[str, Value]:

@@ -10,6 +10,7 @@ from onnx import TensorProto
 from exporters.cutting import constant_of, only, part
 from exporters.errors import GuardError
 from exporters.execute import LEVELS, open_graph
+from exporters.expose import expose
 from exporters.writer import Value, Writer
 
 
@@ -71,6 +72,16 @@ def test_a_loop_carries_stacks_and_ends_on_its_condition():
     assert (last.tolist(), turns_run.tolist()) == ([112], [0, 1, 2, 3])
     last, turns_run = run(writer, x=np.array([500]))
     assert (last.tolist(), turns_run.tolist()) == ([500], [])
+
+
+def test_all_values_of_a_graph_can_be_looked_at_though_its_steps_have_several_shapes():
+    writer = Writer()
+    x = numbers(writer)
+    (grown,) = writer.repeat(writer.whole(3), None, [x], lambda turn, held: (None, [writer.joined([*held, *held])], []))
+    writer.output("y", grown, ["M"])
+    exposed, names = expose(writer.model("growing"))
+    found = dict(zip(names, open_graph(exposed, LEVELS[0]).run(names, {"x": np.ones(1, np.float32)}), strict=True))
+    assert found["y"].shape == (8,)
 
 
 def test_what_a_branch_gives_twice_or_from_outside_has_names_of_its_own():
