@@ -96,7 +96,7 @@ MUTANTS = {
     "frame of another width": lambda m: scalar(m, 1.25, 1.3),
     "another share of ink": lambda m: scalar(m, 0.5, 0.6),
     "contrast of noise stretched": lambda m: scalar(m, 16.0, 1.0),
-    "cells one off": lambda m: scalar(m, 8.0, 9.0),
+    "cells one off": lambda m: scalar(m, 1 / 8, 1 / 9),
     "soft-max over the batch": lambda m: softmax_over_the_batch(m),
     "weights transposed": lambda m: change(
         m, "classifier.linear.weight", lambda w: w.reshape(10, 8, 8).swapaxes(1, 2).reshape(10, 64)
