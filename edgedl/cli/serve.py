@@ -100,7 +100,7 @@ def add_recording(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--record",
         metavar="DIR",
-        help="keep a sample of the inputs with their answers; the page and /v1 say so (default: nothing is kept)",
+        help="keep a sample of the inputs with their answers; the page and /v1 say so",
     )
     whole = arguments.positive
     group.add_argument("--record-most", type=whole, metavar="N", help="inputs of each bundle (default: 1000)")

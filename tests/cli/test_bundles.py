@@ -268,7 +268,7 @@ def test_bench_prints_a_table(edgedl, scale_bundle, monkeypatch):
 @pytest.mark.parametrize("ok", [True, False])
 def test_doctor_exits_with_what_it_found(edgedl, monkeypatch, ok):
     report = Report(ok, (Check("python", True, "3.11"), Check("wheels", ok, "both", "remove one")))
-    monkeypatch.setattr(doctor, "diagnose", lambda: report)
+    monkeypatch.setattr(doctor, "diagnose", lambda **_options: report)
     result = edgedl("doctor")
     assert result.status == (0 if ok else 1)
     assert "wheels" in result.out

@@ -44,7 +44,7 @@ def question(task: str, bundle: Any) -> Any:
 
 
 ANSWERS = {
-    "age": {"faces"},
+    "age": {"faces", "interval"},
     "digits": {"digit", "probability", "probabilities"},
     "caption": {"caption", "score", "frames", "alternatives"},
     "chars": {"text", "unknown", "length", "temperature", "top_k", "seed"},

@@ -184,7 +184,8 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 def test_a_server_behind_a_proxy_with_keys_workers_and_a_log_as_json(tmp_path: Path) -> None:
-    bundle, path, key = write_scale_bundle(tmp_path / "scale.edge").path, tmp_path / "s", "edgedl_example"
+    bundle = write_scale_bundle(tmp_path / "scale.edge", proven=False).path
+    path, key = tmp_path / "s", "edgedl_example"
     listed = f"phone:{hashlib.sha256(key.encode()).hexdigest()}"
     words = (bundle, "--socket", path, "--prefix", "/x", "--proxy", "unix", "--workers", "2", "--access-log")
     with serving(*words, "--log-format", "json", EDGEDL_API_KEYS=listed) as (process, url):
@@ -231,7 +232,7 @@ def test_a_server_behind_a_proxy_with_keys_workers_and_a_log_as_json(tmp_path: P
 
 @needs_openssl
 def test_tls(certificate: Path, tmp_path: Path) -> None:
-    bundle = write_scale_bundle(tmp_path / "scale.edge").path
+    bundle = write_scale_bundle(tmp_path / "scale.edge", proven=False).path
     words = ("--port", 0, "--tls-cert", certificate / "cert.pem", "--tls-key", certificate / "key.pem")
     with serving(bundle, *words) as (process, url):
         scheme, _, place = url.partition("://")
