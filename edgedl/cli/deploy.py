@@ -78,7 +78,7 @@ def _add_service(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    from edgedl.deploy.address import Address
+    from exporters.targets.address import Address
 
     addresses = [Address.parse(text) for text in args.devices]
     if args.url is not None and not args.no_service:

@@ -36,6 +36,7 @@ def write_wheelhouse(bundle: Bundle, wheels: Sequence[Wheel], folder: Path) -> i
         )
     document = sbom(bundle, wheels)
     making = folder.absolute().with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    old = making.with_name(f"{making.name}.old")
     try:
         making.mkdir()
         for wheel in wheels:
@@ -45,10 +46,13 @@ def write_wheelhouse(bundle: Bundle, wheels: Sequence[Wheel], folder: Path) -> i
         (making / REQUIREMENTS).write_text("\n".join([*lines, ""]))
         (making / SBOM).write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
         if folder.exists():
-            shutil.rmtree(folder)
+            folder.rename(old)
         making.rename(folder)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror or error}") from error
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)  # the new one could not take its place
         shutil.rmtree(making, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return sum(path.stat().st_size for path in folder.iterdir())

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from edgedl.deploy.address import Address
+from exporters.targets.address import Address
 from runtime.errors import EdgedlError, InputError
 
 MODULES = ("channel", "store", "environments", "systemd", "health", "activation", "main")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgedl.deploy.address import Address
 from edgedl.deploy.connection import DeviceConnection
 from edgedl.deploy.wheelhouse import EXTRAS, Platform, environment_key, fetch_wheels, read_wheels
+from exporters.targets.address import Address
 from runtime.bundle import Bundle, pack
 from runtime.errors import CheckFailedError, InputError
 

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from edgedl.deploy.address import Address
 from edgedl.deploy.connection import PROGRAM, DeviceConnection
 from edgedl.deploy.rollout import Plan
+from exporters.targets.address import Address
 from runtime.bundle import Bundle
 
 ADDRESS = Address("here")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgedl.deploy.address import Address
+from exporters.targets.address import Address
 from runtime.errors import InputError
 
 

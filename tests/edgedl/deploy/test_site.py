@@ -22,10 +22,10 @@ import numpy as np
 import pytest
 
 from edgedl.deploy import connection as connections
-from edgedl.deploy.address import Address
 from edgedl.deploy.connection import DeviceConnection
 from edgedl.deploy.rollout import Deployed, Plan, Service, deploy, list_releases, roll_back
 from edgedl.deploy.wheelhouse import Platform, fetch_wheels
+from exporters.targets.address import Address
 from runtime.bundle import Bundle, GoldenCase, golden_to_npz, write_bundle
 from runtime.errors import CheckFailedError, EdgedlError, InputError
 from runtime.manifest import CRITERION, GoldenRef, OutputParity, Parity

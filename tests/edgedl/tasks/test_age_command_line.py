@@ -414,7 +414,7 @@ def test_odd_options_are_refused_before_anything_is_made(call, tmp_path, options
 def test_a_run_takes_no_opset(trained, call, tmp_path):
     status, _, err = call("export", trained, "-o", tmp_path / "b.edge", "--opset", "19")
     assert status == 2
-    assert "not with --opset" in err
+    assert "--name, --untrained and --one-graph, not with --opset" in err
 
 
 def test_curves_are_drawn(trained, call, tmp_path):

@@ -1,3 +1,0 @@
-"""Where a bundle is deployed: a device that a proof may be asked of, too."""
-
-from exporters.targets.address import Address as Address
