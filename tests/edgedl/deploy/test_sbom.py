@@ -113,6 +113,26 @@ def test_a_wheelhouse_has_all_and_is_replaced_whole(bundle, wheels, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
+def test_a_wheelhouse_stays_where_the_new_one_cannot_take_its_place(bundle, wheels, tmp_path, monkeypatch):
+    folder = tmp_path / "house"
+    write_wheelhouse(bundle, wheels, folder)
+    (folder / "old").write_text("")
+    before = {path.name for path in tmp_path.iterdir()}
+    rename, calls = Path.rename, []
+
+    def full(path, target):
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", full)
+    with pytest.raises(InputError, match="No space left"):
+        write_wheelhouse(bundle, wheels, folder)
+    assert (folder / "old").exists()
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
 def test_a_folder_with_something_else_is_left_alone(bundle, wheels, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter").write_text("dear")
