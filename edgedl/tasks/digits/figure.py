@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from edgedl.figures.style import BLUE, GREY, ORANGE, new_figure
+from edgedl.figures.style import BLUE, GREY, ORANGE, SERIES, new_figure
 from runtime.errors import InputError
 
 COLUMNS = 16
@@ -110,4 +110,36 @@ def picture_rows(rows: Mapping[str, Pictures], title: str, columns: Sequence[str
                 place.set_title(columns[column], fontsize="small")
         axes[number, 0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize="small")
     figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def learning_curves(errors: Mapping[str, Mapping[int, Sequence[float]]], least: float) -> Figure:
+    """Errors against the amount of data on logarithmic axes: the median of several draws, shaded from least to most.
+
+    Args:
+        errors: technique -> digits -> the error of each draw, in per cent.
+        least: an error below it is drawn as this, since a logarithmic axis has no 0.
+    """
+    if not errors:
+        raise InputError("there is nothing to draw: no technique has been trained")
+    figure = new_figure(7.0, 4.6)
+    axes = figure.subplots()
+    for colour, (name, of_size) in zip(SERIES, errors.items(), strict=False):
+        sizes = sorted(of_size)
+        drawn = np.maximum([of_size[size] for size in sizes], least)  # (sizes, draws)
+        axes.plot(sizes, np.median(drawn, axis=1), color=colour, marker="o", markersize=4, label=name)
+        axes.fill_between(sizes, drawn.min(axis=1), drawn.max(axis=1), color=colour, alpha=0.18, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(sizes, labels=[f"{size:,}" for size in sizes])
+    axes.set_yticks(
+        ticks := [tick for tick in (0.2, 0.5, 1, 2, 5, 10, 20, 50) if tick >= least], labels=map(str, ticks)
+    )
+    axes.minorticks_off()
+    axes.set_xlabel("training digits")
+    axes.set_ylabel("test digits read wrongly (%)")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    draws = {len(drawn) for of_size in errors.values() for drawn in of_size.values()}
+    axes.legend(frameon=False, title=f"median of {max(draws)} draws, shaded from least to most")
     return figure

@@ -37,22 +37,31 @@ class SoftmaxClassifier(nn.Module):
 
 
 class ConvolutionalClassifier(nn.Module):
-    """Three convolutions, two poolings, two linear layers: ink (N, 8, 8) -> logits (N, 10). 39,000 weights."""
+    """Three convolutions, two poolings, two linear layers: ink (N, 8, 8) -> logits (N, 10).
 
-    def __init__(self, dropout: float = 0.3) -> None:
+    Args:
+        dropout: before each linear layer.
+        channels: of each convolution. The defaults make 34,000 weights.
+        hidden: units of the first linear layer.
+    """
+
+    def __init__(
+        self, dropout: float = 0.3, *, channels: tuple[int, int, int] = (24, 32, 48), hidden: int = 64
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, 24, 3, padding=1)
-        self.conv2 = nn.Conv2d(24, 32, 3, padding=1)
-        self.conv3 = nn.Conv2d(32, 48, 3, padding=1)
-        self.linear = nn.Linear(48 * 2 * 2, 64)
-        self.head = nn.Linear(64, CLASSES)
+        first, second, third = channels
+        self.conv1 = nn.Conv2d(1, first, 3, padding=1)
+        self.conv2 = nn.Conv2d(first, second, 3, padding=1)
+        self.conv3 = nn.Conv2d(second, third, 3, padding=1)
+        self.linear = nn.Linear(third * 2 * 2, hidden)
+        self.head = nn.Linear(hidden, CLASSES)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, ink: Tensor) -> Tensor:
         """The logits."""
         x = F.relu(self.conv1(ink.unsqueeze(1)))
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (N, 32, 4, 4)
-        x = F.max_pool2d(F.relu(self.conv3(x)), 2)  # (N, 48, 2, 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # (N, C2, 4, 4)
+        x = F.max_pool2d(F.relu(self.conv3(x)), 2)  # (N, C3, 2, 2)
         x = F.relu(self.linear(self.dropout(x.flatten(1))))
         return self.head(self.dropout(x))  # type: ignore[no-any-return]
 
