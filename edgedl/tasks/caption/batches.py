@@ -106,6 +106,25 @@ class PixelInputs:
         return {"clips": torch.from_numpy(batch), "counts": torch.from_numpy(counts)}
 
 
+class SomeInputs:
+    """The inputs of some clips of others.
+
+    Args:
+        inputs: of all clips.
+        chosen: (n,) the numbers of those that these are.
+    """
+
+    def __init__(self, inputs: ClipInputs, chosen: NDArray[np.int64]) -> None:
+        self.inputs, self.chosen = inputs, chosen
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def take(self, clips: NDArray[np.int64], chance: np.random.Generator | None) -> dict[str, Tensor]:
+        """See `ClipInputs`."""
+        return self.inputs.take(self.chosen[clips], chance)
+
+
 class ClipBatches:
     """Batches for `edgedl.tasks.caption.objective`, see `CaptionLearning` for what is in them.
 

@@ -15,7 +15,11 @@ from runtime.media.frames import FrameSampling
 
 DecoderName = Literal["spatial", "attention", "mean-pool", "mean-pool-paper"]
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
+PHOTO_SIZES = {"efficientnet-lite0": 320, "efficientnet-lite2": 352}
+"""The published encoders, and the side at which they look at photos, in pixels."""
 Cell = Literal["lstm", "gru"]
+STRIDE = 32
+"""Pixels between two places of a published encoder's grid."""
 CELLS: tuple[Cell, ...] = get_args(Cell)
 
 
@@ -48,7 +52,7 @@ class CaptionConfig(RunConfig):
 
     Attributes:
         encoder: The network that looks at frames, see `edgedl.tasks.caption.training.network_of`.
-        size: Pixels, the side that the published encoder looks at; None leaves the encoder's own.
+        size: Pixels, the side that the published encoder looks at, a multiple of 32; None leaves the encoder's own.
         decoder: The network that speaks.
         pooled: The decoder gets the mean over the frames.
         cell: Of the recurrent layers.
@@ -63,6 +67,8 @@ class CaptionConfig(RunConfig):
         frames: Which frames of a clip are looked at, see `runtime.media.frames.FrameSampling.from_json`.
         shorter: Pixels, see `runtime.pipelines.caption.CaptionSettings`.
         drawn: Frames of a clip in a step where the encoder learns as well; None takes all.
+        set_apart: Training clips that are not learnt from but choose the best epoch, others for each seed. With 0 the
+            validation part chooses; else it is not looked at, so that what a bundle reaches there was not chosen there.
         window: Places, see `edgedl.tasks.caption.batches.FeatureInputs`; None takes all.
         places: Of the encoder's grid that the decoder knows apart.
         frozen: The encoder does not learn.
@@ -73,8 +79,8 @@ class CaptionConfig(RunConfig):
     task = "caption"
     not_kept = ("fine_tune", "frames", "every", "rarest", "format", "max_unreadable", "clips", "cache")
 
-    encoder: str
-    size: int | None = None
+    encoder: str = option()
+    size: int | None = option(least=32, default=None)
     decoder: DecoderName = option()
     pooled: bool
     cell: Cell = option()
@@ -90,6 +96,7 @@ class CaptionConfig(RunConfig):
     shorter: int
     drawn: int | None = None
     window: int | None = None
+    set_apart: int = option(least=0, default=0)
     places: int
     frozen: bool
     learning: CaptionOptions = field(default_factory=CaptionOptions)
@@ -118,6 +125,10 @@ def check_data_options(args: Namespace) -> None:
         raise InputError("--format says how --data is to be read; there is no --data")
     if args.fine_tune and not args.data:
         raise InputError("--fine-tune lets the published encoder learn; it needs --data")
+    if not args.data and (args.encoder or args.size or args.set_apart):
+        raise InputError("--encoder, --size and --set-apart say how photos and videos are learnt; they need --data")
+    if args.size is not None and args.size % STRIDE:
+        raise InputError(f"--size must be a multiple of {STRIDE}, not {args.size}")
     if not args.data and (args.frames is not None or args.every is not None):
         raise InputError(
             f"the embedded clips are {FRAMES} frames, all of which are looked at; --frames and --every need --data"

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgedl.data.unreadable import Unreadable
-from edgedl.tasks.caption.batches import ClipInputs, FeatureInputs, PixelInputs
+from edgedl.tasks.caption.batches import ClipInputs, FeatureInputs, PixelInputs, SomeInputs
 from edgedl.tasks.caption.config import CaptionConfig
 from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits
 from edgedl.tasks.caption.data.clip_features import VIEWS, Clips, clip_features
@@ -51,9 +51,27 @@ class ReadClips:
     rows: NDArray[np.int64]
     inputs: ClipInputs
 
+    def take(self, chosen: NDArray[np.int64]) -> ReadClips:
+        """Some of the n clips."""
+        return ReadClips(self.clips, self.rows[chosen], SomeInputs(self.inputs, chosen))
+
     def captions(self) -> list[tuple[str, ...]]:
         """Everything that was said of each of the n clips."""
         return [self.clips.captions(row) for row in self.rows.tolist()]
+
+
+def divided(part: ReadClips, count: int, seed: int) -> dict[str, ReadClips]:
+    """The parts "train" and "val" of the training's clips, so many of them in the latter, others for each seed.
+
+    Raises:
+        InputError: nothing would be left to learn from.
+    """
+    total = len(part.rows)
+    if count >= total:
+        raise InputError(f"--set-apart {count} of {total} training clips leaves none to learn from")
+    apart = np.zeros(total, np.bool_)
+    apart[np.random.default_rng(seed).permutation(total)[:count]] = True
+    return {"train": part.take(np.flatnonzero(~apart)), "val": part.take(np.flatnonzero(apart))}
 
 
 def read_clips(

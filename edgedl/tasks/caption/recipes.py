@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgedl.tasks.caption.config import CaptionConfig, CaptionOptions, given_frames
+from edgedl.tasks.caption.config import PHOTO_SIZES, CaptionConfig, CaptionOptions, given_frames
 from edgedl.tasks.caption.data.bouncing_digits import DIGIT_WORDS, FRAMES, SIZE
 from edgedl.tasks.run_config import given, trained_with
 from edgedl.training.arguments import share_of_epochs
 from edgedl.training.options import TrainOptions
-from edgedl.weights.catalogue import EFFICIENTNET_LITE0
+from edgedl.weights.catalogue import IMAGE_ENCODERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,9 @@ class Recipe:
             InputError: an option is out of range.
         """
         chosen = {**self.network, **given(args, CaptionConfig), **given_frames(args)}
+        encoder = chosen["encoder"]
+        if encoder in PHOTO_SIZES:
+            chosen.setdefault("size", PHOTO_SIZES[encoder])
         self_critical = share_of_epochs(self.captions.self_critical, self.options, options.epochs)
         return CaptionConfig(
             **chosen,
@@ -53,7 +56,7 @@ class Recipe:
             vocabulary=(),
             data={},
             license="LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
-            weights=(EFFICIENTNET_LITE0.name,) if chosen["encoder"] == "efficientnet-lite0" else (),
+            weights=(IMAGE_ENCODERS[encoder].name,) if encoder in IMAGE_ENCODERS else (),
             **trained_with(options),
         )
 
@@ -89,7 +92,6 @@ def photo_recipe() -> Recipe:
         captions=CaptionOptions(label_smoothing=0.1, self_critical=11),
         network={
             "encoder": "efficientnet-lite0",
-            "size": 320,
             "decoder": "spatial",
             "pooled": False,
             "cell": "lstm",

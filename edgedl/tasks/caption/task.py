@@ -24,7 +24,7 @@ class CaptionTask(Task):
 
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to captions, and the training options."""
-        from edgedl.tasks.caption.config import CELLS, DECODERS
+        from edgedl.tasks.caption.config import CELLS, DECODERS, PHOTO_SIZES
         from edgedl.tasks.caption.data.bouncing_digits import CLIPS
         from edgedl.tasks.caption.recipes import recipes
         from edgedl.training.arguments import add_training_arguments, default
@@ -41,6 +41,26 @@ class CaptionTask(Task):
         rarest = default({choice: recipe.rarest for choice, recipe in usual.items()})
         group = parser.add_argument_group("captions")
         group.add_argument("--fine-tune", action="store_true", help="let the published encoder learn as well")
+        group.add_argument(
+            "--encoder",
+            choices=tuple(PHOTO_SIZES),
+            help=f"the published network that looks at photos (default: {usual['with --data'].network['encoder']})",
+        )
+        group.add_argument(
+            "--size",
+            type=int,
+            metavar="PIXELS",
+            help="the side at which it looks at them, a multiple of 32 (default: "
+            + ", ".join(f"{name}: {size}" for name, size in PHOTO_SIZES.items())
+            + ")",
+        )
+        group.add_argument(
+            "--set-apart",
+            type=int,
+            metavar="N",
+            help="choose the best epoch by N training clips that are not learnt from, others for each seed, instead of "
+            "by the validation part (default: 0)",
+        )
         group.add_argument(
             "--decoder",
             choices=DECODERS,

@@ -17,7 +17,7 @@ from torch import nn
 
 from edgedl.data.splits import require_training_parts
 from edgedl.data.unreadable import Unreadable
-from edgedl.nn.efficientnet_lite import SIZE, EfficientNetLite0
+from edgedl.nn.efficientnet_lite import SCALES, EfficientNetLite, Scale
 from edgedl.tasks.caption.batches import ClipBatches
 from edgedl.tasks.caption.cider import CiderD
 from edgedl.tasks.caption.config import CaptionConfig, check_data_options
@@ -25,7 +25,7 @@ from edgedl.tasks.caption.data.bouncing_digits import CLIPS, DIGIT_WORDS, HELD_O
 from edgedl.tasks.caption.data.captions import CaptionDataset, open_captions
 from edgedl.tasks.caption.data.vocabulary import build, encode, tokenise
 from edgedl.tasks.caption.digits import learn_visual_words
-from edgedl.tasks.caption.inputs import CaptionedClips, read_clips
+from edgedl.tasks.caption.inputs import CaptionedClips, divided, read_clips
 from edgedl.tasks.caption.network.attention import ATTENDING
 from edgedl.tasks.caption.network.caption_network import CaptionNetwork
 from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder
@@ -38,8 +38,8 @@ from edgedl.training.arguments import train_options
 from edgedl.training.fit import fit
 from edgedl.training.lightning_module import TaskModule
 from edgedl.training.run import Run
-from edgedl.weights.catalogue import EFFICIENTNET_LITE0, PublicWeights
-from edgedl.weights.efficientnet_lite0 import load_efficientnet_lite0
+from edgedl.weights.catalogue import IMAGE_ENCODERS, PublicWeights
+from edgedl.weights.efficientnet_lite import load_efficientnet_lite
 from runtime.errors import InputError
 from runtime.media.frames import FrameSampling
 from runtime.pipelines.caption import CaptionSettings
@@ -49,8 +49,13 @@ log = logging.getLogger(__name__)
 
 JUDGED_AT_ONCE = 50
 
+
+def _published(scale: Scale, config: CaptionConfig) -> nn.Module:
+    return EfficientNetLite(scale, config.size)
+
+
 _ENCODERS: Mapping[str, Callable[[CaptionConfig], nn.Module]] = {
-    "efficientnet-lite0": lambda config: EfficientNetLite0(config.size or SIZE),
+    **{name: partial(_published, scale) for name, scale in SCALES.items()},
     "strided": lambda config: StridedEncoder(len(DIGIT_WORDS)),
 }
 
@@ -81,8 +86,9 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
         # What training sees is what the bundle will see.
         settings = settings_of(config)
         dataset = dataset.sampled(settings.frames, shorter=settings.shorter)
-    train, validation = dataset.split("train"), dataset.split("val")
-    unreadable = Unreadable(dataset.name, len(train) + len(validation), args.max_unreadable)
+    train = dataset.split("train")
+    parts = {"train": train} if config.set_apart else {"train": train, "val": dataset.split("val")}
+    unreadable = Unreadable(dataset.name, sum(map(len, parts.values())), args.max_unreadable)
     if not begun:
         words = _vocabulary(train, args.rarest or recipe.rarest).words
         config = replace(config, data=described(dataset), vocabulary=words)
@@ -94,8 +100,9 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
     with Run.create(run_path, config.to_json()).provisional() if run is None else nullcontext(run) as run:
         _prepare_encoder(network, run, config, train)
         network.freeze_encoder(config.frozen)
-        parts = {"train": train, "val": validation}
         read = read_clips(network, config, parts, unreadable, varied=args.augment is not False, cached=args.cache)
+        if config.set_apart:
+            read = divided(read["train"], config.set_apart, config.seed)
     run = run.amended(**trained_with(options), **unreadable.in_config(run.config))
     texts = {name: part.captions() for name, part in read.items()}
     said, held = ([[encode(vocabulary, text) for text in lines] for lines in texts[name]] for name in ("train", "val"))
@@ -165,7 +172,7 @@ def trained_network(run: Run) -> CaptionNetwork:
 
 def weights_of(config: CaptionConfig) -> list[PublicWeights]:
     """The public weights that a run started from."""
-    return [w for w in (EFFICIENTNET_LITE0,) if w.name in config.weights]
+    return [w for w in IMAGE_ENCODERS.values() if w.name in config.weights]
 
 
 def settings_of(config: CaptionConfig) -> CaptionSettings:
@@ -233,7 +240,7 @@ def _prepare_encoder(network: CaptionNetwork, run: Run, config: CaptionConfig, t
         weights = run.best_weights().items()
         network.encoder.load_state_dict({k.removeprefix(prefix): w for k, w in weights if k.startswith(prefix)})
     elif config.weights:
-        network.encoder.load_state_dict(load_efficientnet_lite0().state_dict())
+        network.encoder.load_state_dict(load_efficientnet_lite(SCALES[config.encoder]).state_dict())
     elif isinstance(network.encoder, StridedEncoder) and isinstance(train, BouncingDigits):
         learn_visual_words(network.encoder, train, config.seed)
 

@@ -98,7 +98,7 @@ def subject(source: str) -> Subject:
 
 
 def _public() -> Subject:
-    from edgedl.weights.efficientnet_lite0 import load_imagenet_classifier
+    from edgedl.weights.efficientnet_lite import load_imagenet_classifier
 
     network = load_imagenet_classifier()
     encoder = network.encoder

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from edgedl.nn.age import AgeNetwork
-from edgedl.nn.efficientnet_lite import ImageNetClassifier
+from edgedl.nn.efficientnet_lite import LITE2, ImageNetClassifier
 from edgedl.tasks.age.network.blazeface import BlazeFace
 from edgedl.tasks.age.weights.blazeface import load_blazeface
 from edgedl.tasks.age.weights.resnet10 import load_age_resnet10
-from edgedl.weights.efficientnet_lite0 import load_imagenet_classifier
+from edgedl.weights.efficientnet_lite import load_imagenet_classifier
 from edgedl.weights.fetch import WeightsError
 
 
@@ -45,5 +45,13 @@ def public_blazeface() -> BlazeFace:
 def imagenet_classifier() -> ImageNetClassifier:
     try:
         return load_imagenet_classifier()
+    except WeightsError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def larger_imagenet_classifier() -> ImageNetClassifier:
+    try:
+        return load_imagenet_classifier(LITE2)
     except WeightsError as error:
         pytest.skip(str(error))

@@ -1,8 +1,9 @@
-"""EfficientNet-Lite0 against its authors' table, TensorFlow's padding rule, another implementation and real photos."""
+"""EfficientNet-Lite against its authors' table, TensorFlow's padding rule, another implementation and real photos."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgedl.nn.efficientnet_lite import (
+    LITE2,
     NORM_EPSILON,
-    EfficientNetLite0,
+    EfficientNetLite,
     ImageNetClassifier,
     InvertedBottleneck,
     SamePadding,
@@ -37,12 +39,25 @@ TABLE = (
 )
 
 
-def published_size() -> tuple[int, int]:
-    """Parameters and multiplications for one picture of 224x224, from the table alone."""
+# The paper's compound scaling with width 1.1 and depth 1.2, worked out by hand: 24 · 1.1 = 26.4 would be rounded to 24,
+# 40 · 1.1 = 44 up to 48; 2 · 1.2, 3 · 1.2 and 4 · 1.2 layers are 3, 4 and 5. Sides are those of 224 pixels.
+TABLE_2 = (
+    (1, 3, 112, 16, 1),
+    (6, 3, 112, 24, 3),
+    (6, 5, 56, 48, 3),
+    (6, 3, 28, 88, 4),
+    (6, 5, 14, 120, 4),
+    (6, 5, 14, 208, 5),
+    (6, 3, 7, 352, 1),
+)
+
+
+def published_size(table: Sequence[tuple[int, ...]] = TABLE) -> tuple[int, int]:
+    """Parameters and multiplications for one picture of 224x224, from a table alone."""
     parameters, products = 32 * 27 + 2 * 32, 112 * 112 * 32 * 27
     channels_in = 32
-    for row, (expansion, kernel, side, channels, layers) in enumerate(TABLE):
-        after = TABLE[row + 1][2] if row + 1 < len(TABLE) else 7
+    for row, (expansion, kernel, side, channels, layers) in enumerate(table):
+        after = table[row + 1][2] if row + 1 < len(table) else 7
         for layer in range(layers):
             # The paper's sides are those that enter a stage, and the first layer changes them.
             before = side if layer == 0 else after
@@ -53,21 +68,27 @@ def published_size() -> tuple[int, int]:
             parameters += wide * kernel**2 + 2 * wide + wide * channels + 2 * channels
             products += after**2 * (wide * kernel**2 + wide * channels)
             channels_in = channels
-    parameters += 320 * 1280 + 2 * 1280 + 1280 * 1000 + 1000
-    products += 7 * 7 * 320 * 1280 + 1280 * 1000
+    parameters += channels_in * 1280 + 2 * 1280 + 1280 * 1000 + 1000
+    products += 7 * 7 * channels_in * 1280 + 1280 * 1000
     return parameters, products
 
 
 @pytest.fixture(scope="module")
 def untrained() -> ImageNetClassifier:
     torch.manual_seed(0)
-    return ImageNetClassifier(EfficientNetLite0()).eval()
+    return ImageNetClassifier(EfficientNetLite()).eval()
 
 
 def test_parameters_are_those_of_the_paper(untrained):
     found = sum(p.numel() for p in untrained.parameters())
     assert found == published_size()[0]
     assert round(found / 1e6, 1) == 4.7, "as the authors' table says"
+
+
+def test_the_larger_network_has_the_parameters_of_the_authors_table():
+    found = sum(p.numel() for p in ImageNetClassifier(EfficientNetLite(LITE2)).parameters())
+    assert found == published_size(TABLE_2)[0]
+    assert round(found / 1e6, 1) == 6.1
 
 
 def test_multiplications_are_those_of_the_paper(untrained):
@@ -95,7 +116,7 @@ def test_every_side_gives_its_grid(untrained, side):
     levels = torch.rand(2, 3, side, side) * 255
     with torch.no_grad():
         features = untrained.encoder(levels)
-    assert features.shape == (2, EfficientNetLite0.features, side // 32, side // 32)
+    assert features.shape == (2, EfficientNetLite.features, side // 32, side // 32)
     assert features.min() >= 0
     assert features.max() <= 6
 
@@ -138,17 +159,34 @@ def test_normalisation_is_the_authors(untrained):
 
 
 @pytest.mark.network
-def test_logits_are_those_of_another_implementation(imagenet_classifier):
+@pytest.mark.parametrize(
+    ("classifier", "expected", "label", "largest"),
+    [
+        (
+            "imagenet_classifier",
+            [-0.19745, 0.77272, 1.1683, 0.98206, 1.19131, 1.07629, -0.74292, -0.44106],
+            844,
+            3.11682,
+        ),
+        (
+            "larger_imagenet_classifier",
+            [-1.10111, 0.54789, 0.22100, -0.19661, 0.33666, -0.57627, -0.41735, 0.41679],
+            21,
+            4.16813,
+        ),
+    ],
+    ids=["Lite0", "Lite2"],
+)
+def test_logits_are_those_of_another_implementation(request, classifier, expected, label, largest):
     """What efficientnet-lite-pytorch 0.1.0 gives on coloured squares, with padding made for 224x224."""
     chance = np.random.default_rng(4)
     squares = np.kron(chance.integers(0, 256, (3, 14, 14)), np.ones((16, 16)))
     with torch.no_grad():
-        logits = imagenet_classifier(torch.from_numpy(squares)[None].float())[0]
-    expected = [-0.19745, 0.77272, 1.1683, 0.98206, 1.19131, 1.07629, -0.74292, -0.44106]
-    # A wrong epsilon moves them by up to .36, symmetric padding by up to 3.6.
+        logits = request.getfixturevalue(classifier)(torch.from_numpy(squares)[None].float())[0]
+    # A wrong epsilon moves those of Lite0 by up to .36, symmetric padding by up to 3.6.
     np.testing.assert_allclose(logits[:8].numpy(), expected, atol=1e-4)
-    assert int(logits.argmax()) == 844
-    assert float(logits.max()) == pytest.approx(3.11682, abs=1e-4)
+    assert int(logits.argmax()) == label
+    assert float(logits.max()) == pytest.approx(largest, abs=1e-4)
 
 
 def classify(classifier: ImageNetClassifier, image: np.ndarray) -> np.ndarray:
@@ -160,8 +198,9 @@ def classify(classifier: ImageNetClassifier, image: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.network
-def test_a_portrait_in_uniform(imagenet_classifier, portrait_path):
-    probabilities = classify(imagenet_classifier, read_image(portrait_path.read_bytes()))
+@pytest.mark.parametrize("classifier", ["imagenet_classifier", "larger_imagenet_classifier"], ids=["Lite0", "Lite2"])
+def test_a_portrait_in_uniform(request, classifier, portrait_path):
+    probabilities = classify(request.getfixturevalue(classifier), read_image(portrait_path.read_bytes()))
     assert int(probabilities.argmax()) == MILITARY_UNIFORM
     assert probabilities.max() > 0.3
 

@@ -6,17 +6,19 @@ import json
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from edgedl.cli import main
 from edgedl.data.unreadable import Unreadable
-from edgedl.nn.efficientnet_lite import EfficientNetLite0
+from edgedl.nn.efficientnet_lite import LITE0, EfficientNetLite, Scale
 from edgedl.tasks.caption import batches as clip_batches
 from edgedl.tasks.caption import digits as caption_digits
 from edgedl.tasks.caption import inputs as caption_inputs
 from edgedl.tasks.caption import training as caption_training
 from edgedl.tasks.caption.config import CaptionConfig
+from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits
 from edgedl.tasks.caption.data.captions import open_captions
 from edgedl.tasks.caption.network.attention import AttentionDecoder, SpatialDecoder
 from edgedl.tasks.caption.network.captioning import MeanPoolDecoder
@@ -41,11 +43,11 @@ def _hasty(monkeypatch):
     make_each_graph_once(monkeypatch)
 
 
-def an_encoder() -> EfficientNetLite0:
+def an_encoder(scale: Scale = LITE0) -> EfficientNetLite:
     """One of the published shape, the same each time: so its graph is made once."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return EfficientNetLite0()
+        return EfficientNetLite(scale)
 
 
 def trained(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict[str, object]:
@@ -114,6 +116,11 @@ def test_a_run_is_resumed_with_what_it_was_begun_with(capsys, tmp_path, words, s
     [
         ("--format flickr8k", "there is no --data"),
         ("--fine-tune", "needs --data"),
+        ("--encoder efficientnet-lite2", "they need --data"),
+        ("--size 64", "they need --data"),
+        ("--set-apart 8", "they need --data"),
+        ("--data DATA --size 100", "--size must be a multiple of 32, not 100"),
+        ("--data DATA --set-apart -1", "--set-apart must be at least 0, not -1"),
         ("--frames 4", "are 10 frames"),
         ("--every 2", "are 10 frames"),
         ("--clips 3", "at least 4"),
@@ -137,7 +144,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(capsys, 
 
 
 def test_photos_are_learnt_from_features_that_are_kept(capsys, tmp_path, flickr, monkeypatch):
-    monkeypatch.setattr(caption_training, "load_efficientnet_lite0", an_encoder)
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite", an_encoder)
     monkeypatch.setattr(caption_inputs, "cache_folder", lambda: tmp_path / "cache")
     small = ("--data", flickr, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8")
     cut = []
@@ -156,7 +163,7 @@ def test_photos_are_learnt_from_features_that_are_kept(capsys, tmp_path, flickr,
 
 def test_photos_that_cannot_be_read_are_left_out(capsys, tmp_path, monkeypatch):
     """The one photo of validation that is left keeps its own captions, from the cache as well."""
-    monkeypatch.setattr(caption_training, "load_efficientnet_lite0", an_encoder)
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite", an_encoder)
     monkeypatch.setattr(caption_inputs, "cache_folder", lambda: tmp_path / "cache")
     data = tmp_path / "set"
     data.mkdir()
@@ -180,6 +187,41 @@ def test_photos_that_cannot_be_read_are_left_out(capsys, tmp_path, monkeypatch):
     assert [len(line) for line in judged] == [1], "of validation the photo e"
     assert config["vocabulary"][2:] == ["a", "dog", "b", "c"]
     assert judged[0][0][0][2] == "e", "a word that training does not know stays itself"
+
+
+def test_training_clips_that_are_set_apart_choose_and_are_not_learnt(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite", an_encoder)
+    data = tmp_path / "set"
+    data.mkdir()
+    for name in "abv":
+        (data / f"{name}.jpg").write_bytes(jpeg(ord(name)))
+    (data / "x.token").write_text("a.jpg#0\ta dog\nb.jpg#0\ta cat\nb.jpg#1\ttwo\nv.jpg#0\tno\n")
+    (data / "Flickr_8k.trainImages.txt").write_text("a.jpg\nb.jpg\n")
+    (data / "Flickr_8k.devImages.txt").write_text("v.jpg\n")
+    learnt, batches = [], caption_training.ClipBatches
+    monkeypatch.setattr(
+        caption_training, "ClipBatches", lambda *args, **rest: learnt.append(args[1]) or batches(*args, **rest)
+    )
+    small = ("--data", data, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8", "--size", "64")
+    said = refused(capsys, *small, "--set-apart", "2", "-o", tmp_path / "run")
+    assert "--set-apart 2 of 2 training clips leaves none to learn from" in said
+    trained(capsys, *small, "--batch-size", "1", "--set-apart", "1", "-o", tmp_path / "run")
+    assert sorted(len(lines) for part in learnt for lines in part) == [1, 2], "a has one caption, b has two"
+    assert [len(part) for part in learnt] == [1, 1]
+    config = Run.open(tmp_path / "run").config
+    assert (config["set_apart"], config["size"]) == (1, 64)
+    assert config["vocabulary"][2:] == ["a", "cat", "dog", "two"], "the words are those of both, none of validation"
+
+
+def test_other_clips_are_set_apart_for_each_seed():
+    inputs = clip_batches.PixelInputs(np.zeros((100, 2, 2, 3), np.uint8), np.arange(101))
+    part = caption_inputs.ReadClips(BouncingDigits(0, 64, 8), np.arange(100, 200), inputs)
+    chosen = [caption_inputs.divided(part, 10, seed) for seed in (0, 0, 1)]
+    for parts in chosen:
+        assert len(parts["val"].rows) == len(parts["val"].inputs) == 10
+        assert sorted([*parts["train"].rows, *parts["val"].rows]) == list(range(100, 200))
+    first, again, other = (parts["val"].rows.tolist() for parts in chosen)
+    assert first == again != other
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -208,8 +250,8 @@ def test_what_is_read_of_clips_that_can_be_read(tmp_path, frozen):
 
 def test_the_published_encoder_can_learn_as_well(capsys, tmp_path, flickr, monkeypatch):
     torch.manual_seed(0)
-    start = EfficientNetLite0()
-    monkeypatch.setattr(caption_training, "load_efficientnet_lite0", lambda: start)
+    start = EfficientNetLite()
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite", lambda scale: start)
     small = ("--data", flickr, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8", "--no-bf16")
     trained(capsys, *small, "--batch-size", "2", "--fine-tune", "--ema", "0", "-o", tmp_path / "run")
     run = Run.open(tmp_path / "run")
@@ -221,7 +263,7 @@ def test_the_published_encoder_can_learn_as_well(capsys, tmp_path, flickr, monke
 
 
 def test_frames_in_memory_have_a_limit(capsys, tmp_path, flickr, monkeypatch):
-    monkeypatch.setattr(caption_training, "load_efficientnet_lite0", an_encoder)
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite", an_encoder)
     monkeypatch.setattr(caption_inputs, "MOST_PIXEL_BYTES", 1 << 10)
     said = refused(capsys, "--data", flickr, "--rarest", "1", "--fine-tune", "-o", tmp_path / "run")
     assert "after 1 of 1 clips" in said

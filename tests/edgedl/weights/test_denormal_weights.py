@@ -12,7 +12,7 @@ from torch import nn
 from edgedl.tasks.age.weights import resnet10 as age_resnet10
 from edgedl.tasks.age.weights.blazeface import load_blazeface
 from edgedl.tasks.age.weights.resnet10 import load_age_resnet10
-from edgedl.weights.efficientnet_lite0 import load_imagenet_classifier
+from edgedl.weights.efficientnet_lite import load_imagenet_classifier
 from edgedl.weights.fetch import WeightsError
 
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)

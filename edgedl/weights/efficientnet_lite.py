@@ -1,4 +1,4 @@
-"""Loads the ImageNet weights of EfficientNet-Lite0, a torch file of tensors, into the torch network."""
+"""Loads the ImageNet weights of EfficientNet-Lite0 and Lite2, torch files of tensors, into the torch network."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from edgedl.nn.efficientnet_lite import EfficientNetLite0, ImageNetClassifier, InvertedBottleneck
-from edgedl.weights.catalogue import EFFICIENTNET_LITE0
+from edgedl.nn.efficientnet_lite import LITE0, EfficientNetLite, ImageNetClassifier, InvertedBottleneck, Scale
+from edgedl.weights.catalogue import IMAGE_ENCODERS
 from edgedl.weights.fetch import WeightsError, fetch
 
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-def load_efficientnet_lite0() -> EfficientNetLite0:
+def load_efficientnet_lite(scale: Scale = LITE0) -> EfficientNetLite:
     """The published encoder in evaluation mode.
 
     Raises:
         WeightsError: the weights cannot be had, or are not this network's.
     """
-    return load_imagenet_classifier().encoder
+    return load_imagenet_classifier(scale).encoder
 
 
-def load_imagenet_classifier() -> ImageNetClassifier:
+def load_imagenet_classifier(scale: Scale = LITE0) -> ImageNetClassifier:
     """The published encoder with its classifier of ImageNet's 1000 classes, in evaluation mode.
 
     Raises:
         WeightsError: the weights cannot be had, or are not this network's.
     """
-    published = _tensors(fetch(EFFICIENTNET_LITE0))
-    network = ImageNetClassifier(EfficientNetLite0())
+    weights = IMAGE_ENCODERS[scale.name]
+    published = _tensors(fetch(weights), weights.member)
+    network = ImageNetClassifier(EfficientNetLite(scale))
     ours = network.state_dict()
     names = dict(published_names(network))
     if set(names.values()) != set(published) or set(names) != set(ours):
         odd = sorted(set(names.values()) ^ set(published))
-        raise WeightsError(f"{EFFICIENTNET_LITE0.member} is not EfficientNet-Lite0: {', '.join(odd[:5])}")
+        raise WeightsError(f"{weights.member} is not {weights.name}: {', '.join(odd[:5])}")
     try:
         network.load_state_dict({name: published[theirs] for name, theirs in names.items()})
     except (RuntimeError, TypeError) as error:
-        raise WeightsError(f"{EFFICIENTNET_LITE0.member} does not fit: {error}") from error
+        raise WeightsError(f"{weights.member} does not fit: {error}") from error
     return network.eval()
 
 
@@ -67,11 +68,11 @@ def _layer(ours: str, convolution: str, norm: str) -> Iterator[tuple[str, str]]:
         yield f"{ours}.2.{part}", f"{norm}.{part}"
 
 
-def _tensors(data: bytes) -> dict[str, Tensor]:
+def _tensors(data: bytes, member: str) -> dict[str, Tensor]:
     try:
         tensors = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise WeightsError(f"{EFFICIENTNET_LITE0.member} holds no tensors: {error}") from error
+        raise WeightsError(f"{member} holds no tensors: {error}") from error
     if not isinstance(tensors, dict):
-        raise WeightsError(f"{EFFICIENTNET_LITE0.member} holds a {type(tensors).__name__}, expected tensors by name")
+        raise WeightsError(f"{member} holds a {type(tensors).__name__}, expected tensors by name")
     return tensors
