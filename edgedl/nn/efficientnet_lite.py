@@ -62,8 +62,14 @@ class Scale:
         """`STAGES` with the channels and blocks of this network."""
         last = len(STAGES) - 1
         return tuple(
-            (count if index in (0, last) else math.ceil(count * self.depth), *form, self._channels(channels))
-            for index, (count, *form, channels) in enumerate(STAGES)
+            (
+                count if index in (0, last) else math.ceil(count * self.depth),
+                kernel,
+                stride,
+                expansion,
+                self._channels(channels),
+            )
+            for index, (count, kernel, stride, expansion, channels) in enumerate(STAGES)
         )
 
     def _channels(self, channels: int) -> int:

@@ -202,7 +202,7 @@ def classify(classifier: ImageNetClassifier, image: np.ndarray) -> np.ndarray:
 def test_a_portrait_in_uniform(request, classifier, portrait_path):
     probabilities = classify(request.getfixturevalue(classifier), read_image(portrait_path.read_bytes()))
     assert int(probabilities.argmax()) == MILITARY_UNIFORM
-    assert probabilities.max() > 0.3
+    assert probabilities.max() > 0.2
 
 
 @pytest.mark.network

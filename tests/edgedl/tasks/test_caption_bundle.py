@@ -16,9 +16,13 @@ import torch
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 import edgedl
+from edgedl.nn.efficientnet_lite import LITE2, EfficientNetLite
 from edgedl.tasks.caption.bundle import CLIP_INPUTS, SLOTS, caption_bundle, caption_outputs, clip_cases
+from edgedl.tasks.caption.network.attention import SpatialDecoder
 from edgedl.tasks.caption.network.caption_network import CaptionNetwork
-from edgedl.weights.catalogue import EFFICIENTNET_LITE0
+from edgedl.weights.catalogue import EFFICIENTNET_LITE0, EFFICIENTNET_LITE2
+from edgedl.weights.efficientnet_lite import load_efficientnet_lite
+from edgedl.weights.fetch import WeightsError
 from exporters.convert import convert
 from exporters.errors import GuardError
 from exporters.execute import LEVELS, open_graph
@@ -398,3 +402,28 @@ def test_cases_are_the_same_every_time(network: CaptionNetwork, bundle: Bundle) 
         assert case.name == recorded.name
         assert all((case.inputs[name] == recorded.inputs[name]).all() for name in case.inputs)
     assert dataclasses.is_dataclass(SLOTS[0])
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_the_larger_published_encoder_passes_the_gate(tmp_path: Path) -> None:
+    """With its real weights, looking at few pixels, and a decoder that has learnt nothing."""
+    encoder = EfficientNetLite(LITE2, 64)
+    try:
+        encoder.load_state_dict(load_efficientnet_lite(LITE2).state_dict())
+    except WeightsError as error:
+        pytest.skip(str(error))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        decoder = SpatialDecoder(encoder.features, len(VOCABULARY), embedding=10, hidden=16, spread=3.0)
+    network = CaptionNetwork(encoder, decoder, max_length=6).eval()
+    bundle = caption_bundle(
+        tmp_path / "b.edge",
+        network,
+        VOCABULARY,
+        weights=[EFFICIENTNET_LITE2],
+        untrained=True,
+        **ABOUT,  # type: ignore[arg-type]
+    )
+    assert verify(bundle).ok
+    assert bundle.read("NOTICE").decode() == EFFICIENTNET_LITE2.notice + "\n"
