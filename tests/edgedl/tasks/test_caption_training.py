@@ -146,7 +146,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(capsys, 
 def test_photos_are_learnt_from_features_that_are_kept(capsys, tmp_path, flickr, monkeypatch):
     monkeypatch.setattr(caption_training, "load_efficientnet_lite", an_encoder)
     monkeypatch.setattr(caption_inputs, "cache_folder", lambda: tmp_path / "cache")
-    small = ("--data", flickr, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8")
+    small = ("--data", flickr, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8", "--size", "32")
     cut = []
     original = clip_batches.windows
     monkeypatch.setattr(
@@ -172,7 +172,7 @@ def test_photos_that_cannot_be_read_are_left_out(capsys, tmp_path, monkeypatch):
     (data / "x.token").write_text("".join(f"{name}.jpg#0\ta dog {name}\n" for name in "abcde"))
     (data / "Flickr_8k.trainImages.txt").write_text("a.jpg\nb.jpg\nc.jpg\n")
     (data / "Flickr_8k.devImages.txt").write_text("d.jpg\ne.jpg\n")
-    small = ("--data", data, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8")
+    small = ("--data", data, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8", "--size", "32")
     said = refused(capsys, *small, "-o", tmp_path / "run")
     assert "2 of 5 files of flickr8k cannot be read" in said
     assert "b.jpg" in said
@@ -202,15 +202,51 @@ def test_training_clips_that_are_set_apart_choose_and_are_not_learnt(capsys, tmp
     monkeypatch.setattr(
         caption_training, "ClipBatches", lambda *args, **rest: learnt.append(args[1]) or batches(*args, **rest)
     )
-    small = ("--data", data, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8", "--size", "64")
+    small = ("--data", data, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8", "--size", "32")
     said = refused(capsys, *small, "--set-apart", "2", "-o", tmp_path / "run")
     assert "--set-apart 2 of 2 training clips leaves none to learn from" in said
     trained(capsys, *small, "--batch-size", "1", "--set-apart", "1", "-o", tmp_path / "run")
     assert sorted(len(lines) for part in learnt for lines in part) == [1, 2], "a has one caption, b has two"
     assert [len(part) for part in learnt] == [1, 1]
     config = Run.open(tmp_path / "run").config
-    assert (config["set_apart"], config["size"]) == (1, 64)
+    assert (config["set_apart"], config["size"]) == (1, 32)
     assert config["vocabulary"][2:] == ["a", "cat", "dog", "two"], "the words are those of both, none of validation"
+
+
+def karpathy(name: str) -> dict[str, bytes]:
+    """Captions with Karpathy's splits; COCO's photos lie in folders."""
+    photos = [
+        {"filename": f"{letter}.jpg", "split": split, "sentences": [{"raw": f"A dog {letter}."}]}
+        | ({"filepath": "val2014"} if name == "coco" else {})
+        for letter, split in (("a", "train"), ("b", "restval" if name == "coco" else "train"), ("c", "val"))
+    ]
+    return {f"dataset_{name}.json": json.dumps({"images": photos, "dataset": name}).encode()}
+
+
+FORMS = {
+    "Kaggle's Flickr8k": ("flickr8k", "Images", {"captions.txt": b"image,caption\na.jpg,A dog .\nb.jpg,b\nc.jpg,c\n"}),
+    "Kaggle's Flickr30k": (
+        "flickr30k",
+        "flickr30k_images",
+        {"results.csv": b"image_name| comment_number| comment\na.jpg| 0| A dog .\nb.jpg| 0| b\nc.jpg| 0| c\n"},
+    ),
+    "Karpathy's Flickr8k": ("karpathy-flickr8k", "Flicker8k_Dataset", karpathy("flickr8k")),
+    "Karpathy's Flickr30k": ("karpathy-flickr30k", "flickr30k-images", karpathy("flickr30k")),
+    "Karpathy's COCO": ("karpathy-coco", "val2014", karpathy("coco")),
+}
+
+
+@pytest.mark.parametrize(("name", "folder", "files"), FORMS.values(), ids=FORMS)
+def test_every_published_form_of_photos_trains_the_same_way(capsys, tmp_path, monkeypatch, name, folder, files):
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite", an_encoder)
+    photos = {f"{folder}/{letter}.jpg": jpeg(ord(letter)) for letter in "abc"}
+    for member, content in {**files, **photos}.items():
+        (tmp_path / "set" / member).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "set" / member).write_bytes(content)
+    small = ("--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8", "--size", "32", "--no-cache")
+    trained(capsys, "--data", tmp_path / "set", *small, "--batch-size", "1", "-o", tmp_path / "run")
+    data = Run.open(tmp_path / "run").config["data"]
+    assert (data["name"], data["n"], data["skipped"]) == (name, 3, {})
 
 
 def test_other_clips_are_set_apart_for_each_seed():
