@@ -121,6 +121,7 @@ bench: $(STAMP)
 	python benchmarks/recurrent_export.py
 	python benchmarks/caption_clip.py
 	python benchmarks/caption_memory.py
+	python benchmarks/growth.py demo/age.edge
 	python benchmarks/service_swaps.py
 
 clean:
