@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,10 @@ class Output:
     def __init__(self, stream: TextIO, *, as_json: bool) -> None:
         self.stream = stream
         self.as_json = as_json
+
+    def silence(self) -> None:
+        """Nothing more is written."""
+        self.stream = io.StringIO()
 
     def text(self, text: str) -> None:
         """Prints text for people."""

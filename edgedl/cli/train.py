@@ -7,12 +7,13 @@ import contextlib
 import logging
 import os
 import shlex
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from edgedl.cli import arguments
-from edgedl.cli.output import number
+from edgedl.cli.output import Output, number
 from edgedl.tasks import SUMMARIES
 
 log = logging.getLogger(__name__)
@@ -52,13 +53,13 @@ def _declare_task(parser: arguments.Parser, words: Sequence[str]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from edgedl.tasks import task
-    from edgedl.training.run import is_first_process
+    from edgedl.training.processes import in_turn, is_first_process
     from runtime.errors import InputError
 
     chosen = task(args.task)
     if args.output is None and args.resume:
         raise InputError("--resume needs to know which run: add -o RUN")
-    with _run_folder(args) as path:
+    with _as_one(args.out), in_turn(), _run_folder(args) as path:
         how = _resume_command(args, path) if chosen.resumes else ""
         if not args.resume and is_first_process() and (path / "config.json").exists():
             instead = f"go on with it, {how}, or " if how else ""
@@ -77,6 +78,34 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+@contextlib.contextmanager
+def _as_one(out: Output) -> Iterator[None]:
+    """Processes that a launcher started speak with one voice: but for its own errors, only the first one says anything.
+
+    Raises:
+        EdgedlError: with the number of the process, where it is another one.
+    """
+    from edgedl.training.processes import is_first_process, launched
+    from runtime.errors import EdgedlError
+
+    place = launched()
+    if place is None or is_first_process():
+        yield
+        return
+    out.silence()
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except EdgedlError as error:
+        error.args = (f"process {place.rank}: {error}",)
+        raise
+    finally:
+        logging.disable(before)
+
+
 def _resume_command(args: argparse.Namespace, path: Path) -> str:
     """What to type to go on with a run; all but the data lies in its folder."""
     data = [] if args.data is None else ["--data", args.data]
@@ -86,11 +115,14 @@ def _resume_command(args: argparse.Namespace, path: Path) -> str:
 @contextlib.contextmanager
 def _run_folder(args: argparse.Namespace) -> Iterator[Path]:
     """The folder asked for, or a new one: the same for every process that this one starts to train beside it."""
+    from edgedl.training.processes import of_first
+
     if args.output is not None:
         yield Path(args.output)
         return
     first = SAME_RUN not in os.environ
-    path = os.environ.setdefault(SAME_RUN, str(_new_run(args.task)))
+    path = os.environ.get(SAME_RUN) or of_first("folder", lambda: str(_new_run(args.task)).encode()).decode()
+    os.environ[SAME_RUN] = path
     try:
         yield Path(path)
     finally:

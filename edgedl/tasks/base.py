@@ -99,7 +99,7 @@ class Task(ABC):
     def train(self, args: Namespace, run_path: Path) -> dict[str, Any]:
         """Trains into the run's folder, draws the curves of every training in it, and gives the figures to print."""
         from edgedl.figures.curves import draw_curves
-        from edgedl.training.run import is_first_process
+        from edgedl.training.processes import is_first_process
 
         result = self.learn(args, run_path)
         if is_first_process():

@@ -169,10 +169,14 @@ class RunConfig(Settings):
             raise resumed_otherwise(run_path, "seed", self.seed)
 
     def begun_with(self, recipe: TrainOptions) -> TrainOptions:
-        """The recipe with the options that this run was begun with, so that `--resume` alone goes on as it began."""
+        """The recipe with the options that this run was begun with, so that `--resume` alone goes on as it began.
+
+        ``devices`` is the number of its processes, wherever they ran: `train_options` needs it for the batch size.
+        """
         training = self.training or {}
         begun: dict[str, Any] = {name: value for name, value in training.items() if name in _LEARNT_WITH}
         begun |= {name: getattr(self, name) for name in ("seed", "lr", "epochs", "optimiser")}
+        begun["devices"] = training.get("processes", 1)
         if training.get("augment") is False:
             begun |= {"augmentation": None, "settle_augmentation": None}
         return replace(recipe, **begun)
@@ -254,7 +258,7 @@ def trained_with(options: TrainOptions) -> dict[str, Any]:
         "lr": options.lr,
         "epochs": options.epochs,
         "optimiser": options.optimiser,
-        "training": training | {"augment": options.augmentation is not None},
+        "training": training | {"augment": options.augmentation is not None, "processes": options.processes},
     }
 
 

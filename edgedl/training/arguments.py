@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from edgedl.training.options import OptimiserName, TrainOptions
+from edgedl.training.processes import as_launched
 from edgedl.training.schedules import ScheduleName
+from runtime.errors import InputError
 
 # Name, type, help.
 _NUMBERS: tuple[tuple[str, type, str], ...] = (
@@ -102,7 +104,9 @@ def _text(value: Any, none: str) -> str:
 
 
 def train_options(args: Namespace, recipe: TrainOptions) -> TrainOptions:
-    """The recipe with what was given on the command line.
+    """The recipe with what was given on the command line, on as many processes as a launcher started.
+
+    A training that goes on with another number of processes keeps the samples of a step.
 
     Raises:
         InputError: options that do not go together.
@@ -116,12 +120,28 @@ def train_options(args: Namespace, recipe: TrainOptions) -> TrainOptions:
         given["settle"] = share_of_epochs(recipe.settle, recipe, given["epochs"])
     if "l2" in given:
         given.setdefault("weight_decay", 0.0)
-    options = replace(recipe, **given)
+    options = as_launched(replace(recipe, **{"devices": 1, "num_nodes": 1, **given}))
+    if options.resume and "batch_size" not in given:
+        options = replace(options, batch_size=_shared_out(recipe.samples_a_step, options.processes))
     if options.bf16 is None:
         from edgedl.training.speed import bf16_is_fast
 
         options = replace(options, bf16=bf16_is_fast())
     return options
+
+
+def _shared_out(samples: int, processes: int) -> int:
+    """The batch size of each process.
+
+    Raises:
+        InputError: the samples of a step cannot be shared out evenly.
+    """
+    if samples % processes:
+        raise InputError(
+            f"the training was begun with {samples} samples a step, which {processes} processes cannot share out "
+            "evenly; give --batch-size, for each process"
+        )
+    return samples // processes
 
 
 def share_of_epochs(count: int, recipe: TrainOptions, epochs: int) -> int:

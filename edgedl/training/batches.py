@@ -71,7 +71,8 @@ class Samples:
 
         Args:
             rows: Which samples.
-            chance: Chooses a view for every sample; None takes the first view of all.
+            chance: Chooses a view for every sample of the step, those of other processes included, so that it does not
+                depend on their number; None takes the first view of all.
         """
         return {name: torch.from_numpy(_gather(views, rows, chance)) for name, views in self.columns.items()}
 
@@ -84,7 +85,8 @@ def _as_array(view: Any) -> Array:
 def _gather(views: tuple[Array, ...], rows: NDArray[np.int64], chance: np.random.Generator | None) -> Array:
     if len(views) == 1 or chance is None:
         return np.take(views[0], rows, axis=0)
-    choice = chance.integers(len(views), size=len(rows))
+    rank, world = rank_and_world()
+    choice = chance.integers(len(views), size=world * len(rows))[rank::world]
     batch = np.empty((len(rows), *views[0].shape[1:]), dtype=views[0].dtype)
     for number, view in enumerate(views):
         batch[choice == number] = view[rows[choice == number]]
@@ -116,19 +118,20 @@ def batch_count(samples: int, batch_size: int, *, train: bool) -> int:
     return max(1, samples // world // batch_size)
 
 
-def rows_of_epoch(
-    samples: int, seed: int, epoch: int, *, train: bool
-) -> tuple[NDArray[np.int64], np.random.Generator | None]:
-    """The samples that this process sees, in order: shuffled in training, with what varies them; else all in order."""
+def rows_of_epoch(samples: int, seed: int, epoch: int, *, train: bool) -> NDArray[np.int64]:
+    """The samples that this process sees, in order: shuffled in training, else all in order."""
     rank, world = rank_and_world()
     rows = np.arange(samples)
-    chance = None
     if train:
         np.random.default_rng(derived_seed(seed, epoch)).shuffle(rows)
-        chance = np.random.default_rng(derived_seed(seed, epoch, 1 + rank))
         rows = np.resize(rows, max(samples, world))  # fewer samples than processes: some are seen twice
         rows = rows[: len(rows) // world * world]
-    return rows[rank::world], chance
+    return rows[rank::world]
+
+
+def chance_of_epoch(seed: int, epoch: int, rank: int = 0) -> np.random.Generator:
+    """What varies the samples of an epoch."""
+    return np.random.default_rng(derived_seed(seed, epoch, 1 + rank))
 
 
 class Batches:
@@ -156,7 +159,8 @@ class Batches:
         return batch_count(len(self.samples), self.batch_size, train=self.train)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        rows, chance = rows_of_epoch(len(self.samples), self.seed, self.epoch, train=self.train)
+        rows = rows_of_epoch(len(self.samples), self.seed, self.epoch, train=self.train)
+        chance = chance_of_epoch(self.seed, self.epoch) if self.train else None
         for index in range(len(self)):
             yield self.samples.take(rows[index * self.batch_size : (index + 1) * self.batch_size], chance)
 
@@ -164,7 +168,8 @@ class Batches:
 class DrawnBatches:
     """Training batches that no epoch has seen before, from sequences that are drawn as they are needed.
 
-    What is drawn depends on seed, epoch and process only, so that networks that are compared see the very same.
+    What is drawn depends on the seed, the epoch and the samples of a step only, so that networks that are compared see
+    the very same. Each process draws the sequences of all of them and takes its own.
 
     Args:
         batch_size: B.
@@ -187,8 +192,9 @@ class DrawnBatches:
         return self.count
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        rank, _ = rank_and_world()
-        columns = self.draw(self.count * self.batch_size, derived_seed(self.seed, self.epoch, rank))
+        rank, world = rank_and_world()
+        step = world * self.batch_size
+        columns = self.draw(self.count * step, derived_seed(self.seed, self.epoch, 0))
         for index in range(self.count):
-            rows = slice(index * self.batch_size, (index + 1) * self.batch_size)
+            rows = slice(index * step + rank, (index + 1) * step, world)
             yield {name: torch.from_numpy(column[rows]) for name, column in columns.items()}

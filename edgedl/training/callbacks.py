@@ -117,7 +117,8 @@ class TimeLimit(Callback):
         if trainer.world_size > 1:  # one clock per process, one decision for all
             over = trainer.strategy.reduce_boolean_decision(over, all=False)
         if over and not trainer.should_stop:
-            log.info("the time limit of %.1f minutes stops the training", self.seconds / 60)
+            if trainer.is_global_zero:
+                log.info("the time limit of %.1f minutes stops the training", self.seconds / 60)
             trainer.should_stop = True
 
 
@@ -210,7 +211,9 @@ class ProgressLine(Callback):
     bar: tqdm | None = None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draws the line."""
+        """Draws the line, in the first process."""
+        if not trainer.is_global_zero:
+            return
         epoch, steps = trainer.current_epoch + 1, len(_task(pl_module).train_dataloader())
         self.bar = tqdm(total=steps, desc=f"epoch {epoch}/{trainer.max_epochs}", unit=" steps", leave=False)
 

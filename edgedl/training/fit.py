@@ -14,12 +14,15 @@ from dataclasses import dataclass
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 
 from edgedl.training.batches import Batches, BatchSource, Samples
 from edgedl.training.callbacks import callbacks_for
 from edgedl.training.lightning_module import LIGHTNING_LOGGERS, TaskModule, ignore_what_users_cannot_mend
 from edgedl.training.options import TrainOptions
-from edgedl.training.run import Row, Run, is_first_process
+from edgedl.training.processes import as_launched, is_first_process, launched, ready
+from edgedl.training.reasons import reasons
+from edgedl.training.run import Row, Run
 from exporters.denormals import flush_denormals
 from runtime.errors import DeviceError, InputError
 
@@ -74,7 +77,7 @@ def fit(
         DeviceError: A GPU was asked for and there is none.
         CheckFailedError: The loss is no number any more.
     """
-    options = options or TrainOptions()
+    options = as_launched(options or TrainOptions())
     if run.last.exists() and not options.resume and is_first_process():
         raise InputError(f"{run.path} has been trained already; continue it with --resume, or choose another folder")
     start = time.monotonic()
@@ -92,7 +95,8 @@ def fit(
         module.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
     # Lightning trains in the mode that it finds, and a network that comes with weights mostly comes in evaluation mode.
     module.network.train()
-    with _surroundings(options.threads), flush_denormals(), _quiet_lightning():
+    ready()
+    with _surroundings(options.threads), flush_denormals(), _quiet_lightning(), reasons():
         trainer = _trainer(module, run, options)
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
@@ -127,6 +131,7 @@ def _trainer(module: TaskModule, run: Run, options: TrainOptions) -> pl.Trainer:
         devices=options.devices,
         num_nodes=options.num_nodes,
         strategy=_strategy(options),
+        plugins=[*_without_requeueing()],
         precision="bf16-mixed" if options.bf16 else "32-true",
         max_epochs=options.epochs,
         callbacks=callbacks_for(run, options, module.learning.mode),
@@ -144,10 +149,16 @@ def _trainer(module: TaskModule, run: Run, options: TrainOptions) -> pl.Trainer:
 
 def _strategy(options: TrainOptions) -> str:
     """Several processes on one machine are started from this one, so that no script is run a second time."""
-    launched = "LOCAL_RANK" in os.environ or "RANK" in os.environ
-    if options.strategy == "auto" and options.devices > 1 and options.num_nodes == 1 and not launched:
-        return "ddp_spawn"
-    return options.strategy
+    if options.strategy != "auto" or options.processes == 1:
+        return options.strategy
+    started = launched() is not None or "LOCAL_RANK" in os.environ
+    return "ddp_spawn" if options.num_nodes == 1 and not started else "ddp"
+
+
+def _without_requeueing() -> list[SLURMEnvironment]:
+    """Lightning would answer Slurm's signal by a job that begins anew, and the run's folder is in use by then."""
+    under_slurm = launched() is not None and "TORCHELASTIC_RUN_ID" not in os.environ
+    return [SLURMEnvironment(auto_requeue=False)] if under_slurm else []
 
 
 @contextlib.contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import multiprocessing
+import signal
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -25,6 +26,8 @@ from exporters.denormals import set_flush_denormals
 from runtime.errors import CheckFailedError, InputError
 
 Batch = dict[str, Tensor]
+Sums = list[dict[str, tuple[float, float]]]
+"""Of each validation set: by measure, the sum over batches and what to divide it by."""
 
 LIGHTNING_LOGGERS = ("lightning.pytorch", "lightning.fabric")
 
@@ -36,6 +39,7 @@ def ignore_what_users_cannot_mend() -> None:
     """
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
+    warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")  # pointwise convolutions
 
 
 class Learning(Protocol):
@@ -184,6 +188,15 @@ class TaskModule(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: schedule(step))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def on_train_start(self) -> None:
+        """Lets a launcher end this process at once when another one has died.
+
+        Lightning's answer to SIGTERM is a collective operation, which waits for the dead. Whatever a sudden end leaves
+        on disk is whole.
+        """
+        if self.trainer.world_size > 1:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
     def on_train_epoch_start(self) -> None:
         """Starts every random number of the epoch afresh."""
         epoch, rank, seed = self.current_epoch, self.global_rank, self.options.seed
@@ -247,10 +260,8 @@ class TaskModule(pl.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Turns sums into means; with several sets, each by its name and their plain mean under the measure's."""
-        means: list[dict[str, float]] = []
-        for sums in self._sums:
-            totals = {name: _sum_over_processes(torch.stack(parts).sum(dim=0)).tolist() for name, parts in sums.items()}
-            means.append({name: total / count for name, (total, count) in totals.items()})
+        own = [{name: _total(parts) for name, parts in sums.items()} for sums in self._sums]
+        means = [mean_over_processes(sums) for sums in zip(*_of_all_processes(own), strict=True)]
         results = {name: sum(mean[name] for mean in means) / len(means) for name in means[0]}
         if len(means) > 1:
             for label, mean in zip(self.validation_sources, means, strict=True):
@@ -262,6 +273,28 @@ class TaskModule(pl.LightningModule):
         self.validation_results = results
         # For Lightning's early stopping. The value is already the same on every process.
         self.log("monitor", results[self.learning.monitor], sync_dist=torch.distributed.is_initialized())
+
+
+def _total(pairs: list[Tensor]) -> tuple[float, float]:
+    """The sums of pairs (2,)."""
+    first, second = torch.stack(pairs).sum(dim=0).tolist()
+    return first, second
+
+
+def mean_over_processes(sums: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, float]:
+    """The mean of each measure from the sum and the count of each process; one without a batch has none."""
+    names = list(dict.fromkeys(name for own in sums for name in own))
+    pairs = {name: [own[name] for own in sums if name in own] for name in names}
+    return {name: sum(total for total, _ in own) / sum(count for _, count in own) for name, own in pairs.items()}
+
+
+def _of_all_processes(own: Sums) -> list[Sums]:
+    """What each process has, in their order."""
+    if not torch.distributed.is_initialized():
+        return [own]
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, own)
+    return found
 
 
 def _sum_over_processes(values: Tensor) -> Tensor:

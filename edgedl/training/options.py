@@ -88,6 +88,16 @@ class TrainOptions:
     channels_last: bool = False
     progress: bool = True
 
+    @property
+    def processes(self) -> int:
+        """How many train together, on all machines."""
+        return self.devices * self.num_nodes
+
+    @property
+    def samples_a_step(self) -> int:
+        """Of all processes together."""
+        return self.batch_size * self.processes
+
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "devices", "num_nodes"):
             if getattr(self, name) < 1:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedl._version import __version__
+from edgedl.training.processes import is_first_process
 from runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,12 +36,6 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 Row = dict[str, float]
-_RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "NODE_RANK")
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that writes, judged by what launchers put into the environment."""
-    return all(os.environ.get(name, "0") == "0" for name in _RANK_VARIABLES)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

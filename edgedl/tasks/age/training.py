@@ -38,6 +38,7 @@ from edgedl.training.fit import fit
 from edgedl.training.lightning_module import PrepareImages, TaskModule
 from edgedl.training.objectives import AgeLearning, AgeObjective
 from edgedl.training.options import TrainOptions
+from edgedl.training.processes import is_first_process
 from edgedl.training.progress import Progress
 from edgedl.training.run import Run
 from edgedl.weights.catalogue import AGE_RESNET10, PublicWeights
@@ -156,6 +157,8 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     validation = Samples({"image": parts["val"].pipeline, "age": ages["val"]})
     module = TaskModule(network, AgeLearning(objective), prepare=PrepareImages(config.size), head=("head",))
     result = fit(module, train, validation, run, options)
+    if not is_first_process():  # what is left is done once
+        return {}
     sharpness, mae = calibrate_sharpness(network, parts["val"].pipeline, ages["val"])
     run.save_best(network.state_dict(), epoch=result.best_epoch, metric=result.metric, value=mae)
     interval = interval_of(network, parts[CALIBRATION], subsets[CALIBRATION]) if CALIBRATION in parts else None

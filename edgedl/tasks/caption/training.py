@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
 from argparse import Namespace
@@ -37,6 +38,7 @@ from edgedl.tasks.run_config import described, trained_with
 from edgedl.training.arguments import train_options
 from edgedl.training.fit import fit
 from edgedl.training.lightning_module import TaskModule
+from edgedl.training.processes import of_first
 from edgedl.training.run import Run
 from edgedl.weights.catalogue import IMAGE_ENCODERS, PublicWeights
 from edgedl.weights.efficientnet_lite import load_efficientnet_lite
@@ -242,7 +244,17 @@ def _prepare_encoder(network: CaptionNetwork, run: Run, config: CaptionConfig, t
     elif config.weights:
         network.encoder.load_state_dict(load_efficientnet_lite(SCALES[config.encoder]).state_dict())
     elif isinstance(network.encoder, StridedEncoder) and isinstance(train, BouncingDigits):
-        learn_visual_words(network.encoder, train, config.seed)
+        learnt = of_first("visual words", partial(_visual_words, network.encoder, train, config.seed))
+        network.encoder.load_state_dict(torch.load(io.BytesIO(learnt), weights_only=True))
+        network.encoder.eval()
+
+
+def _visual_words(encoder: StridedEncoder, train: BouncingDigits, seed: int) -> bytes:
+    """The weights of an encoder that has learnt them."""
+    learn_visual_words(encoder, train, seed)
+    file = io.BytesIO()
+    torch.save(encoder.state_dict(), file)
+    return file.getvalue()
 
 
 def _vocabulary(train: CaptionedClips, rarest: int) -> Vocabulary:

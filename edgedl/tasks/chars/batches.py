@@ -40,39 +40,52 @@ class TextBatches:
     """
 
     def __init__(self, tokens: NDArray[np.int64], window: int, rows: int, *, train: bool, seed: int = 0) -> None:
-        rank, world = rank_and_world() if train else (0, 1)
-        if len(tokens) < 2 or (train and len(tokens) - 1 < window * world):
-            raise InputError(
-                f"a text of {len(tokens)} characters is too short for {world} windows of {window}; give more text, or "
-                "a shorter --sequence"
-            )
-        self.tokens = tokens
-        self.window, self.train, self.seed = window, train, seed
-        self.rows = max(1, min(rows, (len(tokens) - 1) // (window * world))) if train else rows
-        self.first_row, self.all_rows = rank * self.rows, world * self.rows
-        per_row = (len(tokens) - 1) // self.all_rows
-        self.windows = per_row // window if train else -(-per_row // window)
-        self.row_length = self.windows * window if train else per_row
-        self.epoch = 0
+        self.tokens, self.window, self.most_rows = tokens, window, rows
+        self.train, self.seed, self.epoch = train, seed, 0
+        self._layout()
+
+    @property
+    def rows(self) -> int:
+        """How many this process reads side by side."""
+        return self._layout()[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses where the rows of an epoch begin."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.windows
+        length = self._layout()[2]
+        return -(-length // self.window)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        spare = len(self.tokens) - 1 - self.all_rows * self.row_length
+        rank = self._processes()[0]
+        rows, all_rows, length = self._layout()
+        spare = len(self.tokens) - 1 - all_rows * length
         shift = 0
         if self.train:
             shift = int(np.random.default_rng(derived_seed(self.seed, self.epoch)).integers(spare + 1))
-        starts = shift + (self.first_row + np.arange(self.rows)) * self.row_length
-        for number in range(self.windows):
+        starts = shift + (rank * rows + np.arange(rows)) * length
+        for number in range(len(self)):
             begin = number * self.window
-            count = min(self.window, self.row_length - begin)
+            count = min(self.window, length - begin)
             places = starts[:, None] + begin + np.arange(count + 1)
             yield {"tokens": torch.from_numpy(self.tokens[places]), "first": torch.tensor(number == 0)}
+
+    def _processes(self) -> tuple[int, int]:
+        """Asked anew each time: a source is made before the processes have found each other."""
+        return rank_and_world() if self.train else (0, 1)
+
+    def _layout(self) -> tuple[int, int, int]:
+        """The rows of this process, those of all, and how many characters of each are read."""
+        window, world, count = self.window, self._processes()[1], len(self.tokens) - 1
+        if count < 1 or (self.train and count < window * world):
+            raise InputError(
+                f"a text of {count + 1} characters is too short for {world} windows of {window}; give more text, or a "
+                "shorter --sequence"
+            )
+        rows = max(1, min(self.most_rows, count // (window * world))) if self.train else self.most_rows
+        length = count // (world * rows)
+        return rows, world * rows, length // window * window if self.train else length
 
 
 @dataclass(slots=True)

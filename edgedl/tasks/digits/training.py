@@ -28,6 +28,7 @@ from edgedl.training.batches import Samples, derived_seed
 from edgedl.training.fit import fit
 from edgedl.training.lightning_module import TaskModule
 from edgedl.training.options import TrainOptions
+from edgedl.training.processes import is_first_process
 from edgedl.training.run import Run, write_atomically
 from runtime.errors import InputError
 
@@ -64,7 +65,8 @@ def train_digits(args: Namespace, run_path: Path) -> dict[str, Any]:
     torch.manual_seed(options.seed)
     classifier = classifier_of(config)
     run = Run.create(run_path, config.to_json()) if run is None else run.amended(**trained_with(options))
-    if isinstance(classifier, DeepBeliefNet) and not run.last.exists():
+    # Other processes are given its weights when the training begins.
+    if isinstance(classifier, DeepBeliefNet) and not run.last.exists() and is_first_process():
         history = pretrain_machines(classifier, parts["train"], parts["val"], config.machines, options.seed)
         write_atomically(run.path / PRETRAINING, _as_csv(history))
     columns = {name: Samples({"image": part.pixels, "label": part.labels}) for name, part in parts.items()}

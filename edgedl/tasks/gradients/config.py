@@ -59,5 +59,5 @@ class RecallConfig(TrainingConfig):
             InputError: an option is out of range.
         """
         chosen: dict[str, Any] = {"hidden": HIDDEN[kind], "steps": STEPS} | given(args, cls) | {"network": kind}
-        data = {"name": NAME, "n": options.epochs * BATCHES * options.batch_size, "skipped": {}, "notes": []}
+        data = {"name": NAME, "n": options.epochs * BATCHES * options.samples_a_step, "skipped": {}, "notes": []}
         return cls(**chosen, data=data, **trained_with(options))

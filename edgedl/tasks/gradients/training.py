@@ -24,6 +24,7 @@ from edgedl.training.arguments import train_options
 from edgedl.training.batches import Samples
 from edgedl.training.fit import FitResult, fit
 from edgedl.training.lightning_module import TaskModule
+from edgedl.training.processes import launched
 from edgedl.training.run import Run, write_atomically
 from runtime.errors import InputError
 
@@ -182,8 +183,11 @@ def _check(args: Namespace) -> None:
         raise InputError("store and recall is learnt from sequences that are drawn for it; --data is not read")
     if args.resume:
         raise InputError("a run of gradients takes a minute and is not resumed; train it anew in another folder")
-    if (args.devices or 1) > 1 or (args.num_nodes or 1) > 1:
-        raise InputError("the networks are looked into in one process; leave out --devices and --num-nodes")
+    place = launched()
+    if (args.devices or 1) > 1 or (args.num_nodes or 1) > 1 or (place is not None and place.processes > 1):
+        raise InputError(
+            "the networks are looked into in one process; leave out --devices and --num-nodes, and the launcher"
+        )
 
 
 def _row(kind: str, network: RecallNetwork, result: FitResult, hidden: list[Curve]) -> dict[str, Any]:

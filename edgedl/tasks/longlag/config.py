@@ -116,7 +116,7 @@ class LagConfig(TrainingConfig):
         """
         asked: dict[str, Any] = {"problem": PROBLEM} | given(args, cls) | {"network": network}
         problem: ProblemName = asked["problem"]
-        drawn = options.epochs * BUDGETS[problem].batches * options.batch_size
+        drawn = options.epochs * BUDGETS[problem].batches * options.samples_a_step
         count = len(embedded_digits("train")) if problem == "digits" else drawn
         defaults = {"length": PROBLEMS[problem].length, "hidden": default_units(problem, network)}
         return cls(

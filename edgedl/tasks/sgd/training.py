@@ -26,6 +26,7 @@ from edgedl.training.batches import Samples
 from edgedl.training.fit import fit
 from edgedl.training.lightning_module import TaskModule
 from edgedl.training.options import TrainOptions
+from edgedl.training.processes import launched
 from edgedl.training.run import Run, write_atomically
 from runtime.errors import InputError
 
@@ -119,8 +120,9 @@ def _check(args: Namespace) -> None:
         raise InputError("a run of sgd takes seconds and is not resumed; train it anew in another folder")
     if args.ema:
         raise InputError("--ema shows averaged weights, which is not the path that the steps take; leave it out")
-    if (args.devices or 1) > 1 or (args.num_nodes or 1) > 1:
-        raise InputError("the paths are recorded in one process; leave out --devices and --num-nodes")
+    place = launched()
+    if (args.devices or 1) > 1 or (args.num_nodes or 1) > 1 or (place is not None and place.processes > 1):
+        raise InputError("the paths are recorded in one process; leave out --devices and --num-nodes, and the launcher")
 
 
 def _row(name: str, path: WeightPath, mse: float, cost: QuadraticCost) -> dict[str, Any]:

@@ -73,5 +73,5 @@ class TimerConfig(RunConfig):
         defaults: dict[str, Any] = {"hidden": HIDDEN[network], "steps": TRAINING_LENGTH * scale}
         if network == "jordan":
             defaults["self_weight"] = SELF_WEIGHT
-        data = {"name": NAME, "n": options.epochs * BATCHES * options.batch_size, "skipped": {}, "notes": []}
+        data = {"name": NAME, "n": options.epochs * BATCHES * options.samples_a_step, "skipped": {}, "notes": []}
         return cls(**defaults | asked, data=data, **trained_with(options))

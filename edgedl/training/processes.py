@@ -1,0 +1,195 @@
+"""Several processes that train one network: which of them this is, and who of them prepares the training.
+
+A launcher (``torchrun``, or Slurm's ``srun``) starts the same command once for each process. Each of them reads the
+options and the data. Only the first one writes the run, prints and logs. It also prepares the training alone, while the
+others wait. So what is cached (crops, features, weights) is made once, and the others read it.
+
+Whoever waits asks a key-value store of torch, the one by which the processes find each other later. It holds no data of
+the training, only whose turn it is and small results.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from runtime.errors import CheckFailedError, InputError
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
+
+    from edgedl.training.options import TrainOptions
+
+LOOK_S = 0.3
+"""Seconds between two looks into the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """This process among those that a launcher started.
+
+    Attributes:
+        rank: Its number among all, from 0.
+        processes: How many there are.
+        local_rank: Its number on its machine, from 0.
+        on_machine: How many there are on its machine.
+    """
+
+    rank: int
+    processes: int
+    local_rank: int
+    on_machine: int
+
+    @property
+    def before(self) -> int:
+        """The rank that prepares before this one: the first of the machine, or for that one the first of all."""
+        return self.rank - self.local_rank if self.local_rank else 0
+
+
+def launched() -> Place | None:
+    """What the launcher says of this process; None without a launcher.
+
+    Raises:
+        InputError: Slurm was not told the number of tasks for each node.
+    """
+    told = os.environ
+    if "TORCHELASTIC_RUN_ID" in told:  # torchrun, perhaps started by Slurm
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        return Place(*(int(told[name]) for name in names))
+    if "SLURM_PROCID" not in told or "SLURM_NTASKS" not in told:
+        return None
+    if told.get("SLURM_JOB_NAME") in ("bash", "interactive"):  # as Lightning tells a shell from a job
+        return None
+    processes = int(told["SLURM_NTASKS"])
+    if processes > 1 and "SLURM_NTASKS_PER_NODE" not in told:
+        raise InputError(f"Slurm starts {processes} tasks; give their number with --ntasks-per-node, not with --ntasks")
+    on_machine = int(told.get("SLURM_NTASKS_PER_NODE", "1"))
+    return Place(int(told["SLURM_PROCID"]), processes, int(told.get("SLURM_LOCALID", "0")), on_machine)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that writes, judged by what launchers put into the environment."""
+    place = launched()
+    if place is not None:
+        return place.rank == 0
+    # Lightning starts further processes on a machine as the same command with these.
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
+
+
+def as_launched(options: TrainOptions) -> TrainOptions:
+    """Options with the numbers of processes and machines that the launcher started.
+
+    Raises:
+        InputError: other numbers were asked for.
+    """
+    place = launched()
+    if place is None:
+        return options
+    machines = place.processes // place.on_machine
+    if options.processes not in (1, place.processes):
+        raise InputError(
+            f"the launcher started {place.processes} processes, on {machines} machines; leave out --devices and "
+            "--num-nodes"
+        )
+    return replace(options, devices=place.on_machine, num_nodes=machines)
+
+
+@contextmanager
+def in_turn() -> Iterator[None]:
+    """Waits until the process before this one is ready, see `ready`. Where that one failed, this one ends as well.
+
+    Raises:
+        SystemExit: the process before failed; its own message says why.
+    """
+    place = launched()
+    if place is None or place.processes == 1:
+        yield
+        return
+    if place.rank and _wait(_turn(place.before)) != _READY:
+        _announce(place, _FAILED)
+        raise SystemExit(CheckFailedError.exit_status)
+    try:
+        yield
+    except BaseException:
+        _announce(place, _FAILED)
+        raise
+    _announce(place, _READY)
+
+
+def ready() -> None:
+    """Tells the processes behind this one that it is prepared; a second time means nothing."""
+    place = launched()
+    if place is not None and place.processes > 1:
+        _announce(place, _READY)
+
+
+def of_first(name: str, make: Callable[[], bytes]) -> bytes:
+    """A small result that the first process makes, at most 8 MB; the others wait for it.
+
+    Args:
+        name: Of the result, used once in a training.
+        make: Called in the first process only.
+    """
+    place = launched()
+    if place is None or place.processes == 1:
+        return make()
+    key = f"edgedl/made/{name}"
+    if place.rank == 0:
+        _store().set(key, made := make())  # type: ignore[arg-type]  # torch declares str and takes bytes
+        return made
+    return _wait(key)
+
+
+_READY, _FAILED = b"ready", b"failed"
+
+
+def _turn(rank: int) -> str:
+    return f"edgedl/turn/{rank}"
+
+
+def _announce(place: Place, how: bytes) -> None:
+    if place.local_rank:  # nobody waits for it
+        return
+    import torch.distributed
+
+    try:
+        if not _store().check([_turn(place.rank)]):
+            _store().set(_turn(place.rank), how)  # type: ignore[arg-type]
+    except torch.distributed.DistError:
+        if how == _READY:
+            raise
+
+
+def _wait(key: str) -> bytes:
+    """The value of a key, as soon as it has one."""
+    import torch.distributed
+
+    try:
+        while not _store().check([key]):  # not `Store.wait`, during which no signal is answered
+            time.sleep(LOOK_S)
+        return bytes(_store().get(key))
+    except torch.distributed.DistError as error:
+        raise CheckFailedError("the first process of this training has ended; its message says why") from error
+
+
+@lru_cache(maxsize=1)
+def _store() -> Store:
+    """The store that torchrun keeps, or the one of the first process, where the process group will meet as well."""
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    kept = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    where = TorchElasticEnvironment() if "TORCHELASTIC_RUN_ID" in os.environ else SLURMEnvironment(auto_requeue=False)
+    return TCPStore(
+        where.main_address,
+        where.main_port,
+        is_master=not kept and where.global_rank() == 0,
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
