@@ -129,9 +129,9 @@ def rows_of_epoch(samples: int, seed: int, epoch: int, *, train: bool) -> NDArra
     return rows[rank::world]
 
 
-def chance_of_epoch(seed: int, epoch: int, rank: int = 0) -> np.random.Generator:
-    """What varies the samples of an epoch."""
-    return np.random.default_rng(derived_seed(seed, epoch, 1 + rank))
+def chance_of_epoch(seed: int, epoch: int, *, of_process: bool) -> np.random.Generator:
+    """What varies the samples of an epoch: this process's own chance, or the same one in all of them."""
+    return np.random.default_rng(derived_seed(seed, epoch, 1 + (rank_and_world()[0] if of_process else 0)))
 
 
 class Batches:
@@ -160,7 +160,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         rows = rows_of_epoch(len(self.samples), self.seed, self.epoch, train=self.train)
-        chance = chance_of_epoch(self.seed, self.epoch) if self.train else None
+        chance = chance_of_epoch(self.seed, self.epoch, of_process=False) if self.train else None
         for index in range(len(self)):
             yield self.samples.take(rows[index * self.batch_size : (index + 1) * self.batch_size], chance)
 

@@ -39,7 +39,7 @@ def ignore_what_users_cannot_mend() -> None:
     """
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training")
-    warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")  # pointwise convolutions
+    warnings.filterwarnings("ignore", message=r"Grad strides do not match bucket view strides")  # of 1×1 kernels
 
 
 class Learning(Protocol):
@@ -124,6 +124,7 @@ class TaskModule(pl.LightningModule):
         self._penalised: list[Tensor] = []
         self._decay = 0.0
         self._log_level = logging.WARNING
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # fewer validation samples than processes
 
     def configure(
         self, options: TrainOptions, train: BatchSource, validation: Mapping[str, BatchSource], samples: int | None

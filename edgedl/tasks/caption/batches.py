@@ -14,7 +14,7 @@ from torch import Tensor
 from edgedl.tasks.caption.data.clip_features import ClipFeatures
 from edgedl.tasks.caption.data.feature_files import Features
 from edgedl.tasks.caption.objective import ABSENT
-from edgedl.training.batches import batch_count, chance_of_epoch, rank_and_world, rows_of_epoch
+from edgedl.training.batches import batch_count, chance_of_epoch, rows_of_epoch
 from runtime.errors import InputError
 from runtime.vocabulary import END
 
@@ -178,7 +178,7 @@ class ClipBatches:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         order = rows_of_epoch(len(self.inputs), self.seed, self.epoch, train=self.train)
-        chance = chance_of_epoch(self.seed, self.epoch, rank_and_world()[0]) if self.train else None
+        chance = chance_of_epoch(self.seed, self.epoch, of_process=True) if self.train else None
         progress = torch.tensor(self.epoch / self.epochs)
         for index in range(len(self)):
             clips = order[index * self.batch_size : (index + 1) * self.batch_size]

@@ -1,10 +1,15 @@
-"""Training in processes of its own: nothing leaves the machine, and several processes train one network."""
+"""Training in processes of its own: nothing leaves the machine, and several processes train one network.
+
+`test_together` holds the same of a tiny network, in the ordinary suite.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import matplotlib
@@ -87,3 +92,105 @@ def test_two_processes_train_one_network(tmp_path):
         total, count = module.learning.measure(module.network, batch)["MAE"]
     assert count == 91
     assert total.item() / count == pytest.approx(best, rel=1e-4)
+
+
+# Batch statistics differ by process, so they stay as they are.
+COMMAND = """
+import sys
+from torch import nn
+from edgedl.cli import main
+
+nn.BatchNorm2d.train = lambda self, mode=True: nn.Module.train(self, False)
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+"""
+SAME = {
+    "timer": ["timer", "--lr", "0.05", "--epochs", "4"],
+    "digits": ["digits", "--model", "softmax", "--lr", "0.05", "--epochs", "60"],
+    "age": ["age", "--lr", "0.05", "--epochs", "4", "--dropout", "0", "--faces", "400"],
+}
+
+
+def start(folder: Path, processes: int, words: list[str]) -> subprocess.Popen[str]:
+    script = folder / "command.py"
+    script.write_text(COMMAND)
+    command = [sys.executable, str(script), "train", *words, "--optimiser", "sgd", "--no-augment"]
+    if processes > 1:
+        command[1:1] = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    return subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def epochs_of(run: Path) -> int:
+    return len(Run.open(run).history()) if (run / "config.json").exists() else 0
+
+
+def kill_after(epochs: int, run: Path, process: subprocess.Popen[str]) -> str:
+    """Kills the last process of a training that has ended so many epochs; what all of them said."""
+    while epochs_of(run) < epochs:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]) if children else process.pid, signal.SIGKILL)
+    began = time.monotonic()
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == (1 if children else -signal.SIGKILL)
+    assert time.monotonic() - began < 60
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", SAME)
+def test_torchrun_gives_the_losses_of_one_process(tmp_path, task):
+    """Two processes, killed; one, killed; two to the end: the losses of one with the doubled batch."""
+    words = SAME[task]
+    one = start(tmp_path, 1, [*words, "--batch-size", "32", "-o", "one"])
+    said = one.communicate(timeout=600)[0]
+    assert one.returncode == 0, said
+    run = tmp_path / "many"
+    said = kill_after(1, run, start(tmp_path, 2, [*words, "--batch-size", "16", "-o", "many"]))
+    assert "SIGKILL" in said
+    assert said.count("edgedl: epoch 1/") == 1, "only the first process speaks"
+    first = epochs_of(run)
+    kill_after(first + 1, run, start(tmp_path, 1, [*words, "-o", "many", "--resume"]))
+    second = epochs_of(run)
+    assert first < second < len(Run.open(tmp_path / "one").history()), "it was too fast for the test"
+    rest = start(tmp_path, 2, [*words, "-o", "many", "--resume"])
+    said = rest.communicate(timeout=600)[0]
+    assert rest.returncode == 0, said
+    assert said.count("run  many") == 1
+    whole, parts = (Run.open(tmp_path / name).history() for name in ("one", "many"))
+    assert len(whole) == len(parts)
+    assert whole[-1]["train_loss"] < whole[0]["train_loss"]
+    for a, b in zip(whole, parts, strict=True):
+        assert a["step"] == b["step"]
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_torchrun_names_the_run_once(tmp_path):
+    training = start(tmp_path, 2, ["digits", "--model", "softmax", "--epochs", "1", "--json"])
+    said = training.communicate(timeout=300)[0]
+    assert training.returncode == 0, said
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["digits-1"]
+    assert said.count('"run": "runs/digits-1"') == 1
+    again = start(tmp_path, 2, ["digits", "--epochs", "1", "-o", "runs/digits-1"])
+    said = again.communicate(timeout=300)[0]
+    assert again.returncode == 1
+    assert said.count("already holds a run") == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+def test_a_process_for_each_gpu(tmp_path, bf16):
+    """NCCL between all GPUs of this machine; with one of them it is the same path but for the communication."""
+    words = ["digits", "--model", "cnn", "--epochs", "3", "--device", "gpu", "--bf16" if bf16 else "--no-bf16"]
+    training = start(tmp_path, torch.cuda.device_count(), [*words, "-o", "run"])
+    said = training.communicate(timeout=600)[0]
+    assert training.returncode == 0, said
+    history = Run.open(tmp_path / "run").history()
+    assert history[-1]["train_loss"] < history[0]["train_loss"]
