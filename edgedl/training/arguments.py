@@ -126,7 +126,7 @@ def train_options(args: Namespace, recipe: TrainOptions) -> TrainOptions:
     if options.bf16 is None:
         from edgedl.training.speed import bf16_is_fast
 
-        options = replace(options, bf16=bf16_is_fast())
+        options = replace(options, bf16=bf16_is_fast(options.device))
     return options
 
 
