@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from edgedl.cli import arguments
+from edgedl.cli import arguments, many
 from edgedl.cli.output import number, table
 
 
@@ -55,6 +55,9 @@ def add_parser(sub: arguments.Subparsers) -> None:
     )
     parser.add_argument("--variant", metavar="V", help="the form of the graphs, e.g. fp32")
     arguments.device(parser)
+    many.add_workers(
+        parser, "of age and caption: processes that answer, each with one thread (default: this one alone)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     # Only what was asked for, so that a task need not know every other task's options.
     options: dict[str, Any] = {name: True for name in ("aligned", "stability") if getattr(args, name)}
     given = {name: getattr(args, name) for name in ("variant", "format", "max_unreadable", "against", "by")}
+    given["spread"] = many.spread(args)
     options |= {name: value for name, value in given.items() if value is not None}
     name = Bundle.open(args.bundle).manifest.task
     result: Mapping[str, Any] = task(name).evaluate(

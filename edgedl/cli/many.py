@@ -10,6 +10,7 @@ from edgedl.cli import arguments, continuation, small_faces
 from edgedl.cli.failures import USAGE, UsageError
 
 if TYPE_CHECKING:
+    from edgedl.data.spreading import Spread
     from runtime.pipelines.base import Pipeline
 
 _LOCAL = "local"
@@ -28,10 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help="write answers to this folder of Parquet files: name, sha256, bundle, answer (JSON), error",
     )
-    group.add_argument(
-        "--workers", type=arguments.positive, metavar="N", help="processes, each with one thread (default: the cores)"
-    )
-    group.add_argument(
+    add_workers(group, "processes, each with one thread (default: the cores)")
+
+
+def add_workers(parser: argparse._ActionsContainer, processes: str) -> None:
+    """Declares ``--workers`` with this help, and ``--ray``."""
+    parser.add_argument("--workers", type=arguments.positive, metavar="N", help=processes)
+    parser.add_argument(
         "--ray",
         nargs="?",
         const=_LOCAL,
@@ -39,6 +43,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="on the Ray cluster at this address, auto for the one of this machine; without an address on a Ray of "
         "its own",
     )
+
+
+def spread(args: argparse.Namespace) -> Spread | None:
+    """The processes that were asked for by `add_workers`, if any."""
+    if args.ray is not None:
+        from edgedl.deploy.many.cluster import Cluster
+
+        return Cluster(args.ray, args.workers, args.threads or 1)
+    if args.workers is None:
+        return None
+    from edgedl.deploy.many.processes import Cores
+
+    return Cores(args.workers)
 
 
 def is_asked_for(args: argparse.Namespace) -> bool:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AnyPath = str | PathLike[str]
 
-_FLAGS = {"others": "--with"}
+_FLAGS = {"others": "--with", "spread": "--workers or --ray"}
 """Options whose flag is not their name."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgedl.data.parts import JUDGE, three_parts
 from edgedl.data.samples import FaceDataset
+from edgedl.data.spreading import Elsewhere, answered, pieces_of
 from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.age.data.face_crops import chosen_face
 from edgedl.tasks.age.intervals import age_bands, coverage
@@ -21,9 +21,11 @@ from exporters.quantize.judge import Judge, Part
 from runtime.errors import InputError
 from runtime.faces import Pixels
 from runtime.pipelines.age import AgePipeline
-from runtime.threads import default_threads
 
 Years = NDArray[np.float64]
+
+TOGETHER = 16
+"""Faces that a process is given at a time."""
 
 CLOSE = 5.0
 """CS@5 is the share of errors of at most so many years."""
@@ -111,6 +113,7 @@ def predict_faces(
     aligned: bool = False,
     unreadable: Unreadable | None = None,
     change: Callable[[Pixels], Pixels] | None = None,
+    elsewhere: Elsewhere[AgePipeline] | None = None,
 ) -> Predictions:
     """Predicts every face of a data set.
 
@@ -120,6 +123,7 @@ def predict_faces(
         aligned: the network alone, on each picture as it is, otherwise the whole pipeline.
         unreadable: takes what cannot be read; None: every picture must be readable.
         change: what is done to each picture first.
+        elsewhere: processes that answer; None: threads of this one.
 
     Raises:
         InputError: too many pictures cannot be read, or all.
@@ -127,23 +131,48 @@ def predict_faces(
     if unreadable is None:
         unreadable = Unreadable(dataset.name, len(dataset), share=0)
 
-    def one(index: int) -> tuple[float, float, float, bool] | None:
-        image = unreadable.attempt(dataset[index].name, partial(dataset.image, index))
-        if image is None:
-            return None
+    pieces = pieces_of(len(dataset), 1 if elsewhere is None else TOGETHER)
+    work = partial(_answer_faces, dataset, aligned, change)
+    tried: list[list[Any] | None] = []
+    for piece, answers in zip(pieces, answered(pipeline, work, pieces, elsewhere), strict=True):
+        for index, answer in zip(piece, answers, strict=True):
+            tried.append(unreadable.attempt(dataset[index].name, partial(_as_read, answer)))
+    rows = np.array([row for row, answer in enumerate(tried) if answer is not None], np.int64)
+    unreadable.check({f"faces of {dataset.name}": len(rows)})
+    age, low, high, found = (np.array(column) for column in zip(*filter(None, tried), strict=True))
+    return Predictions(rows, age, low, high, found.astype(np.bool_), dataset.ages[rows].astype(np.float64))
+
+
+def _answer_faces(
+    dataset: FaceDataset,
+    aligned: bool,
+    change: Callable[[Pixels], Pixels] | None,
+    pipeline: AgePipeline,
+    piece: range,
+) -> list[list[Any] | str]:
+    """Of each face age, low, high and whether it was found, or why its picture cannot be read."""
+    answers: list[list[Any] | str] = []
+    for index in piece:
+        try:
+            image = dataset.image(index)
+        except InputError as error:
+            answers.append(str(error))
+            continue
         if change is not None:
             image = change(image)
         face = None if aligned else chosen_face(pipeline, image, dataset[index])
         (answer,) = pipeline.ages([image if face is None else pipeline.settings.crop(image, face)])
         age, low, high = (float(answer[name]) for name in ("age", "low", "high"))
-        return age, min(low, age), max(high, age), face is not None  # as `runtime.pipelines.age.Face` has them
+        # As `runtime.pipelines.age.Face` has them.
+        answers.append([age, min(low, age), max(high, age), face is not None])
+    return answers
 
-    with ThreadPoolExecutor(default_threads()) as pool:
-        tried = list(pool.map(one, range(len(dataset))))
-    rows = np.array([row for row, answer in enumerate(tried) if answer is not None], np.int64)
-    unreadable.check({f"faces of {dataset.name}": len(rows)})
-    age, low, high, found = (np.array(column) for column in zip(*filter(None, tried), strict=True))
-    return Predictions(rows, age, low, high, found.astype(np.bool_), dataset.ages[rows].astype(np.float64))
+
+def _as_read(answer: list[Any] | str) -> list[Any]:
+    """An answer, or the error that came instead."""
+    if isinstance(answer, str):
+        raise InputError(answer)
+    return answer
 
 
 def evaluate_ages(
@@ -155,6 +184,7 @@ def evaluate_ages(
     by: Sequence[str] = (),
     against: AgePipeline | None = None,
     stability: bool = False,
+    elsewhere: Elsewhere[AgePipeline] | None = None,
 ) -> dict[str, Any]:
     """Judges a pipeline on every face of a data set.
 
@@ -166,6 +196,7 @@ def evaluate_ages(
         by: attributes of the data set, e.g. "gender": the figures for each of their values.
         against: another pipeline, which is asked about the same faces; the differences are paired.
         stability: by how much small changes of the pictures move the answers.
+        elsewhere: see `predict_faces`; the figures are the same bit for bit.
 
     Returns:
         {"n", "dataset", "mode", "metrics": {"MAE", "MAE standard error", "CS@5", "coverage", "width"}, "interval",
@@ -176,7 +207,8 @@ def evaluate_ages(
         InputError: too many pictures cannot be read, or all, or the data set does not tell such an attribute.
     """
     check_attributes(dataset, by)
-    found = predict_faces(pipeline, dataset, aligned=aligned, unreadable=unreadable)
+    ask = partial(predict_faces, aligned=aligned, elsewhere=elsewhere)
+    found = ask(pipeline, dataset, unreadable=unreadable)
     seen = dataset.take(found.rows.tolist())
     result: dict[str, Any] = {
         "n": len(found.rows),
@@ -192,11 +224,10 @@ def evaluate_ages(
         values = np.array([str(sample.attributes.get(name, "not told")) for sample in seen])
         result[f"by_{name}"] = {str(value): found.group(values == value) for value in np.unique(values)}
     if against is not None:
-        result["against"] = compared(found, predict_faces(against, seen, aligned=aligned))
+        result["against"] = compared(found, ask(against, seen))
     if stability:
         result["stability"] = {
-            name: moved(found.age, predict_faces(pipeline, seen, aligned=aligned, change=change).age)
-            for name, change in CHANGES.items()
+            name: moved(found.age, ask(pipeline, seen, change=change).age) for name, change in CHANGES.items()
         }
     return result
 

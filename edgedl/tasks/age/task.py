@@ -173,10 +173,11 @@ class AgeTask(Task):
         self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
     ) -> Mapping[str, Any]:
         """Judges a bundle on faces of known age, without data on painted ones, see `evaluate_ages`."""
+        from edgedl.data.spreading import Elsewhere
         from edgedl.tasks.age.evaluation import check_attributes, evaluate_ages
         from runtime.pipelines.age import AgePipeline
 
-        known = ("aligned", "variant", "format", "max_unreadable", "against", "by", "stability")
+        known = ("aligned", "variant", "format", "max_unreadable", "against", "by", "stability", "spread")
         refuse_options(options, known, "an age bundle is evaluated")
         dataset = self._faces(data, options.get("format"))
         part = dataset.split(split or ("val" if data is None else "all"))
@@ -185,7 +186,7 @@ class AgeTask(Task):
         unreadable = Unreadable(dataset.name, len(part), options.get("max_unreadable", MAX_SHARE))
         # The pictures run side by side, so each model gets one thread unless more were asked for.
         opened = partial(AgePipeline.open, device=device, threads=threads or 1, variant=options.get("variant"))
-        other = options.get("against")
+        other, spread = options.get("against"), options.get("spread")
         with opened(bundle) as pipeline, nullcontext() if other is None else opened(other) as against:
             result = evaluate_ages(
                 pipeline,
@@ -195,6 +196,7 @@ class AgeTask(Task):
                 by=by,
                 against=against,
                 stability=bool(options.get("stability")),
+                elsewhere=None if spread is None else Elsewhere(spread, opened),
             )
         return {**result, "skipped": dict(dataset.skipped), "unreadable": unreadable.to_json()}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -14,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgedl.data.parts import three_parts
+from edgedl.data.spreading import Elsewhere, answered, pieces_of
 from edgedl.data.unreadable import MAX_SHARE, Unreadable
 from edgedl.tasks.caption.data.bouncing_digits import ABSENT, BouncingDigits
 from edgedl.tasks.caption.data.captions import CaptionDataset, open_captions
 from edgedl.tasks.caption.metrics import caption_metrics, exact_sentences, import_scorers
 from edgedl.training.progress import Progress
 from exporters.quantize.judge import Judge, Part
-from runtime.errors import MissingExtraError
+from runtime.errors import InputError, MissingExtraError
 from runtime.pipelines.caption import CaptionPipeline
-from runtime.threads import default_threads
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +72,7 @@ def evaluate_bundle(
     *,
     format: str | None = None,  # noqa: A002 - the user's word
     max_unreadable: float = MAX_SHARE,
+    elsewhere: Elsewhere[CaptionPipeline] | None = None,
 ) -> dict[str, Any]:
     """Judges a bundle on a data set, by default on the validation clips of the embedded one.
 
@@ -83,6 +83,7 @@ def evaluate_bundle(
         progress: told how many clips are done.
         format: of the data; None recognises it.
         max_unreadable: the share of the clips that may be left out because they cannot be read.
+        elsewhere: see `evaluate_captions`.
 
     Returns:
         What `evaluate_captions` gives, "skipped" and "unreadable"; of the embedded data "by_digits", the share of exact
@@ -99,10 +100,12 @@ def evaluate_bundle(
         log.info("%s", dataset.summary())
         part = dataset.split(split or "all")
         unreadable = Unreadable(dataset.name, len(part), max_unreadable)
-        result = evaluate_captions(pipeline, part, unreadable=unreadable, progress=progress)[0]
+        result = evaluate_captions(pipeline, part, unreadable=unreadable, progress=progress, elsewhere=elsewhere)[0]
         return {**result, "skipped": dict(dataset.skipped), "unreadable": unreadable.to_json()}
     digits = BouncingDigits().split(split or "val")
-    result, said = evaluate_captions(pipeline, digits, scored=_scorers_are_there(), progress=progress)
+    result, said = evaluate_captions(
+        pipeline, digits, scored=_scorers_are_there(), progress=progress, elsewhere=elsewhere
+    )
     return {**result, "by_digits": exact_by_digits(said, digits)}
 
 
@@ -145,6 +148,7 @@ def evaluate_captions(
     scored: bool = True,
     unreadable: Unreadable | None = None,
     progress: Progress | None = None,
+    elsewhere: Elsewhere[CaptionPipeline] | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Captions every clip of a data set.
 
@@ -154,6 +158,7 @@ def evaluate_captions(
         scored: compute what needs pycocoevalcap, see `edgedl.tasks.caption.metrics`.
         unreadable: takes what cannot be read; None: every clip must be readable.
         progress: told how many clips are done.
+        elsewhere: processes that answer; None: threads of this one. The figures are the same bit for bit.
 
     Returns:
         {"n", "references", "dataset", "metrics", "not_computed": {metric: why}, "examples": [{"clip", "caption",
@@ -162,7 +167,7 @@ def evaluate_captions(
     Raises:
         InputError: there is no clip, or too many cannot be read.
     """
-    captions = captions_of(pipeline, dataset, progress, unreadable)
+    captions = captions_of(pipeline, dataset, progress, unreadable, elsewhere)
     rows, said = list(captions), list(captions.values())
     truth = [dataset.captions(row) for row in rows]
     if scored:
@@ -189,31 +194,27 @@ def captions_of(
     dataset: DescribedClips,
     progress: Progress | None = None,
     unreadable: Unreadable | None = None,
+    elsewhere: Elsewhere[CaptionPipeline] | None = None,
 ) -> dict[int, str]:
     """The best caption of each clip that can be read, by the clip's number.
 
-    Several threads read and caption, each a stretch of the clips at a time.
+    Several threads, or the processes `elsewhere`, read and caption, each a stretch of the clips at a time.
 
     Raises:
         InputError: too many clips cannot be read, or all.
     """
     if unreadable is None:
         unreadable = Unreadable(dataset.name, len(dataset), share=0)
-    stretches = [range(i, min(i + CLIPS_AT_ONCE, len(dataset))) for i in range(0, len(dataset), CLIPS_AT_ONCE)]
-
-    def describe(stretch: range) -> dict[int, str]:
-        said: dict[int, str] = {}
-        for clips in _held(pipeline, dataset, stretch, unreadable):
-            answers = pipeline.captions(list(clips.values()))
-            said |= {row: captions[0].text for row, captions in zip(clips, answers, strict=True)}
-        return said
-
     said: dict[int, str] = {}
-    with ThreadPoolExecutor(default_threads()) as pool:
-        for stretch, captions in zip(stretches, pool.map(describe, stretches), strict=True):
-            said |= captions
-            if progress is not None:
-                progress(stretch.stop, len(dataset))
+    stretches = pieces_of(len(dataset), CLIPS_AT_ONCE)
+    answers = answered(pipeline, partial(_describe, dataset), stretches, elsewhere)
+    for stretch, captions in zip(stretches, answers, strict=True):
+        for row, caption in zip(stretch, captions, strict=True):
+            text = unreadable.attempt(dataset.clip_name(row), partial(_as_read, caption))
+            if text is not None:
+                said[row] = text
+        if progress is not None:
+            progress(stretch.stop, len(dataset))
     unreadable.check({f"clips of {dataset.name}": len(said)})
     return said
 
@@ -230,24 +231,37 @@ def exact_by_digits(said: Sequence[str], digits: BouncingDigits) -> dict[str, Ma
     return table
 
 
+def _describe(dataset: DescribedClips, pipeline: CaptionPipeline, stretch: range) -> list[list[str]]:
+    """Of each clip its caption, or nothing and why it cannot be read."""
+    told: dict[int, list[str]] = {}
+    for clips in _held(pipeline, dataset, stretch, told):
+        answers = pipeline.captions(list(clips.values()))
+        told |= {row: [captions[0].text] for row, captions in zip(clips, answers, strict=True)}
+    return [told[row] for row in stretch]
+
+
+def _as_read(told: list[str]) -> str:
+    """A caption, or the error that came instead."""
+    if len(told) > 1:
+        raise InputError(told[1])
+    return told[0]
+
+
 def _held(
-    pipeline: CaptionPipeline, dataset: DescribedClips, stretch: range, unreadable: Unreadable
+    pipeline: CaptionPipeline, dataset: DescribedClips, stretch: range, told: dict[int, list[str]]
 ) -> Iterator[dict[int, NDArray[np.uint8]]]:
-    """The clips' frames by number, as the pipeline samples them, as many together as may be held."""
+    """The clips' frames by number, as the pipeline samples them, as many together as may be held; else what is told."""
     clips: dict[int, NDArray[np.uint8]] = {}
     for index in stretch:
-        frames = unreadable.attempt(dataset.clip_name(index), partial(_frames, pipeline, dataset, index))
-        if frames is not None:
-            clips[index] = frames
+        try:
+            clips[index] = pipeline.read(dataset.media(index)).pixels
+        except InputError as error:
+            told[index] = ["", str(error)]
         if sum(clip.nbytes for clip in clips.values()) >= HELD_BYTES:
             yield clips
             clips = {}
     if clips:
         yield clips
-
-
-def _frames(pipeline: CaptionPipeline, dataset: DescribedClips, index: int) -> NDArray[np.uint8]:
-    return pipeline.read(dataset.media(index)).pixels
 
 
 def _scorers_are_there() -> bool:

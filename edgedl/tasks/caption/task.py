@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -193,15 +194,16 @@ class CaptionTask(Task):
         self, bundle: AnyPath, data: AnyPath | None, split: str | None, device: str, threads: int | None, **options: Any
     ) -> Mapping[str, Any]:
         """Judges a bundle on described clips, without data on bouncing digits: BLEU, ROUGE-L, CIDEr-D, accuracy."""
+        from edgedl.data.spreading import Elsewhere
         from edgedl.tasks.caption.evaluation import evaluate_bundle
         from edgedl.training.progress import Progress
         from runtime.pipelines.caption import CaptionPipeline
 
-        refuse_options(options, ("variant", "format", "max_unreadable"), "a caption bundle is evaluated")
+        refuse_options(options, ("variant", "format", "max_unreadable", "spread"), "a caption bundle is evaluated")
         # The clips run side by side, so the graph gets one thread unless more were asked for.
-        with CaptionPipeline.open(
-            bundle, device=device, threads=threads or 1, variant=options.get("variant")
-        ) as pipeline:
+        opened = partial(CaptionPipeline.open, device=device, threads=threads or 1, variant=options.get("variant"))
+        spread = options.get("spread")
+        with opened(bundle) as pipeline:
             return evaluate_bundle(
                 pipeline,
                 data,
@@ -209,6 +211,7 @@ class CaptionTask(Task):
                 Progress("captions"),
                 format=options.get("format"),
                 max_unreadable=options.get("max_unreadable", MAX_SHARE),
+                elsewhere=None if spread is None else Elsewhere(spread, opened),
             )
 
     def judge(self, data: AnyPath | None, format: str | None, most: int | None) -> AnyJudge:  # noqa: A002

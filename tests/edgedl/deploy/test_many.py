@@ -110,15 +110,11 @@ class Deadly(Answerer):
         return super()._together(items)
 
 
-def open_deadly(setting: Setting) -> None:
-    processes._answerer = Deadly(setting)
-
-
 def test_a_file_that_ends_its_process_is_a_row_with_an_error(
     made: tuple[list, Results, Setting], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     items, results, setting = made
-    monkeypatch.setattr(processes, "_open", open_deadly)
+    monkeypatch.setattr(processes, "Answerer", Deadly)
     told: list[int] = []
     processes.answer_on_cores(items, results, setting, 2, told.append)
     found = rows(results.folder)
@@ -145,11 +141,11 @@ def test_a_driver_that_is_killed_goes_on_where_it_stood(
         "from edgedl.cli import main\n"
         "from edgedl.deploy.many import processes, results\n"
         "results.PART = 3\n"
-        "real, seen = processes._collect, []\n"
-        "def collect(running, left, told):\n"
-        "    real(running, left, told)\n"
+        "real = processes._collected\n"
+        "def collected(running, left):\n"
+        "    yield from real(running, left)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "processes._collect = collect\n"
+        "processes._collected = collected\n"
         "main(sys.argv[1:])\n"
     )
     words = ["predict", str(age_bundle), str(folder), "-o", str(tmp_path / "out"), "--workers", "1"]

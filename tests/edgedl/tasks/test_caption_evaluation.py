@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgedl.data import spreading
 from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.caption import evaluation as caption_evaluation
 from edgedl.tasks.caption.data.bouncing_digits import BouncingDigits
@@ -77,7 +78,7 @@ def test_the_bundle_chooses_the_frames(bundles: Path, frames: dict, level: int) 
 def test_captions_come_in_the_order_of_the_clips(pipeline: CaptionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photos and clips of several sizes and lengths, some threads, and stretches that they are cut into."""
     monkeypatch.setattr(caption_evaluation, "CLIPS_AT_ONCE", 4)
-    monkeypatch.setattr(caption_evaluation, "default_threads", lambda: 3)
+    monkeypatch.setattr(spreading, "default_threads", lambda: 3)
     chance = np.random.default_rng(0)
     levels = chance.integers(0, 256, 30).tolist()
     clips = [
@@ -92,7 +93,7 @@ def test_captions_come_in_the_order_of_the_clips(pipeline: CaptionPipeline, monk
 def test_no_more_is_held_than_may_be(pipeline: CaptionPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips of 4 × 6 × 8 × 3 bytes, two of which reach the limit; one alone may be larger."""
     monkeypatch.setattr(caption_evaluation, "HELD_BYTES", 1000)
-    monkeypatch.setattr(caption_evaluation, "default_threads", lambda: 1)
+    monkeypatch.setattr(spreading, "default_threads", lambda: 1)
     batches: list[int] = []
     captions = CaptionPipeline.captions
     monkeypatch.setattr(
