@@ -105,9 +105,9 @@ if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
 """
 SAME = {
-    "timer": ["timer", "--lr", "0.05", "--epochs", "4"],
+    "timer": ["timer", "--lr", "0.01", "--epochs", "4"],
     "digits": ["digits", "--model", "softmax", "--lr", "0.05", "--epochs", "60"],
-    "age": ["age", "--lr", "0.05", "--epochs", "4", "--dropout", "0", "--faces", "400"],
+    "age": ["age", "--lr", "0.01", "--epochs", "4", "--dropout", "0", "--faces", "400"],
 }
 
 
