@@ -38,17 +38,14 @@ class Place:
         processes: How many there are.
         local_rank: Its number on its machine, from 0.
         on_machine: How many there are on its machine.
+        machine: The machine's number, from 0.
     """
 
     rank: int
     processes: int
     local_rank: int
     on_machine: int
-
-    @property
-    def before(self) -> int:
-        """The rank that prepares before this one: the first of the machine, or for that one the first of all."""
-        return self.rank - self.local_rank if self.local_rank else 0
+    machine: int
 
 
 def launched() -> Place | None:
@@ -59,7 +56,7 @@ def launched() -> Place | None:
     """
     told = os.environ
     if "TORCHELASTIC_RUN_ID" in told:  # torchrun, perhaps started by Slurm
-        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK")
         return Place(*(int(told[name]) for name in names))
     if "SLURM_PROCID" not in told or "SLURM_NTASKS" not in told:
         return None
@@ -68,8 +65,11 @@ def launched() -> Place | None:
     processes = int(told["SLURM_NTASKS"])
     if processes > 1 and "SLURM_NTASKS_PER_NODE" not in told:
         raise InputError(f"Slurm starts {processes} tasks; give their number with --ntasks-per-node, not with --ntasks")
-    on_machine = int(told.get("SLURM_NTASKS_PER_NODE", "1"))
-    return Place(int(told["SLURM_PROCID"]), processes, int(told.get("SLURM_LOCALID", "0")), on_machine)
+    local_rank, on_machine, machine = (
+        int(told.get(f"SLURM_{name}", default))
+        for name, default in (("LOCALID", 0), ("NTASKS_PER_NODE", 1), ("NODEID", 0))
+    )
+    return Place(int(told["SLURM_PROCID"]), processes, local_rank, on_machine, machine)
 
 
 def is_first_process() -> bool:
@@ -101,7 +101,9 @@ def as_launched(options: TrainOptions) -> TrainOptions:
 
 @contextmanager
 def in_turn() -> Iterator[None]:
-    """Waits until the process before this one is ready, see `ready`. Where that one failed, this one ends as well.
+    """Waits until it is this process's turn to prepare: the first one, then the first of each other machine, then all.
+
+    A turn ends with `ready`. Where the process before failed, this one ends as well.
 
     Raises:
         SystemExit: the process before failed; its own message says why.
@@ -110,7 +112,8 @@ def in_turn() -> Iterator[None]:
     if place is None or place.processes == 1:
         yield
         return
-    if place.rank and _wait(_turn(place.before)) != _READY:
+    before = f"{_TURN}{place.machine}" if place.local_rank else _FIRST
+    if place.rank and _wait(before) != _READY:
         _announce(place, _FAILED)
         raise SystemExit(CheckFailedError.exit_status)
     try:
@@ -148,18 +151,18 @@ def of_first(name: str, make: Callable[[], bytes]) -> bytes:
 _READY, _FAILED = b"ready", b"failed"
 
 
-def _turn(rank: int) -> str:
-    return f"edgedl/turn/{rank}"
+_FIRST, _TURN = "edgedl/first", "edgedl/machine/"
+"""Where the first process tells how it got on, and where the first one of each machine does."""
 
 
 def _announce(place: Place, how: bytes) -> None:
-    if place.local_rank:  # nobody waits for it
-        return
     import torch.distributed
 
+    keys = ([] if place.rank else [_FIRST]) + ([] if place.local_rank else [f"{_TURN}{place.machine}"])
     try:
-        if not _store().check([_turn(place.rank)]):
-            _store().set(_turn(place.rank), how)  # type: ignore[arg-type]
+        for key in keys:
+            if not _store().check([key]):
+                _store().set(key, how)  # type: ignore[arg-type]
     except torch.distributed.DistError:
         if how == _READY:
             raise

@@ -28,9 +28,12 @@ from edgedl.training.processes import Place, as_launched, in_turn, is_first_proc
 from edgedl.training.reasons import raised_in_child, reasons
 from runtime.errors import CheckFailedError, InputError
 
-TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "x", "RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2",
+    "GROUP_RANK": "1",
+}  # fmt: skip
 SLURM = {
-    "SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_LOCALID": "1", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "1",
     "SLURM_JOB_NAME": "train",
 }  # fmt: skip
 
@@ -50,16 +53,14 @@ def told(monkeypatch, *variables: dict[str, str]) -> None:
 def as_process(monkeypatch, rank: int, world: int, store: torch.distributed.Store | None = None) -> None:
     """This process as one of so many on one machine."""
     told(monkeypatch, TORCHRUN, {"RANK": str(rank), "WORLD_SIZE": str(world), "LOCAL_RANK": str(rank)})
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(world))
+    told(monkeypatch, {"LOCAL_WORLD_SIZE": str(world), "GROUP_RANK": "0"})
     monkeypatch.setattr(processes, "_store", lambda: store)
 
 
 @pytest.mark.parametrize("variables", [TORCHRUN, SLURM], ids=["torchrun", "srun"])
 def test_a_launcher_says_where_a_process_stands(monkeypatch, variables):
     told(monkeypatch, variables)
-    assert launched() == Place(rank=3, processes=4, local_rank=1, on_machine=2)
-    assert launched().before == 2, "it waits for the first of its machine"
-    assert Place(2, 4, 0, 2).before == 0, "which waits for the first of all"
+    assert launched() == Place(rank=3, processes=4, local_rank=1, on_machine=2, machine=1)
     assert not is_first_process()
     options = as_launched(TrainOptions())
     assert (options.devices, options.num_nodes, options.processes) == (2, 2, 4)
@@ -98,13 +99,28 @@ def test_the_first_process_prepares_before_the_others(monkeypatch):
     as_process(monkeypatch, 0, 2, store)
     with in_turn():
         assert of_first("folder", lambda: b"runs/1") == b"runs/1"
-        assert not store.check(["edgedl/turn/0"])
+        assert not store.check(["edgedl/machine/0"])
         ready()
-        assert store.check(["edgedl/turn/0"])
         as_process(monkeypatch, 1, 2, store)
         with in_turn():
             assert of_first("folder", lambda: pytest.fail("made twice")) == b"runs/1"
         as_process(monkeypatch, 0, 2, store)
+
+
+def test_each_machine_has_a_first_process(monkeypatch):
+    """On two machines of two, with ranks dealt out in turns: 1 waits for 0, then 2 on its machine, and 3 for 1."""
+    store, order = torch.distributed.HashStore(), []
+    for rank in (0, 1, 3, 2):
+        as_process(monkeypatch, rank, 4, store)
+        told(monkeypatch, {"LOCAL_RANK": str(rank // 2), "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": str(rank % 2)})
+        monkeypatch.setattr(
+            processes.time, "sleep", lambda seconds, rank=rank: pytest.fail(f"{rank} would wait for ever")
+        )
+        with in_turn():
+            order.append(rank)
+            keys = [f"edgedl/machine/{machine}" for machine in range(2)]
+            assert [store.check([key]) for key in keys] == [rank > 0, rank > 1]
+    assert order == [0, 1, 3, 2]
 
 
 def test_where_the_first_process_fails_the_others_end_without_a_word(monkeypatch):

@@ -142,6 +142,7 @@ def kill_after(epochs: int, run: Path, process: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # five trainings, on a machine that may be busy
 @pytest.mark.parametrize("task", SAME)
 def test_torchrun_gives_the_losses_of_one_process(tmp_path, task):
     """Two processes, killed; one, killed; two to the end: the losses of one with the doubled batch."""
