@@ -21,7 +21,7 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("together")
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "tests.edgedl.training.together", str(folder)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (folder / "stderr").write_text(done.stderr)
