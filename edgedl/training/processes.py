@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -103,32 +103,38 @@ def as_launched(options: TrainOptions) -> TrainOptions:
 def in_turn() -> Iterator[None]:
     """Waits until it is this process's turn to prepare: the first one, then the first of each other machine, then all.
 
-    A turn ends with `ready`. Where the process before failed, this one ends as well.
+    A turn ends with `ready`. Where another process fails before the training begins, this one ends as well.
 
     Raises:
-        SystemExit: the process before failed; its own message says why.
+        SystemExit: another process failed; its own message says why.
     """
     place = launched()
     if place is None or place.processes == 1:
         yield
         return
-    before = f"{_TURN}{place.machine}" if place.local_rank else _FIRST
-    if place.rank and _wait(before) != _READY:
-        _announce(place, _FAILED)
-        raise SystemExit(CheckFailedError.exit_status)
     try:
+        if place.rank:
+            _wait(f"{_MACHINE}{place.machine}" if place.local_rank else _FIRST)
         yield
     except BaseException:
-        _announce(place, _FAILED)
+        _tell_of_failure()
         raise
-    _announce(place, _READY)
+    _end_turn(place)
 
 
 def ready() -> None:
-    """Tells the processes behind this one that it is prepared; a second time means nothing."""
+    """Ends the turn of this process, and waits until all are prepared. To be called before each training.
+
+    The process group would not wait for longer than half an hour.
+    """
     place = launched()
-    if place is not None and place.processes > 1:
-        _announce(place, _READY)
+    if place is None or place.processes == 1:
+        return
+    _end_turn(place)
+    store = _store()
+    trainings = -(-store.add(_PREPARED, 1) // place.processes)  # this one included
+    while store.add(_PREPARED, 0) < trainings * place.processes:
+        _look_again()
 
 
 def of_first(name: str, make: Callable[[], bytes]) -> bytes:
@@ -142,30 +148,31 @@ def of_first(name: str, make: Callable[[], bytes]) -> bytes:
     if place is None or place.processes == 1:
         return make()
     key = f"edgedl/made/{name}"
-    if place.rank == 0:
-        _store().set(key, made := make())  # type: ignore[arg-type]  # torch declares str and takes bytes
-        return made
-    return _wait(key)
+    if place.rank:
+        return _wait(key)
+    made = make()
+    _store().set(key, made)  # type: ignore[arg-type]  # torch declares str and takes bytes
+    return made
 
 
-_READY, _FAILED = b"ready", b"failed"
+_FIRST, _MACHINE = "edgedl/first", "edgedl/machine/"
+"""Set when the first process is ready, and when the first one of a machine is."""
+
+_PREPARED, _FAILED = "edgedl/prepared", "edgedl/failed"
+"""How many are prepared, and set when one has failed."""
 
 
-_FIRST, _TURN = "edgedl/first", "edgedl/machine/"
-"""Where the first process tells how it got on, and where the first one of each machine does."""
+def _end_turn(place: Place) -> None:
+    keys = ([] if place.rank else [_FIRST]) + ([] if place.local_rank else [f"{_MACHINE}{place.machine}"])
+    for key in keys:
+        _store().set(key, "ready")
 
 
-def _announce(place: Place, how: bytes) -> None:
+def _tell_of_failure() -> None:
     import torch.distributed
 
-    keys = ([] if place.rank else [_FIRST]) + ([] if place.local_rank else [f"{_TURN}{place.machine}"])
-    try:
-        for key in keys:
-            if not _store().check([key]):
-                _store().set(key, how)  # type: ignore[arg-type]
-    except torch.distributed.DistError:
-        if how == _READY:
-            raise
+    with suppress(torch.distributed.DistError):  # the store may be gone with the first process
+        _store().set(_FAILED, "failed")
 
 
 def _wait(key: str) -> bytes:
@@ -174,10 +181,21 @@ def _wait(key: str) -> bytes:
 
     try:
         while not _store().check([key]):  # not `Store.wait`, during which no signal is answered
-            time.sleep(LOOK_S)
+            _look_again()
         return bytes(_store().get(key))
     except torch.distributed.DistError as error:
         raise CheckFailedError("the first process of this training has ended; its message says why") from error
+
+
+def _look_again() -> None:
+    """Waits a little.
+
+    Raises:
+        SystemExit: another process failed.
+    """
+    if _store().check([_FAILED]):
+        raise SystemExit(CheckFailedError.exit_status)
+    time.sleep(LOOK_S)
 
 
 @lru_cache(maxsize=1)

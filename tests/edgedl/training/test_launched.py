@@ -94,17 +94,27 @@ def test_slurm_has_to_tell_the_tasks_of_each_node(monkeypatch):
 
 
 def test_the_first_process_prepares_before_the_others(monkeypatch):
-    store = torch.distributed.HashStore()
-    monkeypatch.setattr(processes.time, "sleep", lambda seconds: pytest.fail("the others would wait for ever"))
+    """And waits for them with the training, whose process group has less patience."""
+    store, begun = torch.distributed.HashStore(), []
+
+    def second(seconds: float) -> None:
+        """What the second process does while the first one waits."""
+        assert not begun, "each has prepared"
+        as_process(monkeypatch, 1, 2, store)
+        with in_turn():
+            assert of_first("folder", lambda: pytest.fail("made twice")) == b"runs/1"
+            ready()
+            begun.append(1)
+        as_process(monkeypatch, 0, 2, store)
+
+    monkeypatch.setattr(processes.time, "sleep", second)
     as_process(monkeypatch, 0, 2, store)
     with in_turn():
         assert of_first("folder", lambda: b"runs/1") == b"runs/1"
         assert not store.check(["edgedl/machine/0"])
         ready()
-        as_process(monkeypatch, 1, 2, store)
-        with in_turn():
-            assert of_first("folder", lambda: pytest.fail("made twice")) == b"runs/1"
-        as_process(monkeypatch, 0, 2, store)
+        begun.append(0)
+    assert begun == [1, 0]
 
 
 def test_each_machine_has_a_first_process(monkeypatch):
@@ -113,9 +123,7 @@ def test_each_machine_has_a_first_process(monkeypatch):
     for rank in (0, 1, 3, 2):
         as_process(monkeypatch, rank, 4, store)
         told(monkeypatch, {"LOCAL_RANK": str(rank // 2), "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": str(rank % 2)})
-        monkeypatch.setattr(
-            processes.time, "sleep", lambda seconds, rank=rank: pytest.fail(f"{rank} would wait for ever")
-        )
+        monkeypatch.setattr(processes.time, "sleep", lambda seconds, rank=rank: pytest.fail(f"{rank} has to wait"))
         with in_turn():
             order.append(rank)
             keys = [f"edgedl/machine/{machine}" for machine in range(2)]
@@ -123,14 +131,20 @@ def test_each_machine_has_a_first_process(monkeypatch):
     assert order == [0, 1, 3, 2]
 
 
-def test_where_the_first_process_fails_the_others_end_without_a_word(monkeypatch):
+@pytest.mark.parametrize("waits", ["for its turn", "for the others"])
+def test_where_a_process_fails_the_others_end_without_a_word(monkeypatch, waits):
     store = torch.distributed.HashStore()
     as_process(monkeypatch, 0, 2, store)
+    if waits == "for the others":
+        with in_turn():
+            pass
+    first, second = (0, 1) if waits == "for its turn" else (1, 0)
+    as_process(monkeypatch, first, 2, store)
     with pytest.raises(InputError), in_turn():
         raise InputError("no such data")
-    as_process(monkeypatch, 1, 2, store)
+    as_process(monkeypatch, second, 2, store)
     with pytest.raises(SystemExit) as leaving, in_turn():
-        pytest.fail("it prepared as well")
+        ready()
     assert leaving.value.code == 1
 
 
