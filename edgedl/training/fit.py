@@ -149,10 +149,10 @@ def _trainer(module: TaskModule, run: Run, options: TrainOptions) -> pl.Trainer:
 
 def _strategy(options: TrainOptions) -> str:
     """Several processes on one machine are started from this one, so that no script is run a second time."""
-    if options.strategy != "auto" or options.processes == 1:
-        return options.strategy
     started = launched() is not None or "LOCAL_RANK" in os.environ
-    return "ddp_spawn" if options.num_nodes == 1 and not started else "ddp"
+    if options.strategy == "auto" and options.devices > 1 and options.num_nodes == 1 and not started:
+        return "ddp_spawn"
+    return options.strategy
 
 
 def _without_requeueing() -> list[SLURMEnvironment]:
