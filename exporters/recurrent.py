@@ -85,8 +85,8 @@ def over_time(step: Step | nn.Module, inputs: Tensor, state: Sequence[Tensor]) -
     if exporting:
         return _scan(step, inputs, state)
     outputs = []
-    for index in range(inputs.shape[0]):
-        output, state = step(inputs[index], state)
+    for given in inputs.unbind():  # indexing would fill a gradient of all steps at each of them
+        output, state = step(given, state)
         outputs.append(output)
     return torch.stack(outputs), state
 

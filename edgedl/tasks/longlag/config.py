@@ -13,13 +13,13 @@ from edgedl.tasks.longlag.data import PROBLEMS, ProblemName, check_length
 from edgedl.tasks.run_config import given, option, trained_with
 from edgedl.training.options import TrainOptions
 
-Network = Literal["elman", "lstm", "gru"]
+Network = Literal["elman", "lstm", "gru", "orthogonal"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
 PROBLEM: ProblemName = "adding"
 
-RATES: Mapping[Network, float] = {"elman": 1e-3, "lstm": 1e-2, "gru": 1e-2}
+RATES: Mapping[Network, float] = {"elman": 1e-3, "lstm": 1e-2, "gru": 1e-2, "orthogonal": 1e-3}
 """Peak learning rates."""
-_GATES: Mapping[Network, int] = {"elman": 1, "gru": 3, "lstm": 4}
+_GATES: Mapping[Network, int] = {"elman": 1, "gru": 3, "lstm": 4, "orthogonal": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Budget:
 
 BUDGETS: Mapping[ProblemName, Budget] = {
     "adding": Budget(units=32, epochs=20),
-    "copy": Budget(units=48, epochs=40),
+    "copy": Budget(units=48, epochs=20),
     "order": Budget(units=32, epochs=20),
     "digits": Budget(units=48, epochs=80, batches=20),
 }

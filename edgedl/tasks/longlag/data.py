@@ -109,7 +109,7 @@ class Problem:
 
 PROBLEMS: Mapping[str, Problem] = {
     "adding": Problem("adding", length=100, shortest=20, features=2, outputs=1),
-    "copy": Problem("copy", length=30, shortest=1, features=SYMBOLS + 2, outputs=SYMBOLS + 1, every_step=True),
+    "copy": Problem("copy", length=100, shortest=1, features=SYMBOLS + 2, outputs=SYMBOLS + 1, every_step=True),
     "order": Problem("order", length=100, shortest=20, features=NOISE + 4, outputs=len(ORDERS)),
     "digits": Problem("digits", length=SIDE * SIDE, shortest=SIDE * SIDE, features=1, outputs=CLASSES),
 }

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from edgedl.figures.style import BLUE, GREY, ORANGE, SERIES, new_figure
 from runtime.errors import InputError
 
-COLOURS = {"elman": ORANGE, "lstm": BLUE, "gru": SERIES[2]}
-LABELS = {"elman": "Elman", "lstm": "LSTM", "gru": "GRU"}
+COLOURS = {"elman": ORANGE, "lstm": BLUE, "gru": SERIES[2], "orthogonal": SERIES[3]}
+LABELS = {"elman": "Elman", "lstm": "LSTM", "gru": "GRU", "orthogonal": "orthogonal"}
 LEAST = 1e-16
 """Gradients below are not drawn: float64 loses them beside 1."""
 

@@ -1,8 +1,9 @@
-"""The networks of the long time lags: a recurrent layer of one of three kinds, and an answer from its hidden units."""
+"""The networks of the long time lags: a recurrent layer of one of four kinds, and an answer from its hidden units."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +11,15 @@ from torch import Tensor, nn
 
 from edgedl.tasks.longlag.config import NETWORKS
 from edgedl.tasks.longlag.data import PROBLEMS
+from edgedl.tasks.longlag.orthogonal import OrthogonalRNN
 from runtime.errors import InputError
 
-_LAYERS: dict[str, Callable[..., nn.RNNBase]] = {"elman": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
+    "elman": partial(nn.RNN, batch_first=True),
+    "lstm": partial(nn.LSTM, batch_first=True),
+    "gru": partial(nn.GRU, batch_first=True),
+    "orthogonal": OrthogonalRNN,
+}
 _LEVELS = 255
 
 
@@ -24,7 +31,7 @@ class LagNetwork(nn.Module):
 
     Args:
         problem: ``adding``, ``copy``, ``order`` or ``digits``.
-        network: ``elman``, ``lstm`` or ``gru``.
+        network: ``elman``, ``lstm``, ``gru`` or ``orthogonal``.
         hidden: H, the recurrent units.
         span: steps that the memory of a network with gates reaches over to begin with, see `chrono_initialise`.
 
@@ -41,7 +48,7 @@ class LagNetwork(nn.Module):
         self.problem = PROBLEMS[problem]
         self.network = network
         self.hidden = hidden
-        self.recurrent = _LAYERS[network](self.problem.features, hidden, batch_first=True)
+        self.recurrent = _LAYERS[network](self.problem.features, hidden)
         self.readout = nn.Linear(hidden, self.problem.outputs)
         self.register_buffer("symbols", torch.eye(self.problem.features), persistent=False)
         chrono_initialise(self.recurrent, span)
@@ -89,7 +96,7 @@ class LagNetwork(nn.Module):
         return probabilities.argmax(dim=-1), probabilities
 
 
-def chrono_initialise(layer: nn.RNNBase, span: int) -> None:
+def chrono_initialise(layer: nn.Module, span: int) -> None:
     """Lets the memories of a layer reach over all lags up to a span, each over another.
 
     Tallec and Ollivier 2018, "Can recurrent neural networks warp time?", section 3: a unit whose forget gate has the
@@ -98,10 +105,10 @@ def chrono_initialise(layer: nn.RNNBase, span: int) -> None:
     A network without gates stays as it is.
 
     Args:
-        layer: of torch; its biases of these gates are replaced.
+        layer: the biases of these gates are replaced.
         span: longest lag, in steps.
     """
-    if isinstance(layer, nn.RNN):
+    if not isinstance(layer, (nn.LSTM, nn.GRU)):
         return
     hidden = layer.hidden_size
     keep = slice(hidden, 2 * hidden)  # the forget gate of an LSTM, the update gate of a GRU

@@ -1,4 +1,4 @@
-"""The networks of long time lags against packed sequences, counted weights, and the memory that chrono begins with."""
+"""The networks of long time lags: rows of unequal length, counted weights, and the memory that each begins with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from edgedl.tasks.longlag.config import NETWORKS, units_within, weight_count
 from edgedl.tasks.longlag.data import PROBLEMS, draw_sequences
 from edgedl.tasks.longlag.network import LagNetwork, chrono_initialise
+from edgedl.tasks.longlag.objective import LagBatches, LagLearning
+from edgedl.tasks.longlag.orthogonal import OrthogonalRNN
 from runtime.errors import InputError
 
 
@@ -26,7 +28,10 @@ def network(request) -> LagNetwork:
     return LagNetwork(*request.param, 7, 30).double()
 
 
-@pytest.mark.parametrize("network", [("adding", kind) for kind in NETWORKS], indirect=True, ids=NETWORKS)
+PACKED = [kind for kind in NETWORKS if kind != "orthogonal"]
+
+
+@pytest.mark.parametrize("network", [("adding", kind) for kind in PACKED], indirect=True, ids=PACKED)
 def test_a_row_is_answered_at_its_end_as_a_packed_sequence_is(network):
     inputs, lengths = drawn_tensors("adding")
     packed = pack_padded_sequence(inputs.double(), lengths, batch_first=True, enforce_sorted=False)
@@ -106,6 +111,48 @@ def test_a_gru_keeps_by_its_update_gate_and_an_elman_network_is_left_alone():
     before = [parameter.clone() for parameter in elman.parameters()]
     chrono_initialise(elman, 101)
     assert all(torch.equal(one, other) for one, other in zip(before, elman.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("hidden", [1, 2, 7], ids=["one", "even", "odd"])
+def test_an_orthogonal_network_begins_by_passing_on_what_it_holds(hidden):
+    """Without a threshold, the hidden units keep the length that the only input gave them."""
+    torch.manual_seed(0)
+    layer = OrthogonalRNN(3, hidden).double()
+    inputs = torch.zeros(2, 500, 3, dtype=torch.float64)
+    inputs[:, 0] = torch.randn(2, 3, dtype=torch.float64)
+    outputs, last = layer(inputs)
+    norms = outputs.norm(dim=-1)
+    assert norms.min() > 0
+    torch.testing.assert_close(norms, norms[:, :1].expand(-1, 500), rtol=1e-4, atol=0)  # Q is a float32 made float64
+    assert torch.equal(last[0], outputs[:, -1])
+
+
+def test_an_orthogonal_network_shrinks_each_unit_towards_0():
+    """A threshold of 0.5 takes as much from each amount. One below 0 adds nothing."""
+    layer = OrthogonalRNN(1, 2)
+    with torch.no_grad():
+        layer.from_inputs.weight.copy_(torch.tensor([[1.0], [-2.0]]))
+        layer.threshold.copy_(torch.tensor([0.5, -0.5]))
+    found = layer(torch.tensor([[[1.0]], [[0.2]], [[-1.0]]]))[0][:, 0]
+    torch.testing.assert_close(found, torch.tensor([[0.5, -2.0], [0.0, -0.4], [-0.5, 2.0]]))
+
+
+def test_the_matrix_of_an_orthogonal_network_stays_orthogonal_while_it_learns_to_copy():
+    torch.manual_seed(0)
+    network, learning = LagNetwork("copy", "orthogonal", 64, 25), LagLearning("copy")
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    begun = network.recurrent.recurrent.weight.detach().clone()
+    losses = []
+    for drawn in LagBatches("copy", 5, 16, 60, seed=0):
+        loss = learning.loss(network, {name: torch.as_tensor(column) for name, column in drawn.items()})
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    matrix = network.recurrent.recurrent.weight.detach()
+    torch.testing.assert_close(matrix @ matrix.t(), torch.eye(64), rtol=0, atol=1e-5)
+    assert (matrix - begun).abs().max() > 0.01
+    assert losses[-1] < 0.5 * PROBLEMS["copy"].constant(5)
 
 
 @pytest.mark.parametrize("names", [("parity", "lstm"), ("adding", "rnn")])

@@ -17,7 +17,7 @@ from edgedl.tasks import task, task_names
 from edgedl.tasks.longlag import bundle as longlag
 from edgedl.tasks.longlag import evaluation as evaluation
 from edgedl.tasks.longlag.bundle import longlag_cases
-from edgedl.tasks.longlag.config import BUDGETS, LagConfig
+from edgedl.tasks.longlag.config import BUDGETS, NETWORKS, LagConfig
 from edgedl.tasks.longlag.data import PROBLEMS, draw_sequences
 from edgedl.tasks.longlag.network import LagNetwork
 from edgedl.tasks.longlag.objective import LagBatches
@@ -72,13 +72,13 @@ def test_networks_that_are_compared_have_one_budget(call, tmp_path):
     status, out, err = call("train", "longlag", *TINY[2:], "--length", "20", "-o", tmp_path / "run", "--json")
     assert status == 0, err
     rows = json.loads(out)["networks"]
-    assert [row["network"] for row in rows] == ["elman", "lstm", "gru"]
+    assert [row["network"] for row in rows] == ["elman", "lstm", "gru", "orthogonal"]
     assert {row["updates"] for row in rows} == {BUDGETS["adding"].batches}
     weights = [row["weights"] for row in rows]
     assert max(weights) == weights[1]
     assert min(weights) > 0.95 * max(weights)
     data = [Run.open(tmp_path / "run" / "networks" / row["network"]).config["data"] for row in rows]
-    assert data[0] == data[1] == data[2]
+    assert all(one == data[0] for one in data)
 
 
 def test_the_bundle_takes_ids_and_lengths_and_is_proven(call, exported):
@@ -186,7 +186,7 @@ def _fewer_steps(monkeypatch) -> None:
 def test_every_problem_goes_all_the_way(call, tmp_path, problem, names):
     run, bundle = tmp_path / "run", tmp_path / "b.edge"
     length = () if problem == "digits" else ("--length", "20")
-    network = "elman" if problem == "digits" else "gru"
+    network = {"digits": "elman", "copy": "orthogonal"}.get(problem, "gru")
     status, _, err = call("train", "longlag", "--problem", problem, *length, "--network", network, *TINY, "-o", run)
     assert status == 0, err
     # A network's own run is exported as the run that it lies in.
@@ -369,12 +369,12 @@ def test_what_reaches_the_answer_of_an_elman_network_is_the_product_of_its_steps
     np.testing.assert_allclose(reach(network, drawn).numpy(), 0.6 * 0.5 ** np.arange(64), rtol=1e-6)
 
 
-def test_a_gate_lets_the_beginning_reach_the_end():
-    """Before any training: of 100 steps an Elman network passes on nothing that float32 could see, a gated one does."""
+def test_a_gate_or_an_orthogonal_matrix_lets_the_beginning_reach_the_end():
+    """Before any training: of 100 steps an Elman network passes on nothing that float32 could see, the others do."""
     drawn = draw_sequences("adding", 8)
     ratio = {}
-    for kind in ("elman", "lstm", "gru"):
+    for kind in NETWORKS:
         found = reach(network_of(config(problem="adding", network=kind, hidden=16, length=100)), drawn)
         ratio[kind] = (found[95] / found[1]).item()
-    assert ratio["elman"] < 1e-12
-    assert min(ratio["lstm"], ratio["gru"]) > 1e-2
+    assert ratio.pop("elman") < 1e-12
+    assert min(ratio.values()) > 1e-2
