@@ -11,6 +11,7 @@ from edgedl.tasks.longlag.config import LagConfig
 from edgedl.tasks.longlag.data import PROBLEMS, LagSequences, Problem, draw_sequences
 from edgedl.tasks.longlag.training import best_run, trained_network
 from edgedl.training.run import Run
+from exporters.copies import without_parametrizations
 from exporters.export import export
 from exporters.spec import Case, Input, Output
 from runtime.bundle import Bundle
@@ -24,6 +25,8 @@ WHOLE = (1, 2, 7)
 """Rows of whole sequences."""
 MOST_STEPS = 1 << 16
 """Of a row. Its state is inside the graph, so that a row cannot be answered in pieces, and a step takes a kilobyte."""
+UNFORGOTTEN_STEPS = 256
+"""Of a row of an orthogonal network, unless its sequences are longer: it forgets no rounding error either."""
 
 INPUTS = {
     "adding": Input(
@@ -113,6 +116,8 @@ def longlag_bundle(
     if chosen.path != run.path:
         log.info("%s validates best and is exported; another network: export %s", kind, chosen.path.with_name("NAME"))
     network = trained_network(chosen)
+    without_parametrizations(network)  # the reference in float64 would compute another orthogonal matrix
+    most = UNFORGOTTEN_STEPS if kind == "orthogonal" else MOST_STEPS
     return export(
         network,
         path,
@@ -121,7 +126,7 @@ def longlag_bundle(
         inputs=graph_inputs(problem),
         outputs=OUTPUTS[problem],
         cases=longlag_cases(problem, length),
-        dimensions={"T": DimensionSpec(max=max(MOST_STEPS, network.problem.steps(length)))},
+        dimensions={"T": DimensionSpec(max=max(most, network.problem.steps(length)))},
         description=f"{_TOLD[problem]}, over {length} steps; {kind}, {network.hidden} units",
         version="1.0.0",
         license=config.license,

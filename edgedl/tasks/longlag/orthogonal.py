@@ -17,11 +17,11 @@ class OrthogonalRNN(nn.Module):
 
     Q neither shrinks nor enlarges a vector, and a threshold c of 0 changes none, so that at first an input reaches all
     later steps in full (Arjovsky, Shah and Bengio 2016, "Unitary evolution recurrent neural networks", section 4).
-    Their modReLU is f with c of any sign. Below 0 it jumps at z = 0, where rounding decides, and so does not pass the
-    parity gate with a small tolerance. Q is the exponential of a skew-symmetric matrix, which is what is learnt
-    (Lezcano-Casado and Martínez-Rubio 2019, "Cheap orthogonal constraints in neural networks"). It begins with a
-    rotation of each pair of units by an angle of its own (Henaff, Szlam and LeCun 2016, "Recurrent orthogonal networks
-    and long-memory tasks"). The exported graph holds Q itself, in one ``Scan``.
+    Their modReLU is f with c of any sign; with c below 0 it jumps at z = 0, where rounding decides. Q is the
+    exponential of a skew-symmetric matrix, which is what is learnt (Lezcano-Casado and Martínez-Rubio 2019, "Cheap
+    orthogonal constraints in neural networks"). It begins with a rotation of each pair of units by an angle of its own
+    (Henaff, Szlam and LeCun 2016, "Recurrent orthogonal networks and long-memory tasks"). The exported graph holds Q
+    itself, in one ``Scan``.
 
     Args:
         inputs: I.
