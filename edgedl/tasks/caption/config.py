@@ -67,8 +67,9 @@ class CaptionConfig(RunConfig):
         frames: Which frames of a clip are looked at, see `runtime.media.frames.FrameSampling.from_json`.
         shorter: Pixels, see `runtime.pipelines.caption.CaptionSettings`.
         drawn: Frames of a clip in a step where the encoder learns as well; None takes all.
-        set_apart: Training clips that are not learnt from but choose the best epoch, others for each seed. With 0 the
-            validation part chooses; else it is not looked at, so that what a bundle reaches there was not chosen there.
+        set_apart: Training clips that are not learnt from but choose the best epoch, others for each seed. With
+            None the validation part chooses; else it is not looked at, so that what a bundle reaches there was not
+            chosen there.
         window: Places, see `edgedl.tasks.caption.batches.FeatureInputs`; None takes all.
         places: Of the encoder's grid that the decoder knows apart.
         frozen: The encoder does not learn.
@@ -96,7 +97,7 @@ class CaptionConfig(RunConfig):
     shorter: int
     drawn: int | None = None
     window: int | None = None
-    set_apart: int = option(least=0, default=0)
+    set_apart: int | None = option(least=0, default=None)
     places: int
     frozen: bool
     learning: CaptionOptions = field(default_factory=CaptionOptions)
