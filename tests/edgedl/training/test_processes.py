@@ -164,7 +164,7 @@ def test_torchrun_gives_the_losses_of_one_process(tmp_path, task):
     assert said.count("run  many") == 1
     whole, parts = (Run.open(tmp_path / name).history() for name in ("one", "many"))
     assert len(whole) == len(parts)
-    assert whole[-1]["train_loss"] < whole[0]["train_loss"]
+    assert min(row["train_loss"] for row in whole) < whole[0]["train_loss"], "it learns"
     for a, b in zip(whole, parts, strict=True):
         assert a["step"] == b["step"]
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5, abs=1e-5)
