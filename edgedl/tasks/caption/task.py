@@ -45,7 +45,7 @@ class CaptionTask(Task):
         group.add_argument(
             "--encoder",
             choices=tuple(PHOTO_SIZES),
-            help=f"the published network that looks at photos (default: {usual['with --data'].network['encoder']})",
+            help=f"the network that looks at photos {network('encoder')}",
         )
         group.add_argument(
             "--size",
