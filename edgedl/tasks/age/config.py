@@ -11,22 +11,28 @@ from typing import Any, Literal, get_args
 from edgedl.tasks.run_config import Range, RunConfig, Settings, given, option, trained_with
 from edgedl.training.objective_names import AgeObjectiveName
 from edgedl.training.options import TrainOptions
-from edgedl.weights.catalogue import AGE_RESNET10
+from edgedl.weights.catalogue import AGE_RESNET10, FACERES_DEEP, Weights
 from runtime.errors import InputError
 
-Network = Literal["resnet10", "compact"]
+Network = Literal["mobilenet", "resnet10", "compact"]
 NETWORKS: tuple[Network, ...] = get_args(Network)
 OBJECTIVES: tuple[AgeObjectiveName, ...] = get_args(AgeObjectiveName)
 
-SMALLEST_SIZE: Mapping[Network, int] = {"resnet10": 39, "compact": 32}
+SMALLEST_SIZE: Mapping[Network, int] = {"mobilenet": 32, "resnet10": 39, "compact": 32}
 """Pixels below which nothing is left of a face after the network's strides."""
+
+PUBLIC_WEIGHTS: Mapping[Network, Weights] = {"mobilenet": FACERES_DEEP, "resnet10": AGE_RESNET10}
+"""What a network starts from unless told otherwise."""
 
 WITH_DATA = "with --data"
 """How the help calls a training on given faces; the other one is on the embedded faces."""
 
+SIZES: Mapping[Network, int] = {"mobilenet": 128, "resnet10": 80, "compact": 64}
+"""Pixels that a network looks at unless told otherwise."""
+
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "": {"network": "compact", "size": 64, "dropout": 0.1, "calibration": 0.1},
-    WITH_DATA: {"network": "resnet10", "size": 80, "dropout": 0.4, "calibration": 0.1},
+    "": {"network": "compact", "dropout": 0.1, "calibration": 0.1},
+    WITH_DATA: {"network": "mobilenet", "dropout": 0.4, "calibration": 0.1},
 }
 
 DEX_YEARS = tuple(float(year) for year in range(101))
@@ -91,14 +97,15 @@ class AgeConfig(RunConfig):
             InputError: an option is out of range.
         """
         chosen = {**DEFAULTS[WITH_DATA if args.data else ""], **given(args, cls)}
-        public = chosen["network"] == "resnet10" and not args.from_nothing
+        chosen.setdefault("size", SIZES[chosen["network"]])
+        public = None if args.from_nothing else PUBLIC_WEIGHTS.get(chosen["network"])
         return cls(
             **chosen,
             objective=ObjectiveSettings(**given(args, ObjectiveSettings)),
             crop={},
             data={},
             license="LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
-            weights=(AGE_RESNET10.name,) if public else (),
+            weights=(public.name,) if public else (),
             **trained_with(options),
         )
 
@@ -133,10 +140,10 @@ def recipes() -> dict[str, TrainOptions]:
             threads=1,
         ),
         WITH_DATA: TrainOptions(
-            epochs=24,
+            epochs=22,
             batch_size=64,
             optimiser="adamw",
-            lr=1e-3,
+            lr=5e-4,
             weight_decay=0.1,
             schedule="cosine",
             warmup=1.0,

@@ -31,7 +31,7 @@ class AgeTask(Task):
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to ages, and the training options."""
         from edgedl.data.synthetic_faces import EMBEDDED_FACES
-        from edgedl.tasks.age.config import DEFAULTS, NETWORKS, OBJECTIVES, ObjectiveSettings, recipes
+        from edgedl.tasks.age.config import DEFAULTS, NETWORKS, OBJECTIVES, SIZES, ObjectiveSettings, recipes
         from edgedl.training.arguments import add_training_arguments, default
 
         def told(name: str) -> str:
@@ -43,7 +43,10 @@ class AgeTask(Task):
         group.add_argument(
             "--from-nothing", action="store_true", help="start from chance instead of from the public weights"
         )
-        group.add_argument("--size", type=int, metavar="PIXELS", help=f"side that the network looks at {told('size')}")
+        sizes = ", ".join(f"{size} of {name}" for name, size in SIZES.items())
+        group.add_argument(
+            "--size", type=int, metavar="PIXELS", help=f"side that the network looks at (default: {sizes})"
+        )
         group.add_argument("--objective", choices=OBJECTIVES, help=f"what is minimised (default: {least.name})")
         group.add_argument(
             "--sigma",

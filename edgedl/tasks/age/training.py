@@ -20,14 +20,16 @@ from edgedl.data.synthetic_faces import EMBEDDED_FACES, SyntheticFaces
 from edgedl.data.unreadable import Unreadable
 from edgedl.nn.age import AgeNetwork
 from edgedl.tasks.age.bundle import dlib_crop
-from edgedl.tasks.age.config import WITH_DATA, AgeConfig, Network, check_data_options, recipes
+from edgedl.tasks.age.config import PUBLIC_WEIGHTS, WITH_DATA, AgeConfig, Network, check_data_options, recipes
 from edgedl.tasks.age.data.face_crops import FaceCrops, face_crops
 from edgedl.tasks.age.data.formats import open_faces
 from edgedl.tasks.age.intervals import LEAST_FACES, calibrate
 from edgedl.tasks.age.network.compact import CompactNetwork
+from edgedl.tasks.age.network.mobilenet import MobileNet
 from edgedl.tasks.age.network.normalisation import absorb_statistics
 from edgedl.tasks.age.network.resnet10 import ResNet10
 from edgedl.tasks.age.public import public_bundle
+from edgedl.tasks.age.weights.mobilenet import load_mobilenet
 from edgedl.tasks.age.weights.resnet10 import SIZE as PUBLIC_SIZE
 from edgedl.tasks.age.weights.resnet10 import load_age_resnet10
 from edgedl.tasks.run_config import described, trained_with
@@ -41,7 +43,7 @@ from edgedl.training.options import TrainOptions
 from edgedl.training.processes import is_first_process
 from edgedl.training.progress import Progress
 from edgedl.training.run import Run
-from edgedl.weights.catalogue import AGE_RESNET10, PublicWeights
+from edgedl.weights.catalogue import Weights
 from edgedl.weights.fetch import cache_folder
 from exporters.denormals import flush_denormals
 from runtime.errors import InputError
@@ -62,7 +64,11 @@ STATISTICS_FACES = 2048
 CALIBRATION = "calibration"
 """The name of the part of the training faces that calibrates the interval."""
 
-_BACKBONES: Mapping[Network, Callable[[], nn.Module]] = {"resnet10": ResNet10, "compact": CompactNetwork}
+_BACKBONES: Mapping[Network, Callable[[], nn.Module]] = {
+    "mobilenet": MobileNet,
+    "resnet10": ResNet10,
+    "compact": CompactNetwork,
+}
 
 
 def recipe_with_pictures(given: bool) -> TrainOptions:
@@ -240,26 +246,38 @@ def trained_network(run: Run) -> AgeNetwork:
     return network.eval()
 
 
-def weights_of(config: AgeConfig) -> list[PublicWeights]:
+def weights_of(config: AgeConfig) -> list[Weights]:
     """The public weights that a run started from."""
-    return [w for w in (AGE_RESNET10,) if w.name in config.weights]
+    return [w for w in PUBLIC_WEIGHTS.values() if w.name in config.weights]
 
 
 @flush_denormals()
 def start_from_public(network: AgeNetwork, faces: FaceCrops) -> None:
-    """Gives a ResNet-10 of more classes and another size the public weights and the data's own statistics."""
-    public = load_age_resnet10()
-    count = len(public.years)
-    network.backbone.load_state_dict(public.backbone.state_dict())
-    with torch.no_grad():
-        network.head.weight[:count] = public.head.weight
-        network.head.bias[:count] = public.head.bias
-        beyond = torch.arange(1, len(network.years) - count + 1, dtype=torch.float32)
-        network.head.weight[count:] = public.head.weight[-1]
-        network.head.bias[count:] = public.head.bias[-1] - OLDEST_LOGIT_FALL * beyond
+    """Gives a network the public weights and the statistics of the data.
+
+    A ResNet-10 of more classes also gets the public head. A MobileNet's head starts from chance, and its finest blocks
+    stay as they are published.
+    """
+    backbone = network.backbone
+    if isinstance(backbone, MobileNet):
+        backbone.load_state_dict(load_mobilenet().state_dict())
+        size = network.size
+    else:
+        public = load_age_resnet10()
+        count = len(public.years)
+        backbone.load_state_dict(public.backbone.state_dict())
+        with torch.no_grad():
+            network.head.weight[:count] = public.head.weight
+            network.head.bias[:count] = public.head.bias
+            beyond = torch.arange(1, len(network.years) - count + 1, dtype=torch.float32)
+            network.head.weight[count:] = public.head.weight[-1]
+            network.head.bias[count:] = public.head.bias[-1] - OLDEST_LOGIT_FALL * beyond
+        # At the resolution that the weights were learnt at: there the published function is right.
+        size = PUBLIC_SIZE
     network.eval()
-    # At the resolution that the weights were learnt at: there the published function is right.
-    absorb_statistics(network.backbone, list(_levels(faces.pipeline[:STATISTICS_FACES], PUBLIC_SIZE)))
+    absorb_statistics(backbone, list(_levels(faces.pipeline[:STATISTICS_FACES], size)))
+    if isinstance(backbone, MobileNet):
+        backbone.freeze()
 
 
 @flush_denormals()
