@@ -14,7 +14,7 @@ from edgedl.data import synthetic_faces
 from edgedl.data.portrait import portrait
 from edgedl.nn.age import AgeNetwork
 from edgedl.tasks.age.network.blazeface import SIZE as DETECTOR_SIZE
-from edgedl.weights.catalogue import BLAZEFACE_FULL_RANGE, PublicWeights
+from edgedl.weights.catalogue import BLAZEFACE_FULL_RANGE, Weights
 from exporters.export import ExportedModel, assemble, export_model
 from exporters.spec import Case, Input, Output
 from runtime.bundle import Bundle
@@ -206,7 +206,7 @@ def age_bundle(
     version: str,
     description: str,
     license: str,  # noqa: A002 - the manifest's word
-    weights: Sequence[PublicWeights],
+    weights: Sequence[Weights],
     provenance: Mapping[str, Any],
     untrained: bool = False,
     interval: Interval | None = None,

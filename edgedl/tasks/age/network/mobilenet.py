@@ -69,7 +69,7 @@ class MobileNet(nn.Module):
 
     def freeze(self) -> None:
         """Keeps the finest blocks as they are: neither their weights nor their statistics learn any more."""
-        self.frozen = (self.conv, self.norm, *self.blocks[:FROZEN_BLOCKS])
+        self.frozen = (self.conv, self.norm, *list(self.blocks)[:FROZEN_BLOCKS])
         for layer in self.frozen:
             layer.eval().requires_grad_(False)
 
