@@ -327,7 +327,10 @@ def test_without_the_extra_the_embedded_clips_still_give_accuracy(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--aligned",), "evaluated with --variant, --format and --max-unreadable, not with --aligned"),
+        (
+            ("--aligned",),
+            "evaluated with --variant, --format, --max-unreadable and --workers or --ray, not with --aligned",
+        ),
         (("--split", "val-3"), "bouncing-digits has no split 'val-3'"),
         (("--variant", "int8"), "has no variant 'int8'"),
         (("--data", "nowhere.zip"), "nowhere.zip"),
