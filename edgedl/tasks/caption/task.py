@@ -60,7 +60,7 @@ class CaptionTask(Task):
             type=int,
             metavar="N",
             help="choose the best epoch by N training clips that are not learnt from, others for each seed, instead of "
-            "by the validation part (default: 0)",
+            "by the validation part (default: none)",
         )
         group.add_argument(
             "--decoder",

