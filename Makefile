@@ -1,5 +1,5 @@
 # make demo    the main job, shown: public weights -> bundle -> verify -> predict -> train -> export -> serve
-# make test    every test that takes less than a minute
+# make test    every test that is not slow
 # make check   lint, types, layers, Dockerfile
 # make docs    the manual as a site, in build/site
 #

@@ -32,6 +32,7 @@ class Group:
         operators: Name -> function of the inputs, of one or several results.
         whole: Errors are relative to the largest number of a result, not to each number: sums may cancel.
         floors: By operator, what may be lost of a number, as a share of the first input.
+        slow: Another group has the same kinds of operators, so this one need not run each time.
     """
 
     inputs: tuple[Input, ...]
@@ -39,6 +40,7 @@ class Group:
     operators: Mapping[str, Callable[..., Any]]
     whole: bool = False
     floors: Mapping[str, float] | None = None
+    slow: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -185,13 +185,32 @@ def sampling_case(n: int, h: int, w: int, p: int, q: int, seed: int) -> Arrays:
     return normal(n, 3, h, w, seed=seed), grid, turn.astype(np.float32)
 
 
+GRID = (
+    Input("x", "float32", ("N", 3, "H", "W")),
+    Input("g", "float32", ("N", "P", "Q", 2)),
+    Input("t", "float32", ("N", 2, 3)),
+)
+GRIDS = (sampling_case(2, 5, 7, 4, 6, 1), sampling_case(1, 1, 3, 9, 9, 2), sampling_case(1, 30, 20, 9, 8, 3))
 KINDS = ((1, 0), (100, 0), (1, 1e4), (1e-15, 0), (1e18, 0))
 FLAT = (np.full((1, 4, 160, 160), 0.7, np.float32),)
 """An all-white image: nothing but equal numbers, whose sum is rounded the same way every time."""
 
+MORE = ("by 0.5", "by 0.6", "by 1.5", "by 3", "by (2.0, 0.7)", "one", "smaller")
+"""Of the smooth resizes, what torch decomposes as it does the other sizes and factors."""
+AT_MORE_SIZES = {name for name in SMOOTH if name.endswith(MORE)}
+MORE_SAMPLED = {name for name in SAMPLED if name.startswith("bicubic") or name.endswith("True")} - {
+    "bicubic zeros True"
+}
+
+
+def among(operators: Operators, names: Collection[str]) -> Operators:
+    return {name: operator for name, operator in operators.items() if name in names}
+
+
 GROUPS = {
     "nearest": Group(IMAGE, IMAGES, NEAREST),
-    "smooth": Group(IMAGE, IMAGES, SMOOTH, whole=True),
+    "smooth": Group(IMAGE, IMAGES, among(SMOOTH, SMOOTH.keys() - AT_MORE_SIZES), whole=True),
+    "smooth at more sizes": Group(IMAGE, IMAGES, among(SMOOTH, AT_MORE_SIZES), whole=True, slow=True),
     "antialiased": Group(IMAGE, IMAGES, ANTIALIASED, whole=True),
     "pooled": Group(IMAGE, IMAGES, POOLED, whole=True),
     "moved": Group(IMAGE, IMAGES, MOVED, whole=True),
@@ -201,14 +220,6 @@ GROUPS = {
         NORMALISED,
         whole=True,
     ),
-    "sampled": Group(
-        (
-            Input("x", "float32", ("N", 3, "H", "W")),
-            Input("g", "float32", ("N", "P", "Q", 2)),
-            Input("t", "float32", ("N", 2, 3)),
-        ),
-        (sampling_case(2, 5, 7, 4, 6, 1), sampling_case(1, 1, 3, 9, 9, 2), sampling_case(1, 30, 20, 9, 8, 3)),
-        SAMPLED,
-        whole=True,
-    ),
+    "sampled": Group(GRID, GRIDS, among(SAMPLED, SAMPLED.keys() - MORE_SAMPLED), whole=True),
+    "sampled in more ways": Group(GRID, GRIDS, among(SAMPLED, MORE_SAMPLED), whole=True, slow=True),
 }

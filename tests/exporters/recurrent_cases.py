@@ -300,7 +300,7 @@ def forecast(net: Layers, x: Tensor) -> Tensor:
     return torch.stack(answers, 1)
 
 
-@case(quick=True)
+@case()
 def forecast_of_twenty_steps(net: Layers, x: Tensor) -> Tensor:
     h, y, answers = net.gru_layer(x)[1][0], x[:, -1], []
     for _ in range(20):
@@ -376,7 +376,7 @@ def share_of_the_time(net: Layers, x: Tensor) -> Tensor:
     return torch.stack(states, 1)
 
 
-@case(quick=True)
+@case()
 def sine_of_the_time(net: Layers, x: Tensor) -> Tensor:
     h, states = net.zeros(x), []
     for t in range(x.size(1)):
@@ -766,7 +766,7 @@ def one_sequence_within_another(net: Layers, x: Tensor, memory: Tensor) -> Tenso
 # Layers of torch, and subclasses
 
 
-@case(quick=True)
+@case()
 def layer_step_by_step(net: Layers, x: Tensor) -> Tensor:
     state, outputs = None, []
     for t in range(x.size(1)):
@@ -817,7 +817,7 @@ def gated(net: Layers, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
     return net.gates(torch.cat([x, h], 1)).chunk(4, 1)
 
 
-@case(quick=True)
+@case()
 def peepholes(net: Layers, x: Tensor) -> Tensor:
     h = c = net.zeros(x)
     for t in range(x.size(1)):
@@ -873,7 +873,7 @@ def quasi_recurrent(net: Layers, x: Tensor) -> Tensor:
     return torch.stack(states, -1)
 
 
-@case("frames", quick=True)
+@case("frames")
 def convolutional(net: Layers, frames: Tensor) -> tuple[Tensor, Tensor]:
     """A convolutional LSTM, and a network on each frame by itself."""
     h = c = frames.new_zeros(frames.size(0), 2, 4, 4)
@@ -984,7 +984,7 @@ def selective_state_space(net: Layers, x: Tensor) -> Tensor:
     return torch.stack(answers, dim=1)
 
 
-@case(quick=True)
+@case()
 def ring_of_memories(net: Layers, x: Tensor) -> Tensor:
     h, ring, shifted, states = net.zeros(x), x.new_zeros(x.size(0), 4, HIDDEN), x.new_zeros(x.size(0), 3, HIDDEN), []
     for t in range(x.size(1)):
@@ -999,7 +999,7 @@ def ring_of_memories(net: Layers, x: Tensor) -> Tensor:
 # States that depend on no input, other algebras
 
 
-@case(quick=True)
+@case()
 def kalman(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
     state, spread, states = x.new_zeros(x.size(0), 3), torch.eye(3, dtype=x.dtype), []
     for t in range(x.size(1)):

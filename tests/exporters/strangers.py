@@ -6,7 +6,7 @@ It calls the plain module, case by case in a fresh copy, and compares what the e
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,12 @@ def collection() -> tuple[dict[str, Make], Callable[[Make], Make]]:
         return make
 
     return found, stranger
+
+
+def names(modules: Mapping[str, Make], *slow: str) -> list[Any]:
+    """The names of a collection as parameters. Those that take seconds, and have a relative that does not, are slow."""
+    assert modules.keys() >= set(slow)
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in slow else []) for name in modules]
 
 
 def x(shape: tuple, name: str = "x", dtype: str = "float32", **more: Any) -> Input:

@@ -16,7 +16,7 @@ from exporters.copies import duplicate
 from exporters.export import export_model
 from exporters.rounded import write_roundings
 from runtime.devices import onnxruntime
-from tests.exporters.strangers import ROWS, SERIES, Stranger, check, collection, net, x, y
+from tests.exporters.strangers import ROWS, SERIES, Stranger, check, collection, names, net, x, y
 
 MODULES, stranger = collection()
 
@@ -316,7 +316,7 @@ def rounding_decides() -> Stranger:
     )
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", names(MODULES, "filter_with_an_inverse"))
 def test_a_kind_of_forward_is_right_or_refused_for_the_true_cause(name: str) -> None:
     check(MODULES[name])
 

@@ -32,7 +32,11 @@ def group_answers(name: str) -> dict[str, list[Answer]]:
 @pytest.mark.parametrize(
     ("group", "operator"),
     [
-        pytest.param(name, operator, marks=pytest.mark.xdist_group(f"lowerings {name}"))  # exported at once
+        pytest.param(
+            name,
+            operator,
+            marks=[pytest.mark.xdist_group(f"lowerings {name}"), *([pytest.mark.slow] if group.slow else [])],
+        )
         for name, group in GROUPS.items()
         for operator in group.operators
     ],

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from exporters.spec import Case
-from tests.exporters.strangers import PICTURE, ROWS, SERIES, Stranger, check, collection, net, x, y
+from tests.exporters.strangers import PICTURE, ROWS, SERIES, Stranger, check, collection, names, net, x, y
 
 MODULES, stranger = collection()
 
@@ -167,6 +167,6 @@ def the_last_ten_steps() -> Stranger:
 
 
 @pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", names(MODULES, "transformer_with_masks"))
 def test_numbers_of_sizes_are_those_of_python(name: str) -> None:
     check(MODULES[name])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import rnn
 
-from tests.exporters.strangers import PICTURE, ROWS, SERIES, Stranger, check, collection, net, x, y
+from tests.exporters.strangers import PICTURE, ROWS, SERIES, Stranger, check, collection, names, net, x, y
 
 MODULES, stranger = collection()
 
@@ -993,6 +993,6 @@ def soft_max_over_the_batch() -> Stranger:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", names(MODULES, "windows_that_shift", "vision_transformer", "decoder_with_memory"))
 def test_a_published_block_is_right_or_refused_for_the_true_cause(name: str) -> None:
     check(MODULES[name])

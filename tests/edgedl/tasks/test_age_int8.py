@@ -17,6 +17,7 @@ from runtime.turns import Ratio
 from runtime.verify import verify
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_ages_in_int8_keep_to_the_budget(
     age_bundle: Path,

@@ -141,8 +141,13 @@ def by_plain_search(network: CaptionNetwork, clips: np.ndarray, counts: np.ndarr
 
 @pytest.mark.parametrize(
     ("kind", "beam"),
-    [("mean", 3), ("mean", 1), ("attention", 5), ("spatial", 3), ("spatial", 1)],
-    ids=["beam 3", "greedy", "attention, beam 5", "spatial, beam 3", "spatial, greedy"],
+    [
+        pytest.param("mean", 3, id="beam 3"),
+        pytest.param("mean", 1, id="greedy", marks=pytest.mark.slow),
+        pytest.param("attention", 5, id="attention, beam 5"),
+        pytest.param("spatial", 3, id="spatial, beam 3"),
+        pytest.param("spatial", 1, id="spatial, greedy", marks=pytest.mark.slow),
+    ],
 )
 def test_every_token_is_that_of_a_plain_search(bundle: Bundle, network: CaptionNetwork, kind: str, beam: int) -> None:
     if (kind, beam) == ("mean", 3):

@@ -135,6 +135,7 @@ def other_run(path: Path, **changes: Any) -> Run:
     return Run.open(path)
 
 
+@pytest.mark.slow
 def test_two_runs_choose_each_word_together(run: Run, call: Call, tmp_path: Path, blocks: Path) -> None:
     other = other_run(tmp_path / "other")
     status, _, err = call("export", run.path, "--with", other.path, "-o", tmp_path / "both.edge")
