@@ -66,7 +66,7 @@ class Page:
         self.driver.get(self.url)
         self.wait(lambda: self.find("body").get_attribute("data-state") == "ready")
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 10) -> Any:
+    def wait(self, condition: Callable[[], Any], seconds: float = 30) -> Any:
         return WebDriverWait(self.driver, seconds, poll_frequency=0.05).until(lambda _: condition())
 
     def find(self, selector: str) -> WebElement:

@@ -21,7 +21,7 @@ pytestmark = chromium.MARKS
 class Page(chromium.Page):
     """The page, which waits for a key before it is ready."""
 
-    def wait(self, condition: object, seconds: float = 10) -> object:
+    def wait(self, condition: object, seconds: float = 30) -> object:
         if not self.seen and self.find("body").get_attribute("data-state") != "ready":
             self.seen = True
             for key, words in (("wrong", "answers only those who have a key"), ("edgedl_example", "does not know")):
