@@ -9,7 +9,7 @@ change are counted for each class of processor, because integer arithmetic is no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,8 +61,23 @@ class Budget:
     dataset: str | None = None
     unit: str | None = None
 
+    def to_json(self, variant: str) -> dict[str, Any]:
+        """The JSON form for a variant of this name; `parse_budget` reads it."""
+        entries = {
+            "metric": self.metric,
+            "fp32": self.fp32,
+            variant: self.value,
+            "allowed": self.allowed,
+            "decisions_changed": dict(self.decisions_changed),
+            "recorded_changed": {key: {"changed": c.changed, "of": c.of} for key, c in self.recorded_changed.items()},
+            "n": self.n,
+            "dataset": self.dataset,
+            "unit": self.unit,
+        }
+        return {key: value for key, value in entries.items() if value is not None}
 
-def parse_budget(variant: str) -> Any:
+
+def parse_budget(variant: str) -> Callable[[Any, str], Budget]:
     """The parser of the budget of a variant of this name."""
 
     def parse(value: Any, where: str) -> Budget:
@@ -82,22 +97,6 @@ def parse_budget(variant: str) -> Any:
         return budget
 
     return parse
-
-
-def budget_json(variant: str, budget: Budget) -> dict[str, Any]:
-    """The JSON form."""
-    entries = {
-        "metric": budget.metric,
-        "fp32": budget.fp32,
-        variant: budget.value,
-        "allowed": budget.allowed,
-        "decisions_changed": dict(budget.decisions_changed),
-        "recorded_changed": {key: {"changed": c.changed, "of": c.of} for key, c in budget.recorded_changed.items()},
-        "n": budget.n,
-        "dataset": budget.dataset,
-        "unit": budget.unit,
-    }
-    return {key: value for key, value in entries.items() if value is not None}
 
 
 def _counted(value: Any, where: str) -> Counted:

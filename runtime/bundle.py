@@ -13,14 +13,16 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from runtime.archive import write_archive
 from runtime.errors import BundleError, InputError
 from runtime.fields import BundleWarning, parse_json
 from runtime.golden import GoldenCase, golden_from_npz, golden_to_npz
 from runtime.manifest import Manifest, ModelSpec
-from runtime.proofs import PROOFS, Proof, latest, read_proofs, write_proofs
-from runtime.sources import LIMITS, MANIFEST, Limits, Source, is_signature, open_source, read_signatures
+from runtime.sources import LIMITS, MANIFEST, PROOFS, Limits, Source, is_signature, open_source, read_signatures
+
+if TYPE_CHECKING:
+    from runtime.proofs import Proof
 
 __all__ = [
     "Bundle",
@@ -102,6 +104,8 @@ class Bundle:
         """
         if not self.has_proofs:
             return ()
+        from runtime.proofs import read_proofs  # here, because a first answer begins quicker without
+
         try:
             return read_proofs(self._source.read(PROOFS))
         except OSError as error:
@@ -222,7 +226,10 @@ def write_bundle(
     """
     path = Path(path)
     contents = _contents(manifest, files)
-    contents |= {PROOFS: write_proofs(tuple(proofs))} if proofs else {}
+    if proofs:
+        from runtime.proofs import write_proofs
+
+        contents[PROOFS] = write_proofs(tuple(proofs))
     _check_replaceable(path)
     temporary = _sibling(path)
     try:
@@ -260,6 +267,8 @@ def record_proof(path: str | os.PathLike[str], *new: Proof) -> Bundle:
     Raises:
         BundleError: the bundle cannot be written, or a proof speaks of another bundle.
     """
+    from runtime.proofs import latest, write_proofs
+
     bundle = Bundle.open(path)
     for proof in new:
         if proof.digest != bundle.digest:
@@ -280,6 +289,9 @@ def record_proof(path: str | os.PathLike[str], *new: Proof) -> Bundle:
 
 
 def _write_packed(path: Path, bundle: Bundle, proofs: tuple[Proof, ...], signatures: Mapping[str, bytes]) -> Bundle:
+    from runtime.archive import write_archive
+    from runtime.proofs import write_proofs
+
     contents = {name: bundle.read(name) for name in (MANIFEST, *bundle.files)}
     contents |= {name: signatures[name] for name in sorted(signatures)}
     if proofs:

@@ -15,7 +15,6 @@ import io
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -79,8 +78,7 @@ class OpenedSession(NamedTuple):
     provider: str
 
 
-@dataclass(frozen=True, slots=True)
-class ProviderStatus:
+class ProviderStatus(NamedTuple):
     """Whether a provider really starts on this machine, and why not."""
 
     device: str

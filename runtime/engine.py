@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from threading import Lock
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,11 +14,12 @@ from numpy.typing import NDArray
 from runtime.axes import BATCH_NAMES as BATCH_NAMES
 from runtime.axes import batch_axes, batch_name
 from runtime.checks import InputCheck, shape_text, size_range
-from runtime.devices import first_line, open_session
+from runtime.devices import CPU, first_line, open_session
 from runtime.empty import empty_answers
 from runtime.errors import BundleError, DeviceError, InputError
 from runtime.golden import RecordedInputs
 from runtime.manifest import ModelSpec, TensorSpec
+from runtime.session import split_device
 from runtime.stream import Stream
 from runtime.threads import default_threads
 
@@ -64,6 +66,8 @@ class Engine:
         device: ``cpu``, ``gpu``, ``auto`` …, see ``runtime.devices``; strict.
         threads: threads for one call; None takes what affinity, cores and the control group's quota allow.
         name: how messages call it.
+        later: opens the graph when it is first needed, where it is bytes, comes with a spec and runs on the CPU. Until
+            then nobody has seen whether ONNX Runtime takes it, so the error of a graph that it refuses comes then.
 
     An engine may be used from any number of threads at once. It belongs to the process that made it: the threads of a
     session do not survive a fork, so a forked child opens its own.
@@ -81,19 +85,20 @@ class Engine:
         device: str = "cpu",
         threads: int | None = None,
         name: str = "model",
+        later: bool = False,
     ) -> None:
         self.name = name
         self.threads = default_threads() if threads is None else threads
-        opened = open_session(graph, device, self.threads)
-        self.device, self.provider = opened.device, opened.provider
-        self._session: Session = opened.session
-        graph_inputs = tuple(_tensor(value, name) for value in self._session.get_inputs())
-        graph_outputs = tuple(_tensor(value, name) for value in self._session.get_outputs())
-        if spec is None:
-            spec = ModelSpec(variants={}, inputs=graph_inputs, outputs=graph_outputs)
+        self._lock = Lock()
+        self._session: Session = None
+        self._unopened: tuple[bytes, str] | None = None
+        if later and spec is not None and isinstance(graph, bytes) and split_device(device)[0] == "cpu":
+            self.device, self.provider = "cpu", CPU
+            self._unopened = (graph, device)
         else:
-            _check_spec(name, "input", spec.inputs, graph_inputs)
-            _check_spec(name, "output", spec.outputs, graph_outputs)
+            opened = open_session(graph, device, self.threads)
+            self.device, self.provider = opened.device, opened.provider
+            self._session, spec = opened.session, _checked_spec(name, opened.session, spec)
         self.spec = spec
         self.check = InputCheck(name, spec)
         self._output_names = [tensor.name for tensor in spec.outputs]
@@ -108,10 +113,11 @@ class Engine:
         Raises:
             InputError: the engine is closed.
             DeviceError: this process was forked from the one that opened the engine.
+            BundleError: the engine opens its graph later than it was made, and the graph cannot be loaded.
         """
         session = self._session
         if session is None:
-            raise InputError(f"engine {self.name!r} is closed")
+            session = self._opened()
         if self._forks != _forks:
             raise DeviceError(
                 f"engine {self.name!r} was opened before this process was forked, and its threads stayed behind; "
@@ -223,7 +229,8 @@ class Engine:
 
     def close(self) -> None:
         """Lets the session go once the calls that are under way have ended. A second call does nothing."""
-        self._session = None
+        with self._lock:
+            self._session = self._unopened = None
 
     def __enter__(self) -> Self:
         return self
@@ -235,6 +242,18 @@ class Engine:
 
     def __repr__(self) -> str:
         return f"Engine({self.name!r}, device={self.device!r}, threads={self.threads})"
+
+    def _opened(self) -> Session:
+        """The session of an engine that had none until now."""
+        with self._lock:
+            if self._session is None and self._unopened is not None and self._forks == _forks:
+                graph, device = self._unopened
+                session = open_session(graph, device, self.threads).session
+                _checked_spec(self.name, session, self.spec)
+                self._session, self._unopened = session, None
+            if self._session is None and self._unopened is None:
+                raise InputError(f"engine {self.name!r} is closed")
+            return self._session
 
     def _check_empty(self, sizes: Mapping[str, int]) -> None:
         """Refuses an empty call whose answer does not follow from the signature, unless its export has tried it."""
@@ -309,6 +328,17 @@ def _tensor(value: Any, name: str) -> TensorSpec:
         for axis, size in enumerate(value.shape)
     )
     return TensorSpec(value.name, _DTYPES[value.type], shape)
+
+
+def _checked_spec(name: str, session: Session, spec: ModelSpec | None) -> ModelSpec:
+    """The signature of a manifest, held against the graph's own; without a manifest that of the graph."""
+    inputs = tuple(_tensor(value, name) for value in session.get_inputs())
+    outputs = tuple(_tensor(value, name) for value in session.get_outputs())
+    if spec is None:
+        return ModelSpec(variants={}, inputs=inputs, outputs=outputs)
+    _check_spec(name, "input", spec.inputs, inputs)
+    _check_spec(name, "output", spec.outputs, outputs)
+    return spec
 
 
 def _check_spec(name: str, side: str, declared: Sequence[TensorSpec], found: Sequence[TensorSpec]) -> None:

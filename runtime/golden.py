@@ -13,7 +13,6 @@ from typing import Any
 from numpy.typing import NDArray
 
 from runtime.errors import BundleError
-from runtime.npy import dump_npy, load_npy
 
 MAX_GOLDEN_BYTES = 1 << 30  # uncompressed; golden cases are small, whoever sends more wants to fill the memory
 MAX_ARRAYS = 20_000
@@ -41,6 +40,8 @@ def golden_to_npz(cases: Iterable[GoldenCase]) -> bytes:
     """
     import zipfile
 
+    from runtime.npy import dump_npy
+
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for index, case in enumerate(cases):
@@ -61,6 +62,8 @@ def golden_from_npz(data: bytes) -> tuple[GoldenCase, ...]:
         BundleError: damaged, too large when unpacked, or keys of another form.
     """
     import zipfile  # here, because a first answer begins quicker without
+
+    from runtime.npy import load_npy
 
     cases: dict[tuple[int, str], GoldenCase] = {}
     try:

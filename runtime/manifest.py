@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from runtime.budget import Budget as Budget
-from runtime.budget import budget_json, parse_budget
 from runtime.errors import BundleError
 from runtime.fields import BundleWarning as BundleWarning
 from runtime.fields import (
@@ -29,7 +27,6 @@ from runtime.fields import (
     truth,
     tuple_of,
 )
-from runtime.release import Release, parse_release, release_json
 from runtime.signature import DimensionSpec as DimensionSpec
 from runtime.signature import StateSpec as StateSpec
 from runtime.signature import TensorSpec as TensorSpec
@@ -41,6 +38,10 @@ from runtime.signature import (
     state_json,
     tensor_json,
 )
+
+if TYPE_CHECKING:
+    from runtime.budget import Budget
+    from runtime.release import Release
 
 SCHEMA_VERSION = 1
 CRITERION = "|a-b| <= atol + rtol*|b|"
@@ -188,7 +189,7 @@ class Manifest:
             pipeline=top.take("pipeline", free_object, default={}),
             files=top.take("files", mapping_of(_file_ref), default={}),
             metrics=top.take("metrics", tuple_of(free_object), default=()),
-            release=top.take("release", parse_release, default=None),
+            release=top.take("release", _release, default=None),
             provenance=top.take("provenance", free_object, default={}),
         )
         top.finish()
@@ -199,7 +200,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form; ``Manifest.from_json(m.to_json()) == m``. Keys that hold nothing are left out."""
-        release = {"release": release_json(self.release)} if self.release else {}
+        release = {"release": self.release.to_json()} if self.release else {}
         return {
             "schema_version": self.schema_version,
             "name": self.name,
@@ -237,6 +238,12 @@ class Manifest:
         return claims
 
 
+def _release(value: Any, where: str) -> Release:
+    from runtime.release import parse_release  # here, because a first answer begins quicker without
+
+    return parse_release(value, where)
+
+
 def _file_name(value: Any, where: str) -> str:
     if flat_name(value, f"manifest.json: {where}") == "manifest.json":
         raise BundleError(f"manifest.json: {where} names manifest.json itself")
@@ -248,6 +255,11 @@ def _variants(value: Any, where: str) -> Mapping[str, Variant]:
 
 
 def _variant(name: str, value: Any, where: str) -> Variant:
+    def budget(value: Any, where: str) -> Budget:
+        from runtime.budget import parse_budget  # here, because a first answer begins quicker without
+
+        return parse_budget(name)(value, where)
+
     part = Fields(value, where)
     variant = Variant(
         file=part.take("file", _file_name),
@@ -255,7 +267,7 @@ def _variant(name: str, value: Any, where: str) -> Variant:
         bytes=part.take("bytes", integer),
         error=part.take("error", free_object, default=None),
         parity=part.take("parity", _parity, default=None),
-        budget=part.take("budget", parse_budget(name), default=None),
+        budget=part.take("budget", budget, default=None),
     )
     part.finish()
     return variant
@@ -371,7 +383,7 @@ def _model_json(model: ModelSpec) -> dict[str, Any]:
                 bytes=v.bytes,
                 error=v.error and dict(v.error),
                 parity=v.parity and _parity_json(v.parity),
-                budget=v.budget and budget_json(key, v.budget),
+                budget=v.budget and v.budget.to_json(key),
             )
             for key, v in model.variants.items()
         },

@@ -13,8 +13,8 @@ from typing import Any
 
 from runtime.errors import BundleError
 from runtime.fields import Fields, digest, integer, number, text, truth, tuple_of
+from runtime.sources import PROOFS as PROOFS
 
-PROOFS = "proofs.json"
 HERE = "here"
 """The target of a proof that a bundle made itself, in the process that runs it."""
 

@@ -26,6 +26,10 @@ class Release:
     targets: tuple[str, ...]
     share: float = 1.0
 
+    def to_json(self) -> dict[str, Any]:
+        """The JSON form; `parse_release` reads it."""
+        return {"targets": list(self.targets), "share": self.share}
+
 
 def parse_release(value: Any, where: str) -> Release:
     """Parses the JSON form."""
@@ -35,11 +39,6 @@ def parse_release(value: Any, where: str) -> Release:
     if not 0 < release.share <= 1:
         raise BundleError(f"manifest.json: {where}.share is {release.share:g}, expected a share above 0 and at most 1")
     return release
-
-
-def release_json(release: Release) -> dict[str, Any]:
-    """The JSON form."""
-    return {"targets": list(release.targets), "share": release.share}
 
 
 def unproven(

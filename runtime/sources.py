@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import stat
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from runtime.archive import Entry, read_entries, read_entry
 from runtime.errors import BundleError
 from runtime.fields import flat_name
 
+if TYPE_CHECKING:
+    from runtime.archive import Entry
+
 MANIFEST = "manifest.json"
+PROOFS = "proofs.json"
+"""What lies beside the manifest, see `runtime.proofs`."""
 SIGNATURE_SUFFIX = ".minisig"
 _SIGNATURE_BYTES = 16 << 10  # minisign's two comments have at most 9 KiB
 
@@ -81,6 +84,8 @@ class _Archive:
     """The files of a packed bundle, read where they lie in the zip."""
 
     def __init__(self, path: Path, limits: Limits) -> None:
+        from runtime.archive import read_entries  # here, because a folder is opened quicker without
+
         self._path = path
         if path.stat().st_size > limits.total_bytes:
             raise BundleError(f"{path}: {path.stat().st_size} bytes, at most {limits.total_bytes} are read")
@@ -91,10 +96,14 @@ class _Archive:
         _check_total(self.sizes, limits, path)
 
     def read(self, name: str) -> bytes:
+        from zlib import crc32
+
+        from runtime.archive import read_entry
+
         entry = self._entries[name]
         data = read_entry(self._path, entry)
         # The manifest has no digest of its own; the CRC at least tells damage apart from content.
-        if name == MANIFEST and zlib.crc32(data) != entry.crc:
+        if name == MANIFEST and crc32(data) != entry.crc:
             raise BundleError(f"{self._path}: {name} is damaged (its CRC-32 differs)")
         return data
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class ThreadBudget:
+class ThreadBudget(NamedTuple):
     """What limits the threads here, and the number chosen from it.
 
     ``host`` counts logical processors, ``affinity`` those that this process may run on, ``cores`` the physical cores

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 from runtime.errors import MediaError, TooLargeError
 from runtime.media.exif import orientation
@@ -31,8 +31,7 @@ _END_OF_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 
-@dataclass(frozen=True, slots=True)
-class _Frame:
+class _Frame(NamedTuple):
     """A start of frame (B.2.2). `sampling` is horizontal and vertical, by the component's identifier."""
 
     marker: int
@@ -50,8 +49,7 @@ class _Frame:
         return 64 * columns * rows
 
 
-@dataclass(frozen=True, slots=True)
-class _Scan:
+class _Scan(NamedTuple):
     """A start of scan (B.2.3): its components, and from and to which coefficient, down to which bit, it goes."""
 
     components: tuple[int, ...]

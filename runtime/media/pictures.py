@@ -21,7 +21,6 @@ from runtime.media.headers import NPY, read_header
 from runtime.media.image_header import ImageHeader, Pieces
 from runtime.media.objects import Foreign, foreign_array, foreign_bytes
 from runtime.media.pixels import RGBImage, to_rgb
-from runtime.npy import load_npy
 
 __all__ = [
     "MAX_BYTES",
@@ -191,6 +190,8 @@ def _read(source: PictureSource, max_pixels: int, max_bytes: int, scales: tuple[
         return _from_array(array, max_pixels)
     data = _read_bytes(source, max_bytes)
     if data.startswith(NPY):
+        from runtime.npy import load_npy  # here, because a first answer begins quicker without
+
         try:
             return _from_array(load_npy(data), max_pixels)
         except ValueError as error:

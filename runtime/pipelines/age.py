@@ -13,15 +13,14 @@ from runtime.bundle import Bundle
 from runtime.crowds import AS_THE_BUNDLE_SAYS
 from runtime.detection import Finder, Looks
 from runtime.errors import BundleError, InputError
-from runtime.example import first_inputs
 from runtime.faces import Crop, Detection, Pixels, crop_from_json
-from runtime.intervals import UNCALIBRATED, Interval, parse_interval
 from runtime.media.pictures import Picture
 from runtime.pipelines.answer import Answer
 from runtime.pipelines.base import PicturePipeline, Source, picture_of
 from runtime.pipelines.results import FACES
 
 if TYPE_CHECKING:
+    from runtime.intervals import Interval
     from runtime.occlusion import Probe
 
 LARGEST_BATCH = 32
@@ -57,7 +56,7 @@ class AgeSettings:
                 years=tuple(float(y) for y in left.pop("years")),
                 crop=crop_from_json(left.pop("crop")),
                 looks=Looks.taken_from(left),
-                interval=None if interval is None else parse_interval(interval),
+                interval=None if interval is None else _interval(interval),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BundleError(f"the pipeline settings of this age bundle cannot be read: {error!r}") from error
@@ -69,6 +68,8 @@ class AgeSettings:
     def interval_json(self) -> dict[str, Any]:
         """What an answer says of its intervals: the share that they promise, null if none, and the same in words."""
         if self.interval is None:
+            from runtime.intervals import UNCALIBRATED
+
             return {"calibrated": False, "level": None, "note": UNCALIBRATED}
         return {"calibrated": True, "level": self.interval.level, "note": self.interval.told()}
 
@@ -118,6 +119,7 @@ class AgePipeline(PicturePipeline):
     options = {"distribution": bool, "smallest": float, "turned": bool}  # noqa: RUF012 - nobody changes it
     result = FACES
     models = ("faces", "age")
+    later = ("crowd",)
     composed = ("photo",)
 
     def __init__(
@@ -130,6 +132,8 @@ class AgePipeline(PicturePipeline):
 
     def example(self) -> NDArray[np.uint8] | None:
         """The first photo that the detector was recorded on."""
+        from runtime.example import first_inputs
+
         inputs = first_inputs(self.bundle, self.first_model)
         return None if inputs is None else next(iter(inputs.values()))
 
@@ -272,6 +276,12 @@ class AgePipeline(PicturePipeline):
         finer = picture.at(picture.scale * min(spare, 1))
         zoom = picture.scale / finer.scale
         return finer, quarters, [face.moved(0, 0, zoom) for face in found] if zoom > 1 else found
+
+
+def _interval(data: Any) -> Interval:
+    from runtime.intervals import parse_interval  # here, because a first answer begins quicker without
+
+    return parse_interval(data)
 
 
 def _face(picture: Picture, face: Detection, answer: Mapping[str, Any]) -> Face:

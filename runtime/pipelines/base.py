@@ -12,11 +12,12 @@ modality there is a class here with the methods that only its kind of input need
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,20 +25,19 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.engine import Engine
 from runtime.errors import BundleError, InputError
-from runtime.example import longest_row
-from runtime.lines import LineStream
 from runtime.manifest import TensorSpec
-from runtime.media.frames import ClipSource, Frames, FrameSampling, VideoLimits
 from runtime.media.pictures import MAX_PIXELS, Picture, PictureSource, read_picture
 from runtime.memory import give_back
 from runtime.pipelines.answer import Answer, page_of, shortened
 from runtime.pipelines.results import Schema
 
 if TYPE_CHECKING:
+    from runtime.lines import LineStream
+    from runtime.media.frames import ClipSource, Frames, FrameSampling, VideoLimits
     from runtime.occlusion import Probe
 
 Modality = Literal["picture", "clip", "text", "arrays"]
-Source = PictureSource | ClipSource | Picture | Frames | Mapping[str, NDArray[Any]]
+Source: TypeAlias = "PictureSource | ClipSource | Picture | Frames | Mapping[str, NDArray[Any]]"
 """All that any pipeline takes. A pipeline refuses what is of another modality."""
 
 Options = Mapping[str, type[bool] | type[int] | type[float]]
@@ -57,6 +57,7 @@ class Pipeline(ABC):
         options: What `predict` takes by keyword, with its types.
         result: The answer as JSON Schema, with a title.
         models: The models that the task needs.
+        later: Models that few inputs need; on the CPU each is opened when the first of them does.
         composed: Models that hold what the pipeline does itself, for hosts without Python; it does not open them.
         bundle: The bundle.
         variant: As given.
@@ -71,6 +72,7 @@ class Pipeline(ABC):
     options: ClassVar[Options] = {}
     result: ClassVar[Schema]
     models: ClassVar[tuple[str, ...]] = ()
+    later: ClassVar[tuple[str, ...]] = ()
     composed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
@@ -78,7 +80,7 @@ class Pipeline(ABC):
     ) -> None:
         self.bundle = bundle
         self.variant = variant
-        self.engines: dict[str, Engine] = _open_engines(bundle, device, threads, variant, self.models, self.composed)
+        self.engines: dict[str, Engine] = _open_engines(bundle, device, threads, variant, type(self))
         give_back()  # what reading and optimising the graphs took
 
     @classmethod
@@ -258,25 +260,28 @@ class ClipPipeline(Pipeline):
         self,
         source: Source,
         *,
-        limits: VideoLimits = VideoLimits(),  # noqa: B008 - frozen
+        limits: VideoLimits | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> Frames:
         """The frames that the graph gets; frames that were read before stay as they are.
 
         Args:
             source: what `runtime.media.clips.read_frames` takes.
-            limits: what a video may cost.
+            limits: what a video may cost; None takes the defaults.
             max_pixels: of one picture, width times height.
 
         Raises:
             InputError: as `runtime.media.clips.read_frames` does.
         """
+        from runtime.media.frames import Frames, VideoLimits
+
         if isinstance(source, Frames):
             return source
         if isinstance(source, Mapping):
             raise InputError(f"arrays by name ({shortened(list(source))}); a clip is a video, pictures or one array")
         from runtime.media.clips import read_frames  # here, because it brings all readers of videos
 
+        limits = limits or VideoLimits()
         return read_frames(source, self.sampling, shorter=self.shorter, limits=limits, max_pixels=max_pixels)
 
     def example(self) -> NDArray[np.uint8] | None:
@@ -326,6 +331,8 @@ class ArrayPipeline(Pipeline):
 
     def example(self) -> Mapping[str, NDArray[Any]] | None:
         """Recorded arrays by name, without the carried state; None where there are none."""
+        from runtime.example import longest_row
+
         return longest_row(self.bundle, self.first_model)
 
 
@@ -335,10 +342,13 @@ def picture_of(source: Source, *, longest: int = 0, max_pixels: int = MAX_PIXELS
     Raises:
         InputError: not an image, too large, or several.
     """
-    if isinstance(source, Frames | Mapping):
-        raise InputError(f"a picture is expected, got {type(source).__name__}")
-    if isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray | memoryview):
-        raise InputError(f"{len(source)} pictures; `predict` takes one, `batch` takes several")
+    if not isinstance(source, str | bytes | os.PathLike | np.ndarray | Picture):
+        from runtime.media.frames import Frames  # here, because a first answer begins quicker without
+
+        if isinstance(source, Frames | Mapping):
+            raise InputError(f"a picture is expected, got {type(source).__name__}")
+        if isinstance(source, Sequence) and not isinstance(source, bytearray | memoryview):
+            raise InputError(f"{len(source)} pictures; `predict` takes one, `batch` takes several")
     return read_picture(source, longest=longest, max_pixels=max_pixels)
 
 
@@ -347,8 +357,7 @@ def _open_engines(
     device: str,
     threads: int | None,
     variant: str | None,
-    expected: tuple[str, ...],
-    composed: tuple[str, ...],
+    kind: type[Pipeline],
 ) -> dict[str, Engine]:
     """One engine per model of the bundle, but for those that hold what the pipeline does itself.
 
@@ -356,10 +365,10 @@ def _open_engines(
         BundleError: a model that the task needs is missing, or the variant is.
     """
     models = bundle.manifest.models
-    missing = [name for name in expected if name not in models]
+    missing = [name for name in kind.models if name not in models]
     if missing:
         raise BundleError(
-            f"{bundle.path}: task {bundle.manifest.task!r} needs the models {', '.join(expected)}; "
+            f"{bundle.path}: task {bundle.manifest.task!r} needs the models {', '.join(kind.models)}; "
             f"{', '.join(missing)} is missing, the bundle holds {', '.join(models) or 'none'}"
         )
     if variant is not None and not any(variant in spec.variants for spec in models.values()):
@@ -373,9 +382,10 @@ def _open_engines(
             device=device,
             threads=threads,
             name=name,
+            later=name in kind.later,
         )
         for name, spec in models.items()
-        if name not in composed
+        if name not in kind.composed
     }
 
 

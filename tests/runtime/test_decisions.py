@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime import processor
-from runtime.budget import Budget, Counted, budget_json, parse_budget
+from runtime.budget import Budget, Counted, parse_budget
 from runtime.bundle import Bundle, write_bundle
 from runtime.child import child_environment, python_command
 from runtime.decisions import changed_decisions
@@ -167,7 +167,7 @@ def test_the_allowance_covers_the_record_and_never_all_of_chance(changed: int, m
 
 def test_a_budget_is_written_and_read() -> None:
     budget = Budget("MAE", 5.93, 6.01, 0.1, {"vnni": 0.011}, {"vnni": Counted(3, 48)}, 1898, "utkface", "year")
-    document = budget_json("int8", budget)
+    document = budget.to_json("int8")
     assert (document["int8"], document["fp32"], document["decisions_changed"]) == (6.01, 5.93, {"vnni": 0.011})
     assert parse_budget("int8")(document, "budget") == budget
     least = {"metric": "MAE", "fp32": 5.93, "int8": 6.01, "allowed": 0.1, "decisions_changed": {"vnni": 0.011}}

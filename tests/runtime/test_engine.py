@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from runtime import devices
+from runtime import engine as engine_module
 from runtime.bundle import Bundle
 from runtime.child import run_python
 from runtime.engine import Engine
@@ -356,6 +360,49 @@ def test_closing(linear_graph: bytes) -> None:
     with pytest.raises(InputError, match="engine 'linear' is closed"):
         engine.run(X)
     engine.close()
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The devices of the sessions that engines open, in their order."""
+    asked: list[str] = []
+
+    def open_session(graph: Any, device: str, threads: int) -> Any:
+        asked.append(device)
+        time.sleep(0.02)  # as long as another thread needs to come by
+        return devices.open_session(graph, device, threads)
+
+    monkeypatch.setattr(engine_module, "open_session", open_session)
+    return asked
+
+
+def test_an_engine_that_opens_later_opens_once_and_answers_the_same(linear_graph: bytes, opened: list[str]) -> None:
+    now = Engine(linear_graph, threads=1)
+    later = Engine(linear_graph, spec=now.spec, threads=1, later=True, device="cpu,graph=basic")
+    assert opened == ["cpu"], "nothing was asked of the other one so far"
+    assert (later.device, later.provider) == (now.device, now.provider)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: later.run(X), range(4)))
+    assert opened == ["cpu", "cpu,graph=basic"]
+    assert all((answer["y"] == now.run(X)["y"]).all() for answer in answers)
+
+
+def test_what_an_engine_that_opens_later_refuses(linear_graph: bytes, opened: list[str]) -> None:
+    spec = Engine(linear_graph, threads=1).spec
+    other = replace(spec, outputs=(TensorSpec("z", "float32", ("N", 2)),))
+    for graph, said, words in ((b"no graph", spec, "cannot load"), (linear_graph, other, "the manifest gives")):
+        engine = Engine(graph, spec=said, threads=1, later=True)
+        for _ in range(2):
+            with pytest.raises(BundleError, match=words):
+                engine.run(X)
+    engine = Engine(linear_graph, spec=spec, threads=1, later=True)
+    del opened[:]
+    engine.close()
+    with pytest.raises(InputError, match="is closed"):
+        engine.run(X)
+    assert opened == []
+    with pytest.raises(DeviceError, match="unknown device"):
+        Engine(linear_graph, spec=spec, threads=1, later=True, device="abacus")
 
 
 def test_many_threads_share_one_engine(linear_graph: bytes) -> None:

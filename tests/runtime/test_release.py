@@ -9,7 +9,7 @@ import pytest
 from runtime.errors import BundleError
 from runtime.manifest import Manifest
 from runtime.proofs import Proof, read_proofs, write_proofs
-from runtime.release import Release, parse_release, release_json, unproven
+from runtime.release import Release, parse_release, unproven
 from tests.bundles import write_scale_bundle
 
 PROOF = Proof("0" * 64, "arm64/cortex-a72", "1.32.0", "Cortex-A72", "fp32", ok=True, date="2026-11-29", share=0.4)
@@ -37,7 +37,7 @@ def test_it_stands_in_the_manifest(tmp_path):
     asked = replace(manifest, release=Release(("arm64", "node"), 0.5))
     assert Manifest.from_json(asked.to_json()) == asked
     assert "release" not in manifest.to_json()
-    assert parse_release(release_json(Release(("node",))), "release") == Release(("node",), 1.0)
+    assert parse_release(Release(("node",)).to_json(), "release") == Release(("node",), 1.0)
 
 
 @pytest.mark.parametrize("share", [0, 1.5])
