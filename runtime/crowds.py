@@ -11,8 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from runtime.errors import InputError
-from runtime.faces import Detection, Pixels
+from runtime.faces import Detection, Pixels, overlap
 from runtime.sheets import Detector, Sheet
 
 AS_THE_BUNDLE_SAYS = -1.0
@@ -34,6 +37,10 @@ class Crowd:
             less than this share of the longest side: then it has missed others.
         doubt: the same where it finds a face with a score below this.
         sure: score from which a face is believed that is shown large.
+        square: side of the square in which a candidate is shown again, in sides of the candidate.
+        square_side: pixels that such a square is brought to.
+        across: squares in a row of a sheet, at most, and rows.
+        certain: score on a sheet from which a face needs no further look.
     """
 
     smallest: float
@@ -42,6 +49,10 @@ class Crowd:
     below: float
     doubt: float
     sure: float
+    square: float = 2.0
+    square_side: int = 64
+    across: int = 5
+    certain: float = 0.7
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -49,9 +60,19 @@ class Crowd:
 
         Raises:
             TypeError: a key is missing or unknown, or a value is not a number.
-            ValueError: a value is not a number.
+            ValueError: a value is not a number, or one that has to be whole is not.
         """
-        return cls(**{name: float(value) for name, value in dict(data).items()})
+        numbers: dict[str, Any] = {name: float(value) for name, value in dict(data).items()}
+        for name in numbers.keys() & {"square_side", "across"}:
+            if numbers[name] < 1 or numbers[name] % 1:
+                raise ValueError(f"{name} is {numbers[name]:g}, expected a whole number from 1 on")
+            numbers[name] = int(numbers[name])
+        return cls(**numbers)
+
+    @property
+    def sheet(self) -> Sheet:
+        """How candidates are shown again, the surest first: after a sheet without a face there is no further one."""
+        return Sheet(self.square, self.square_side, self.across, AGREED)
 
     def share(self, smallest: float, side: int) -> float | None:
         """The share of a photo's longest side that the smallest face to look for takes; None where no look is due.
@@ -92,14 +113,8 @@ SAME_FACE = 0.3
 AGREED = 0.4
 """Overlap (IoU) from which a square is taken to show the candidate that it was cut for."""
 
-ON_A_SHEET = Sheet(share=2.0, side=64, across=5, agreed=AGREED)
-"""The surest candidates come first: after a sheet without a face there is no further one."""
-
 ALONE = Sheet(share=1.5, side=56, across=1, agreed=AGREED)
 """What is shown once more, without neighbours, which make the detector doubt."""
-
-CERTAIN = 0.7
-"""Score on the sheet from which a face needs no further look."""
 
 POSSIBLE = 0.15
 """Score on the sheet from which a candidate gets one."""
@@ -118,34 +133,55 @@ def with_crowd(
         crowd: see `Crowd`.
     """
     zoom = max(image.shape[:2]) / max(picture.shape[:2])
+    candidates = detect(picture)
+    faces = [candidate.moved(0, 0, zoom) for candidate in candidates]
     added: list[Detection] = []
     doubted: list[Detection] = []
-    for candidate in detect(picture):
-        face = candidate.moved(0, 0, zoom)
+    for candidate, face, known in zip(candidates, faces, _are_among(faces, found), strict=True):
         # Of a strip the square would be border for the most part, and of a long one too large for the memory.
-        if face.side <= 2 * min(image.shape[:2]) and face.among(found, SAME_FACE) is None:
+        if face.side <= 2 * min(image.shape[:2]) and not known:
             # What a sheet shows no larger is believed, or not, as it is.
-            if candidate.side * ON_A_SHEET.share < ON_A_SHEET.side:
+            if candidate.side * crowd.square < crowd.square_side:
                 doubted.append(face)
             elif face.score >= crowd.sure:
                 added.append(face)
-    added += _confirmed(detect, image, doubted, crowd.sure)
-    kept = list(found)
-    for face in sorted(added, key=lambda face: -face.score):
-        if face.among(kept, SAME_FACE) is None:
-            kept.append(face)
-    return sorted(kept, key=lambda face: -face.score)
+    added += _confirmed(detect, image, doubted, crowd)
+    return sorted([*found, *_others(added, found)], key=lambda face: -face.score)
 
 
-def _confirmed(detect: Detector, image: Pixels, faces: Sequence[Detection], sure: float) -> list[Detection]:
+def _are_among(faces: Sequence[Detection], others: Sequence[Detection]) -> list[bool]:
+    """For each face whether it is one of the others."""
+    return _same(faces, others).any(axis=1).tolist() if faces and others else [False] * len(faces)
+
+
+def _others(faces: Sequence[Detection], known: Sequence[Detection]) -> list[Detection]:
+    """The faces that are not known, and of those that are one face the surest."""
+    waiting = ~np.array(_are_among(faces, known), dtype=bool)
+    order = sorted(range(len(faces)), key=lambda index: -faces[index].score)
+    same = _same(faces, faces) if faces else None
+    others = []
+    for index in order:
+        if waiting[index] and same is not None:
+            others.append(faces[index])
+            waiting &= ~same[index]
+    return others
+
+
+def _same(faces: Sequence[Detection], others: Sequence[Detection]) -> NDArray[np.bool_]:
+    """(F, O): whether two faces, neither list empty, are one."""
+    boxes, more = (np.stack([face.box for face in several]) for several in (faces, others))
+    return np.asarray(overlap(boxes[:, None], more) >= SAME_FACE)
+
+
+def _confirmed(detect: Detector, image: Pixels, faces: Sequence[Detection], crowd: Crowd) -> list[Detection]:
     """Those of the candidates that are faces when they are enlarged, as they show then."""
-    confirmed: list[Detection] = []
-    for begin in range(0, len(faces), ON_A_SHEET.most):
-        seen = [face for face in ON_A_SHEET.shown(detect, image, faces[begin : begin + ON_A_SHEET.most]) if face]
-        doubted = [face for face in seen if POSSIBLE <= face.score < CERTAIN]
+    sheet, confirmed = crowd.sheet, []
+    for begin in range(0, len(faces), sheet.most):
+        seen = [face for face in sheet.shown(detect, image, faces[begin : begin + sheet.most]) if face]
+        doubted = [face for face in seen if POSSIBLE <= face.score < crowd.certain]
         alone = [ALONE.shown(detect, image, [face])[0] for face in doubted]
-        found = [face for face in seen if face.score >= CERTAIN]
-        found += [face for face in alone if face is not None and face.score >= sure]
+        found = [face for face in seen if face.score >= crowd.certain]
+        found += [face for face in alone if face is not None and face.score >= crowd.sure]
         if not found:
             break
         confirmed += found

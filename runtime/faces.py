@@ -349,10 +349,9 @@ def warp(image: Pixels, transform: NDArray[np.float64], side: int) -> Pixels:
 
 
 def overlap(box: Floats, others: Floats) -> NDArray[np.float64]:
-    """Intersection over union of one box (4,) with others (D, 4): (D,)."""
+    """Intersection over union of one box (4,) with others (D, 4): (D,); boxes of any shapes (…, 4) are broadcast."""
     box, others = np.asarray(box, dtype=np.float64), np.asarray(others, dtype=np.float64)
-    sides = (np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])).clip(0)
-    intersection = sides[:, 0] * sides[:, 1]
-    areas = (others[:, 2] - others[:, 0]) * (others[:, 3] - others[:, 1])
-    union = (box[2] - box[0]) * (box[3] - box[1]) + areas - intersection
-    return np.asarray(intersection / np.maximum(union, 1e-12))
+    sides = (np.minimum(box[..., 2:], others[..., 2:]) - np.maximum(box[..., :2], others[..., :2])).clip(0)
+    intersection = sides[..., 0] * sides[..., 1]
+    area, areas = ((b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1]) for b in (box, others))
+    return np.asarray(intersection / np.maximum(area + areas - intersection, 1e-12))

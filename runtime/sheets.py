@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from runtime.faces import Detection, Pixels, brought_to, square
+from runtime.faces import Detection, Pixels, brought_to, overlap, square
 
 Detector = Callable[[Pixels], list[Detection]]
 
@@ -54,12 +54,26 @@ class Sheet:
             row, column = divmod(index, columns)
             place = np.s_[row * self.side : (row + 1) * self.side, column * self.side : (column + 1) * self.side]
             sheet[place] = brought_to(pixels, self.side)
-        shown: list[list[Detection]] = [[] for _ in squares]
-        for seen in detect(sheet):
-            column, row = (int(v) for v in (seen.middle // self.side).clip(0, [columns - 1, rows - 1]))
-            if row * columns + column < len(squares):
-                pixels, left, top = squares[row * columns + column]
+        shown: list[Detection | None] = [None] * len(faces)
+        seen = detect(sheet)
+        if not seen:
+            return shown
+        middles = np.stack([found.middle for found in seen])
+        places: list[list[int]] = (middles // self.side).clip(0, [columns - 1, rows - 1]).astype(int).tolist()
+        moved: list[tuple[int, Detection]] = []
+        for (column, row), found in zip(places, seen, strict=True):
+            index = row * columns + column
+            if index < len(squares):
+                pixels, left, top = squares[index]
                 zoom = pixels.shape[0] / self.side
                 x, y = left - column * self.side * zoom, top - row * self.side * zoom
-                shown[row * columns + column].append(seen.moved(x, y, zoom))
-        return [face.among(seen, self.agreed) for face, seen in zip(faces, shown, strict=True)]
+                moved.append((index, found.moved(x, y, zoom)))
+        if not moved:
+            return shown
+        asked = np.stack([faces[index].box for index, _ in moved])
+        overlaps: list[float] = overlap(asked, np.stack([found.box for _, found in moved])).tolist()
+        best = [self.agreed] * len(faces)
+        for (index, found), agreement in zip(moved, overlaps, strict=True):
+            if agreement > best[index] or (agreement == best[index] and shown[index] is None):
+                shown[index], best[index] = found, agreement
+        return shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runtime.crowds import AGREED, CERTAIN, ON_A_SHEET, POSSIBLE, Crowd, with_crowd
+from runtime.crowds import AGREED, POSSIBLE, Crowd, with_crowd
 from runtime.detection import Finder, Looks
 from runtime.errors import BundleError, InputError
 from runtime.faces import Detection, Pixels, fitted, overlap, square
@@ -96,7 +97,7 @@ def test_a_share_out_of_range_is_refused(pipeline, portrait, smallest):
         pipeline.predict(portrait, smallest=smallest)
 
 
-@pytest.mark.parametrize(("smallest", "seen"), [(0.02, 720), (0.01, 1440)])
+@pytest.mark.parametrize(("smallest", "seen"), [(0.02, 640), (0.01, 1280)])
 def test_a_photo_is_read_as_finely_as_the_smallest_face_needs(pipeline, monkeypatch, smallest, seen):
     """A JPEG of this size is read at a quarter first, which is 900 pixels."""
     photo = cv2.imencode(".jpg", np.full((2700, 3600, 3), 90, np.uint8))[1].tobytes()
@@ -179,7 +180,7 @@ def test_a_sheet_shows_each_candidate_in_the_middle_of_its_square():
         return [at(x + 0.5, y + 0.5, 32, 0.8) for x, y in middles[1:]]
 
     told = Told(bright)
-    shown = ON_A_SHEET.shown(told, photo, faces)
+    shown = CROWD.sheet.shown(told, photo, faces)
     (sheet,) = told.pictures
     assert sheet.shape == (64, 320, 3)
     for face, seen in zip(faces, shown, strict=True):
@@ -192,10 +193,10 @@ def test_a_sheet_shows_each_candidate_in_the_middle_of_its_square():
 def test_what_a_square_shows_elsewhere_is_another_face():
     faces = [at(100, 100, 20), at(300, 100, 20)]
     told = Told([at(32, 32, 32, 0.8), at(64 + 10, 50, 20, 0.9)])
-    first, second = ON_A_SHEET.shown(told, np.zeros((200, 400, 3), np.uint8), faces)
+    first, second = CROWD.sheet.shown(told, np.zeros((200, 400, 3), np.uint8), faces)
     assert first is not None
     assert second is None
-    assert ON_A_SHEET.shown(Told(), np.zeros((9, 9, 3), np.uint8), []) == []
+    assert CROWD.sheet.shown(Told(), np.zeros((9, 9, 3), np.uint8), []) == []
 
 
 def crowd_of(*answers: Any, found: list[Detection] | None = None) -> tuple[list[Detection], Told]:
@@ -217,8 +218,8 @@ def test_a_candidate_is_confirmed_on_the_sheet():
 @pytest.mark.parametrize(
     ("on_the_sheet", "alone", "looks", "count"),
     [
-        (CERTAIN, None, 2, 1),
-        (CERTAIN - 0.01, 0.5, 3, 1),
+        (CROWD.certain, None, 2, 1),
+        (CROWD.certain - 0.01, 0.5, 3, 1),
         (POSSIBLE, 0.5, 3, 1),
         (POSSIBLE, 0.49, 3, 0),
         (POSSIBLE - 0.01, None, 2, 0),
@@ -236,7 +237,7 @@ def test_what_is_doubted_is_shown_once_more_alone(on_the_sheet, alone, looks, co
 
 def test_a_candidate_shown_large_is_believed_by_its_own_score():
     """32 pixels are half of a sheet's square of 64."""
-    side = ON_A_SHEET.side / ON_A_SHEET.share
+    side = CROWD.sheet.side / CROWD.sheet.share
     seen, told = crowd_of([at(100, 50, side, 0.5), at(300, 50, side, 0.49)])
     assert len(told.pictures) == 1
     (face,) = seen
@@ -254,11 +255,11 @@ def test_faces_of_the_first_look_are_kept_and_not_found_twice():
 
 
 def test_after_a_sheet_without_a_face_there_is_none():
-    candidates = [at(10 + 9 * n, 50, 8, 0.5 - n / 1000) for n in range(3 * ON_A_SHEET.most)]
+    candidates = [at(10 + 9 * n, 50, 8, 0.5 - n / 1000) for n in range(3 * CROWD.sheet.most)]
     seen, told = crowd_of(candidates, [at(32, 32, 32, 0.9)], [])
     assert len(seen) == 1
     assert len(told.pictures) == 3
-    side = ON_A_SHEET.side * ON_A_SHEET.across
+    side = CROWD.sheet.side * CROWD.sheet.across
     assert max(max(picture.shape) for picture in told.pictures[1:]) == side
 
 
@@ -305,11 +306,32 @@ def test_the_setting_of_a_bundle_is_read():
     given = {"smallest": 0.02, "least": 20, "shown": 14.4, "below": 0.1, "doubt": 0.6, "sure": 0.5}
     assert AgeSettings.from_json(SETTINGS | {"crowd": given}).looks.crowd == CROWD
     assert AgeSettings.from_json(SETTINGS).looks.crowd is None
+    sheet = {"square": 1.5, "square_side": 48, "across": 6, "certain": 0.6}
+    crowd = AgeSettings.from_json(SETTINGS | {"crowd": given | sheet}).looks.crowd
+    assert crowd is not None
+    assert (crowd.sheet.share, crowd.sheet.side, crowd.sheet.most, crowd.certain) == (1.5, 48, 36, 0.6)
+
+
+def test_a_bundle_that_does_not_lay_out_its_sheets_is_looked_at_as_before():
+    """Up to 25 squares of twice the candidate, 64 pixels wide."""
+    assert (CROWD.square, CROWD.square_side, CROWD.across, CROWD.certain) == (2.0, 64, 5, 0.7)
+    candidates = [at(15 + 15 * n, 50, 10, 0.5 - n / 1000) for n in range(30)]
+    _, told = crowd_of(candidates, [at(32, 32, 32, 0.9)], [])
+    assert [picture.shape[:2] for picture in told.pictures[1:]] == [(320, 320), (64, 320)]
 
 
 @pytest.mark.parametrize(
     "given",
-    [{}, {"smallest": 0.02}, {"smallest": "small"}, 3, [1], {"tiles": 4}],
+    [
+        {},
+        {"smallest": 0.02},
+        {"smallest": "small"},
+        3,
+        [1],
+        {"tiles": 4},
+        asdict(CROWD) | {"across": 5.5},
+        asdict(CROWD) | {"square_side": 0},
+    ],
     ids=str,
 )
 def test_a_setting_that_does_not_fit_is_refused(given):

@@ -95,7 +95,7 @@ def test_nothing_faster_leaves_the_defaults(bundle: Bundle, costs) -> None:
 
 def test_threads_are_tried_unless_they_are_given(bundle: Bundle, costs, monkeypatch: pytest.MonkeyPatch) -> None:
     budget = tuning.thread_budget()
-    monkeypatch.setattr(tuning, "thread_budget", lambda: replace(budget, affinity=6, chosen=3))
+    monkeypatch.setattr(tuning, "thread_budget", lambda: budget._replace(affinity=6, chosen=3))
     groups = costs(lambda way: (1.0,) * 4)
     tune(bundle)
     assert groups[0] == {f"--device cpu --threads {count} --variant fp32" for count in (1, 2, 3, 4, 6)}

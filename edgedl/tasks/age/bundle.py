@@ -43,8 +43,11 @@ as one that takes a fifth of the photo has in the first look."""
 CLOSE_ENOUGH = CLOSE_UP / (LOOK_AGAIN * DETECTOR_SIZE)
 """Share of the photo from which the first look shows a face as large as the second one would."""
 
-CROWD = Crowd(smallest=0.02, least=20, shown=14.4, below=0.09, doubt=0.6, sure=0.5)
-"""At 14.4 pixels `CrowdDetector` shows 96 of 100 faces. The first look begins to miss those below 17 pixels, 0.09 of
+CROWD = Crowd(
+    smallest=0.02, least=20, shown=12.8, below=0.09, doubt=0.6, sure=0.55,
+    square=1.5, square_side=48, across=6, certain=0.6,
+)  # fmt: skip
+"""At 12.8 pixels `CrowdDetector` shows 95 of 100 faces. The first look begins to miss those below 17 pixels, 0.09 of
 its picture, and what has a score below 0.6 there may be a part of a crowd."""
 
 FACE_INPUT = Input("face", "uint8", ("N", "H", "W", 3), layout="NHWC", meaning="one face each, RGB")

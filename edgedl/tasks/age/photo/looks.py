@@ -33,7 +33,7 @@ from edgedl.tasks.age.photo.sheet import Sheet
 from exporters.errors import GuardError
 from exporters.writer import Value, Writer
 from runtime.crowds import ALONE as ALONE_SHEET
-from runtime.crowds import CERTAIN, ON_A_SHEET, POSSIBLE, Crowd
+from runtime.crowds import POSSIBLE, Crowd
 from runtime.crowds import SAME_FACE as SAME_IN_CROWD
 from runtime.detection import MOST_BEYOND, SAME_FACE, STEP, Looks
 
@@ -120,7 +120,7 @@ class Looker:
         close_ups = (self.looks.look_again, self.looks.close_up, first, SAME_FACE)
         layouts = {AGAIN: close_ups} | {
             look: (sheet.share, sheet.side, sheet.across, sheet.agreed)
-            for look, sheet in ((SHEET, ON_A_SHEET), (ALONE, ALONE_SHEET))
+            for look, sheet in ((SHEET, self.crowd.sheet), (ALONE, ALONE_SHEET))
         }
         bounds = {look: crowd if look in (CROWD, SHEET, ALONE) else faces for look in range(DONE)}
         return Sheet(self.image, layouts, bounds, centred=(WHOLE, FRAMED, AGAIN))
@@ -239,7 +239,7 @@ class Looker:
         candidates = moved(seen, None, column(to_double(self.longest) / to_double(self.wanted)))
         known = overlaps(candidates, with_nothing(state.faces)).over("ReduceMax", 1)
         fresh = (known < SAME_IN_CROWD) & (side_of(candidates) <= to_float(2 * self.shortest))
-        enlarged = side_of(seen) * ON_A_SHEET.share < ON_A_SHEET.side
+        enlarged = side_of(seen) * self.crowd.square < self.crowd.square_side
         doubted = kept(candidates, fresh & enlarged)
         added = kept(candidates, fresh & ~enlarged & (scores_of(candidates) >= self.crowd.sure))
         number = count(doubted)
@@ -250,8 +250,8 @@ class Looker:
     def _after_sheet(self, state: State, shows: Value, found: Value) -> State:
         """The candidates of one sheet: faces, no faces, and those that are shown once more."""
         writer, score = self.writer, scores_of(shows)
-        faces = kept(shows, found & (score >= CERTAIN))
-        alone = kept(shows, found & (score >= POSSIBLE) & (score < CERTAIN))
+        faces = kept(shows, found & (score >= self.crowd.certain))
+        alone = kept(shows, found & (score >= POSSIBLE) & (score < self.crowd.certain))
         waiting = state.waiting.cut(self.sheets.most(state.look), 1 << 30)
         then = writer.where(count(alone) > 0, writer.whole(ALONE), self._next_sheet(count(faces), waiting))
         added = writer.joined([state.added, faces])
