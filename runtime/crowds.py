@@ -151,7 +151,9 @@ def with_crowd(
 
 def _are_among(faces: Sequence[Detection], others: Sequence[Detection]) -> list[bool]:
     """For each face whether it is one of the others."""
-    return _same(faces, others).any(axis=1).tolist() if faces and others else [False] * len(faces)
+    if not faces or not others:
+        return [False] * len(faces)
+    return [any(row) for row in _same(faces, others).tolist()]
 
 
 def _others(faces: Sequence[Detection], known: Sequence[Detection]) -> list[Detection]:

@@ -191,7 +191,7 @@ def telling_photos() -> list[Case]:
         "framed": cut(hopper, 180, 120, 320, 260),
         "at the corner": hopper[170:, 170:][: 16 * 19 + 5, : 16 * 15 + 3],
         "eleven people": _people(11, 190, 4),
-        "crowd": _people(30, 62, 6),
+        "crowd": _people(44, 58, 8),
         "drawn": drawn,
     }
     return [Case(name, {"image": np.ascontiguousarray(picture)}) for name, picture in pictures.items()]
