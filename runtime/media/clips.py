@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from runtime.errors import InputError, MediaError, MissingExtraError, TooLargeError
 from runtime.media.animations import ANIMATED, AnimatedWebP, Animation, animation
 from runtime.media.cameras import Camera
+from runtime.media.clip import ClipSource, Frames
 from runtime.media.containers import HEADER_BYTES, MXF, container
 from runtime.media.folders import pictures_of
-from runtime.media.frames import ClipSource, Frames, FrameSampling, VideoLimits, check_clip_size, reduced
+from runtime.media.frames import FrameSampling, VideoLimits, check_clip_size, reduced
 from runtime.media.objects import foreign_array, foreign_bytes
 from runtime.media.pictures import MAX_BYTES, MAX_PIXELS, Picture, RGBImage, read_picture
 from runtime.media.video import Video

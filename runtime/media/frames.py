@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runtime.errors import BundleError, InputError, TooLargeError
-from runtime.media.pictures import Picture, PictureSource, RGBImage, opencv
-
-ClipSource = PictureSource | Picture | Sequence[PictureSource | Picture]
-"""What `runtime.media.clips.read_frames` takes."""
+from runtime.media.pictures import RGBImage, opencv
 
 MOST_FRAMES = 256
 """More frames of a clip than this are never taken."""
@@ -121,23 +117,6 @@ class FrameSampling:
         while -(-count // step) > self.most:
             step *= 2
         return list(range(0, count, step))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Frames:
-    """The frames of a clip that were taken.
-
-    Attributes:
-        pixels: uint8 RGB (T, H, W, 3), T at least 1.
-        indices: the number of each in the clip, from 0, rising.
-        seconds: time of each after the clip's first frame; None where the source has no times.
-        note: what the reader should know, e.g. that the video breaks off; None where all is well.
-    """
-
-    pixels: NDArray[np.uint8]
-    indices: tuple[int, ...]
-    seconds: tuple[float | None, ...]
-    note: str | None = None
 
 
 def reduced(image: RGBImage, shorter: int | None) -> RGBImage:

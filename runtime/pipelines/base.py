@@ -12,12 +12,11 @@ modality there is a class here with the methods that only its kind of input need
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from runtime.bundle import Bundle
 from runtime.engine import Engine
 from runtime.errors import BundleError, InputError
 from runtime.manifest import TensorSpec
+from runtime.media.clip import ClipSource, Frames
 from runtime.media.pictures import MAX_PIXELS, Picture, PictureSource, read_picture
 from runtime.memory import give_back
 from runtime.pipelines.answer import Answer, page_of, shortened
@@ -33,11 +33,11 @@ from runtime.pipelines.results import Schema
 
 if TYPE_CHECKING:
     from runtime.lines import LineStream
-    from runtime.media.frames import ClipSource, Frames, FrameSampling, VideoLimits
+    from runtime.media.frames import FrameSampling, VideoLimits
     from runtime.occlusion import Probe
 
 Modality = Literal["picture", "clip", "text", "arrays"]
-Source: TypeAlias = "PictureSource | ClipSource | Picture | Frames | Mapping[str, NDArray[Any]]"
+Source = PictureSource | ClipSource | Picture | Frames | Mapping[str, NDArray[Any]]
 """All that any pipeline takes. A pipeline refuses what is of another modality."""
 
 Options = Mapping[str, type[bool] | type[int] | type[float]]
@@ -273,13 +273,12 @@ class ClipPipeline(Pipeline):
         Raises:
             InputError: as `runtime.media.clips.read_frames` does.
         """
-        from runtime.media.frames import Frames, VideoLimits
-
         if isinstance(source, Frames):
             return source
         if isinstance(source, Mapping):
             raise InputError(f"arrays by name ({shortened(list(source))}); a clip is a video, pictures or one array")
         from runtime.media.clips import read_frames  # here, because it brings all readers of videos
+        from runtime.media.frames import VideoLimits
 
         limits = limits or VideoLimits()
         return read_frames(source, self.sampling, shorter=self.shorter, limits=limits, max_pixels=max_pixels)
@@ -342,13 +341,10 @@ def picture_of(source: Source, *, longest: int = 0, max_pixels: int = MAX_PIXELS
     Raises:
         InputError: not an image, too large, or several.
     """
-    if not isinstance(source, str | bytes | os.PathLike | np.ndarray | Picture):
-        from runtime.media.frames import Frames  # here, because a first answer begins quicker without
-
-        if isinstance(source, Frames | Mapping):
-            raise InputError(f"a picture is expected, got {type(source).__name__}")
-        if isinstance(source, Sequence) and not isinstance(source, bytearray | memoryview):
-            raise InputError(f"{len(source)} pictures; `predict` takes one, `batch` takes several")
+    if isinstance(source, Frames | Mapping):
+        raise InputError(f"a picture is expected, got {type(source).__name__}")
+    if isinstance(source, Sequence) and not isinstance(source, str | bytes | bytearray | memoryview):
+        raise InputError(f"{len(source)} pictures; `predict` takes one, `batch` takes several")
     return read_picture(source, longest=longest, max_pixels=max_pixels)
 
 

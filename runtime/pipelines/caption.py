@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from runtime.bundle import Bundle
 from runtime.errors import BundleError, InputError
 from runtime.example import first_inputs
-from runtime.media.frames import MAX_CLIP_BYTES, Frames, FrameSampling, check_clip_size
+from runtime.media.clip import Frames
+from runtime.media.frames import MAX_CLIP_BYTES, FrameSampling, check_clip_size
 from runtime.media.pictures import encode_jpeg
 from runtime.occlusion import Probe
 from runtime.pipelines.answer import Answer

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from runtime.errors import MediaError
+from runtime.media.clip import Frames
 from runtime.media.clips import read_frames
-from runtime.media.frames import Frames, FrameSampling, reduced
+from runtime.media.frames import FrameSampling, reduced
 from runtime.media.pictures import encode_jpeg
 from tests.videos import KINDS, SIZE, VPX, X264, Kind, encode, film, number_of, numbered, shown_by
 

@@ -12,8 +12,9 @@ import pytest
 
 from runtime.child import run_python
 from runtime.errors import InputError, MediaError
+from runtime.media.clip import Frames
 from runtime.media.clips import VideoLimits, read_frames
-from runtime.media.frames import Frames, FrameSampling
+from runtime.media.frames import FrameSampling
 from runtime.media.pictures import encode_jpeg, read_image
 from tests.videos import (
     CODECS,

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.errors import InputError
+from runtime.media.clip import Frames
 from runtime.media.clips import read_frames
-from runtime.media.frames import Frames
 from runtime.pipelines.caption import Caption, CaptionPipeline
 
 if TYPE_CHECKING:
