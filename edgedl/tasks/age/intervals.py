@@ -36,8 +36,9 @@ UNKNOWN = Measured("", "", Coverage(0.0, 0.0, 0), {})
 MOST_BEYOND, HALVINGS = 0.45, 10
 """The share of the predictions beyond A(y), and beyond B(y), is sought from 0 to this by halving the range."""
 
-NEAREST, FEWEST, MOST = 1 / 12, 40, 200
-"""A(y) and B(y) rest on this share of the faces, but on at least and at most so many."""
+NEAREST, FEWEST, MOST = 1 / 30, 40, 200
+"""A(y) and B(y) rest on this share of the faces, but on at least and at most so many. Where faces are few, a larger
+share takes in ages whose predictions err otherwise."""
 
 DIGITS, STEP = 3, 0.001
 """Decimals of the curves in the manifest, and their least step."""

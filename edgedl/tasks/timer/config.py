@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from edgedl.tasks.run_config import RunConfig, given, option, trained_with
-from edgedl.tasks.timer.data import NAME, SCALE, check_scale
+from edgedl.tasks.timer.data import NAME, SCALE, SPACING, check_scale
 from edgedl.training.options import TrainOptions
 from runtime.errors import InputError
 
@@ -41,6 +41,8 @@ class TimerConfig(RunConfig):
         hidden: Its units.
         scale: How many steps u2 = 1 stands for.
         steps: Steps of a training sequence.
+        spacing: Scales from a start to the next in training sequences, on average; those that choose the best epoch,
+            and those of `edgedl evaluate`, always have two.
         truncate: Steps that a gradient goes back; None goes back to the start.
         self_weight: The weight of a Jordan network's context units on themselves; None for other networks.
     """
@@ -51,6 +53,7 @@ class TimerConfig(RunConfig):
     hidden: int = option(least=1)
     scale: int = option(default=SCALE)
     steps: int = option(least=1)
+    spacing: float = option(above=0, default=SPACING)
     truncate: int | None = option(least=1, default=None)
     self_weight: float | None = option(least=0, below=1, default=None)
 

@@ -91,7 +91,14 @@ def check_scale(scale: int) -> None:
 
 
 def draw_sequences(
-    count: int, *, scale: int = SCALE, steps: int | None = None, seed: int = 0, split: Split = "train", part: int = 0
+    count: int,
+    *,
+    scale: int = SCALE,
+    steps: int | None = None,
+    seed: int = 0,
+    split: Split = "train",
+    part: int = 0,
+    spacing: float = SPACING,
 ) -> TimerSequences:
     """Draws sequences; equal arguments give equal sequences, and no two splits share one but by chance.
 
@@ -102,6 +109,7 @@ def draw_sequences(
         seed: of all that is drawn.
         split: ``train``, ``val`` or ``test``.
         part: a number of one's own, e.g. the epoch.
+        spacing: scales from a start to the next, on average.
 
     Raises:
         InputError: there is no such split, or the scale or a size is out of range.
@@ -113,7 +121,7 @@ def draw_sequences(
     if count < 1 or steps < 1:
         raise InputError(f"sequences and their steps are at least 1, found {count} of {steps}")
     chance = np.random.default_rng([seed, get_args(Split).index(split), part, scale])
-    starts = chance.random((count, steps)) < 1 / (SPACING * scale)
+    starts = chance.random((count, steps)) < 1 / (spacing * scale)
     levels = chance.integers(1, LEVELS + 1, (count, steps + 1))  # [:, 0] holds until the first start
     number = _last_start(starts) + 1
     held = np.take_along_axis(levels, number, axis=1) / LEVELS

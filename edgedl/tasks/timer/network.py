@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from edgedl.tasks.timer.simple_recurrent import Elman, Jordan
@@ -12,6 +14,8 @@ from runtime.errors import InputError
 
 INPUTS = 2
 """u1 and u2."""
+LEFT = 10
+"""What a start leaves of what was there: less than one part in so many scales."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,3 +85,40 @@ class TimerNetwork(nn.Module):
         outputs, after = self.recurrent(inputs, hidden if cell is None else (hidden, cell))
         answers = outputs[..., 0] if self.readout is None else self.readout(outputs).squeeze(-1)
         return (answers, *after) if isinstance(after, tuple) else (answers, after)
+
+
+def let_starts_overwrite(network: TimerNetwork, scale: int) -> None:
+    """Gives the gates of an LSTM or a GRU a start for long pulses: memories of many lengths, which a start overwrites.
+
+    Without a start, the units keep what they have for 1 to 2·scale steps, evenly on a logarithmic scale (Tallec and
+    Ollivier 2018, "Can recurrent neural networks warp time?"). At a start, u1 drives each gate so far that hardly one
+    part in ten scales is left of what was there: all cells become 1 or -1, whatever they held. A pulse of a thousand
+    steps that begins in the middle of another one is then as long as one that follows upon silence. Training finds
+    the lengths of pulses by itself, but hardly ever a way to forget that well.
+
+    Args:
+        network: its gates' biases and weights from u1 are replaced; those of a network without gates stay.
+        scale: steps that u2 = 1 stands for.
+    """
+    layer, hidden = network.recurrent, network.hidden
+    if not isinstance(layer, nn.LSTM | nn.GRU):
+        return
+    parameters = dict(layer.named_parameters())
+    bias, weight = parameters["bias_ih_l0"], parameters["weight_ih_l0"]
+    kept = torch.linspace(0, 1, hidden) * math.log(2 * scale)
+    far = torch.full((hidden,), math.log(LEFT * scale))
+    # tanh falls short of 1 twice as fast as the sigmoid.
+    values = (far / 2 + 1) * (1 - 2 * (torch.arange(hidden) % 2))
+    # At rest, and from u1 at a start. LSTM: input, forget, cell, output. GRU: reset, update, new.
+    gates: tuple[tuple[Tensor | None, Tensor], ...]
+    if isinstance(layer, nn.LSTM):
+        gates = ((-kept, kept + far), (kept, -kept - far), (None, values), (None, far))
+    else:
+        gates = ((None, -far), (kept, -kept - far), (None, values))
+    with torch.no_grad():
+        parameters["bias_hh_l0"].zero_()
+        for gate, (at_rest, from_start) in enumerate(gates):
+            rows = slice(gate * hidden, (gate + 1) * hidden)
+            weight[rows, 0] = from_start
+            if at_rest is not None:
+                bias[rows] = at_rest

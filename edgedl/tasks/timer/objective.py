@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from edgedl.tasks.timer.data import draw_sequences, exact_pulses, find_pulses
+from edgedl.tasks.timer.data import SPACING, draw_sequences, exact_pulses, find_pulses
 from edgedl.tasks.timer.through_time import through_time
 from edgedl.training.batches import Array, DrawnBatches
 
@@ -23,15 +23,18 @@ class TimerBatches(DrawnBatches):
         batch_size: B.
         count: batches of an epoch.
         seed: of the sequences.
+        spacing: scales from a start to the next, on average.
     """
 
-    def __init__(self, scale: int, steps: int, batch_size: int, count: int, seed: int) -> None:
+    def __init__(
+        self, scale: int, steps: int, batch_size: int, count: int, seed: int, spacing: float = SPACING
+    ) -> None:
         super().__init__(batch_size, count, seed)
-        self.scale, self.steps = scale, steps
+        self.scale, self.steps, self.spacing = scale, steps, spacing
 
     def draw(self, rows: int, seed: int) -> Mapping[str, Array]:
         """See `DrawnBatches.draw`."""
-        part = draw_sequences(rows, scale=self.scale, steps=self.steps, seed=seed)
+        part = draw_sequences(rows, scale=self.scale, steps=self.steps, seed=seed, spacing=self.spacing)
         return {"inputs": part.inputs, "targets": part.targets}
 
 

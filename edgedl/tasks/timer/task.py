@@ -25,7 +25,7 @@ class TimerTask(Task):
     def add_train_arguments(self, parser: ArgumentParser) -> None:
         """Declares what is particular to the timer, and the training options."""
         from edgedl.tasks.timer.config import HIDDEN, NETWORKS, SELF_WEIGHT, TRAINING_LENGTH, recipe
-        from edgedl.tasks.timer.data import LARGEST_SCALE, SCALE
+        from edgedl.tasks.timer.data import LARGEST_SCALE, SCALE, SPACING
         from edgedl.training.arguments import add_training_arguments, default
 
         group = parser.add_argument_group("timer")
@@ -42,6 +42,10 @@ class TimerTask(Task):
         group.add_argument(
             "--steps", type=int, metavar="N",
             help=f"steps of a training sequence (default: {TRAINING_LENGTH} scales, {TRAINING_LENGTH * SCALE})",
+        )  # fmt: skip
+        group.add_argument(
+            "--spacing", type=float, metavar="X",
+            help=f"scales from a start to the next while training, on average (default: {SPACING:g})",
         )  # fmt: skip
         group.add_argument(
             "--truncate", type=int, metavar="P",

@@ -11,8 +11,8 @@ import torch
 
 from edgedl.tasks.run_config import trained_with
 from edgedl.tasks.timer.config import BATCHES, NETWORKS, TimerConfig, recipe
-from edgedl.tasks.timer.data import draw_sequences
-from edgedl.tasks.timer.network import TimerNetwork
+from edgedl.tasks.timer.data import SCALE, draw_sequences
+from edgedl.tasks.timer.network import TimerNetwork, let_starts_overwrite
 from edgedl.tasks.timer.objective import TimerBatches, TimerLearning
 from edgedl.training.arguments import train_options
 from edgedl.training.batches import Samples
@@ -52,7 +52,7 @@ def train_timer(args: Namespace, run_path: Path) -> dict[str, Any]:
     log.info("%s: %d units, %d weights, sequences of %d steps", config.network, config.hidden, count, config.steps)
     result = fit(
         TaskModule(network, TimerLearning(config.scale, config.truncate)),
-        TimerBatches(config.scale, config.steps, options.batch_size, BATCHES, options.seed),
+        TimerBatches(config.scale, config.steps, options.batch_size, BATCHES, options.seed, config.spacing),
         Samples({"inputs": held_out.inputs, "targets": held_out.targets}),
         run,
         options,
@@ -72,7 +72,10 @@ def train_timer(args: Namespace, run_path: Path) -> dict[str, Any]:
 
 def network_of(config: TimerConfig) -> TimerNetwork:
     """The network that a run's configuration describes, with weights from chance."""
-    return TimerNetwork(config.network, config.hidden, config.self_weight or 0.0)
+    network = TimerNetwork(config.network, config.hidden, config.self_weight or 0.0)
+    if config.scale > SCALE:  # so short a memory is learnt from torch's own start
+        let_starts_overwrite(network, config.scale)
+    return network
 
 
 def trained_network(run: Run) -> TimerNetwork:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedl.tasks.timer.data import draw_sequences, exact_pulses, find_pulses, timer_targets
+from edgedl.tasks.timer.objective import TimerBatches
 from runtime.errors import InputError
 
 
@@ -42,6 +43,11 @@ def test_the_rules_by_hand():
     assert pulses.stop.tolist() == [6, 8, 11]
     assert pulses.duration.tolist() == [3, 5, 1]
     assert pulses.complete.tolist() == [True, False, True]
+
+
+def test_starts_may_lie_closer_together_while_training():
+    u1 = TimerBatches(10, 120, 400, 1, seed=3, spacing=0.5).draw(400, seed=3)["inputs"][..., 0]
+    assert u1.mean() == pytest.approx(1 / 5, rel=0.05)
 
 
 @pytest.mark.parametrize("scale", [10, 100])

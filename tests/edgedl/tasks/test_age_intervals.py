@@ -67,6 +67,17 @@ def test_the_old_have_wider_ranges(interval):
     assert high[1] - low[1] > 2 * (high[0] - low[0])
 
 
+def test_the_young_are_not_judged_by_those_some_years_older():
+    """Ten faces of each age up to 19, forty of each from 20 on; from 14 on all are taken for ten years older."""
+    counts = [10] * 20 + [40] * 40
+    ages = np.repeat(np.arange(60.0), counts)
+    spread = np.concatenate([np.linspace(-1, 1, count) for count in counts])
+    predicted = ages + spread + np.where(ages < 14, 0, 10)
+    made = calibrate(predicted, ages, [str(i) for i in range(len(ages))], dataset="drawn", split="val")
+    assert (made.least[10], made.most[10]) == pytest.approx((9.2, 10.8), abs=0.3)
+    assert (made.least[20], made.most[20]) == pytest.approx((29.2, 30.8), abs=0.3)
+
+
 @pytest.mark.parametrize("level", [0.5, 0.95])
 def test_other_levels(level):
     predicted, ages, names = drawn(DRAWS, 4)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from torch import nn
 from edgedl.cli import main
 from edgedl.tasks import task, task_names
 from edgedl.tasks.timer.bundle import timer_bundle, timer_cases
+from edgedl.tasks.timer.config import TimerConfig, recipe
 from edgedl.tasks.timer.data import draw_sequences
 from edgedl.tasks.timer.figure import timer_figure
-from edgedl.tasks.timer.network import STATES, TimerNetwork
+from edgedl.tasks.timer.network import STATES, TimerNetwork, let_starts_overwrite
 from edgedl.tasks.timer.plot import lively_sequence
-from edgedl.tasks.timer.training import trained_network
+from edgedl.tasks.timer.training import network_of, trained_network
 from edgedl.training.run import Run
 from exporters.errors import ParityError
 from runtime.bundle import Bundle
@@ -170,12 +172,16 @@ def test_an_ignored_state_is_caught(trained, tmp_path, monkeypatch):
 def test_truncation_and_resuming(call, tmp_path):
     run = tmp_path / "run"
     options = ("--network", "jordan", "--hidden", "4", "--self-weight", "0.75", "--scale", "20", "--steps", "30")
-    status, _, err = call("train", "timer", *options, "--truncate", "10", "--epochs", "1", "-o", run)
+    more = ("--truncate", "10", "--spacing", "0.5", "--epochs", "1")
+    status, _, err = call("train", "timer", *options, *more, "-o", run)
     assert status == 0, err
     config = json.loads((run / "config.json").read_text())
-    told = {name: config[name] for name in ("network", "hidden", "self_weight", "scale", "steps", "truncate")}
+    told = {
+        name: config[name] for name in ("network", "hidden", "self_weight", "scale", "steps", "spacing", "truncate")
+    }
     assert told == {
-        "network": "jordan", "hidden": 4, "self_weight": 0.75, "scale": 20, "steps": 30, "truncate": 10,
+        "network": "jordan", "hidden": 4, "self_weight": 0.75, "scale": 20, "steps": 30, "spacing": 0.5,
+        "truncate": 10,
     }  # fmt: skip
     status, _, err = call("train", "timer", "--truncate", "5", "--resume", "-o", run)
     assert (status, "was begun with --truncate 10" in err) == (2, True)
@@ -186,19 +192,47 @@ def test_truncation_and_resuming(call, tmp_path):
     [
         (("--network", "rnn"), "invalid choice: 'rnn'"),
         (("--scale", "15"), "multiple of 10"),
+        (("--spacing", "0"), "--spacing must be above 0"),
         (("--truncate", "0"), "--truncate must be at least 1"),
         (("--hidden", "0"), "--hidden must be at least 1"),
         (("--self-weight", "0.5"), "add --network jordan"),
         (("--network", "jordan", "--self-weight", "1"), "from 0 to below 1"),
         (("--data", "x.csv"), "--data is not read"),
     ],
-    ids=["network", "scale", "truncate", "hidden", "self-weight", "self-weight 1", "data"],
+    ids=["network", "scale", "spacing", "truncate", "hidden", "self-weight", "self-weight 1", "data"],
 )
 def test_what_does_not_fit_is_refused_before_a_folder_is_made(call, tmp_path, options, message):
     status, out, err = call("train", "timer", *options, "-o", tmp_path / "run")
     assert (status, out) == (2, "")
     assert message in err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_a_start_overwrites_what_a_long_timer_holds_and_nothing_else_does(kind):
+    """Twenty states with up to 1 between them: in silence they stay apart, a start makes one of them."""
+    torch.manual_seed(3)
+    network = TimerNetwork(kind, 6)
+    let_starts_overwrite(network, 1000)
+    state = [torch.rand(1, 20, 6) for _ in STATES[kind]]
+    apart = []
+    for u1 in (0, 1):
+        inputs = torch.tensor([[[u1, 0.3]]]).expand(20, 1, 2).float()
+        with torch.no_grad():
+            memory = network(inputs, *state)[-1]
+        apart.append((memory.amax(1) - memory.amin(1)).max())
+    assert apart[0] > 0.5
+    assert apart[1] < 0.003
+
+
+@pytest.mark.parametrize(("scale", "prepared"), [(10, False), (20, True)])
+def test_only_long_timers_begin_so(scale, prepared):
+    config = TimerConfig.asked(Namespace(network="lstm", scale=scale), recipe("lstm"))
+    torch.manual_seed(0)
+    begun = network_of(config).recurrent.weight_ih_l0[:, 0]
+    torch.manual_seed(0)
+    chance = TimerNetwork("lstm", config.hidden).recurrent.weight_ih_l0[:, 0]
+    assert torch.equal(begun, chance) is not prepared
 
 
 @pytest.mark.parametrize(
