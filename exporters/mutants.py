@@ -10,18 +10,14 @@ the 8 bits of a quantised weight, until the answer shows it; a layer that may be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
-from torch.utils import _pytree
 
-from exporters.errors import GuardError
 from exporters.reference import beyond, float_outputs
+from exporters.rerun import Rerun, Schedule
 from exporters.spec import Case, Signature
 
 
@@ -65,18 +61,19 @@ def rounded(weight: Tensor, finer: str | None = None) -> tuple[str, Tensor] | No
 
 
 def each_mutation(
-    module: nn.Module, only: Container[str] | None = None, finer: Mapping[str, str] | None = None
+    module: nn.Module, only: Collection[str] | None = None, finer: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, str]]:
     """Rounds one weight of ``module`` after the other, in place, and puts it back when the next is asked for.
 
-    ``only`` names the weights to look at; ``finer`` gives for each the format that was too fine to be seen.
+    ``only`` names the weights to look at, in their order; ``finer`` gives for each the format that was too fine to be
+    seen.
 
     Weights are the parameters of at least two axes: convolutions, linear, recurrent and embedding layers of any
     class. Yields the weight's name and the format.
     """
-    for name, parameter in module.named_parameters():
-        if parameter.ndim < 2 or not parameter.is_floating_point() or (only is not None and name not in only):
-            continue
+    weights = {name: one for name, one in module.named_parameters() if one.ndim >= 2 and one.is_floating_point()}
+    for name in weights if only is None else [name for name in only if name in weights]:
+        parameter = weights[name]
         mutation = rounded(parameter.data, None if finer is None else finer[name])
         if mutation is None:
             continue
@@ -92,7 +89,7 @@ def measure_mutants(
     program: torch.export.ExportedProgram,
     signature: Signature,
     cases: Sequence[Case],
-    only: Container[str] | None = None,
+    only: Collection[str] | None = None,
     finer: Mapping[str, str] | None = None,
     rtol: Mapping[str, float] | None = None,
 ) -> tuple[Mutant, ...]:
@@ -110,16 +107,19 @@ def measure_mutants(
     module = program.module(check_guards=False)
     names = [output.name for output in signature.outputs]
     measured = [output.name for output in float_outputs(signature.outputs)]
+    listed = [name for name, _ in module.named_parameters() if only is None or name in only]
+    schedule = Schedule(module, listed)
     effects: dict[tuple[str, str], dict[str, float]] = {}
     for case in cases:
-        replay = _Replay(module, [torch.from_numpy(case.inputs[tensor.name].copy()) for tensor in signature.inputs])
-        expected = dict(zip(names, replay.answers, strict=True))
-        for mutation in each_mutation(module, only, finer):
-            found = dict(zip(names, replay.again(mutation[0]), strict=True))
+        rerun = Rerun(schedule, [torch.from_numpy(case.inputs[tensor.name].copy()) for tensor in signature.inputs])
+        expected = dict(zip(names, rerun.answers, strict=True))
+        for mutation in each_mutation(module, schedule.weights, finer):
+            found = dict(zip(names, rerun.again(mutation[0]), strict=True))
             worst = effects.setdefault(mutation, dict.fromkeys(measured, 0.0))
             for name in measured:
                 worst[name] = max(worst[name], beyond(found[name], expected[name], (rtol or {}).get(name, 0.0)))
-    return tuple(Mutant(layer, form, worst) for (layer, form), worst in effects.items())
+    place = {name: index for index, name in enumerate(listed)}
+    return tuple(Mutant(*each, effects[each]) for each in sorted(effects, key=lambda each: place[each[0]]))
 
 
 def merge(first: Sequence[Mutant], second: Sequence[Mutant]) -> tuple[Mutant, ...]:
@@ -131,41 +131,3 @@ def merge(first: Sequence[Mutant], second: Sequence[Mutant]) -> tuple[Mutant, ..
         else m
         for m in first
     )
-
-
-class _Replay:
-    """A program run once with every value kept, so that a changed weight costs only what comes after it.
-
-    Half the layers of a network lie behind the middle, and the early ones are the dear ones: this is three times
-    faster than running all of it.
-    """
-
-    def __init__(self, module: GraphModule, arguments: Sequence[Tensor]) -> None:
-        self._module = module
-        self._arguments = arguments
-        self._interpreter = torch.fx.Interpreter(module, garbage_collect_values=False)
-        self.answers = self._run({})
-        self._values = dict(self._interpreter.env)
-
-    def again(self, weight: str) -> list[NDArray[Any]]:
-        """The answers after a weight was changed."""
-        changed = {node for node in self._module.graph.nodes if node.op == "get_attr" and node.target == weight}
-        for node in self._module.graph.nodes:  # in the order of computation
-            if not changed.isdisjoint(node.all_input_nodes):
-                changed.add(node)
-        if not any(node.op == "output" for node in changed):
-            return self.answers  # no answer depends on it
-        return self._run({node: value for node, value in self._values.items() if node not in changed})
-
-    def _run(self, known: dict[Node, Any]) -> list[NDArray[Any]]:
-        try:
-            with torch.no_grad():
-                returned = self._interpreter.run(*self._arguments, initial_env=known)
-        except Exception as error:
-            lines = str(error).strip().splitlines()
-            at = next((line for line in reversed(lines) if line.strip().startswith("return") or "forward" in line), "")
-            raise GuardError(
-                f"what torch traced of forward stops at a size that forward itself takes: {lines[0]} ({at.strip()}); a "
-                "number was computed from the example's size and frozen"
-            ) from error
-        return [leaf.numpy(force=True).copy() for leaf in _pytree.tree_leaves(returned)]
