@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from onnx.reference import ReferenceEvaluator
 
 from exporters.convert import Converted
 from exporters.execute import open_graph, run_case
-from exporters.expose import alone, by_step, each_value, expose
+from exporters.expose import alone, by_step, each_value, expose, read_by
 from exporters.graphs import operators
 from exporters.reference import Arrays
 from exporters.spec import Case
@@ -39,6 +39,9 @@ DIFFERS = 5e-6
 
 PROJECTIONS = 4
 """One may miss a difference by chance (it is a sum with random signs); four together do not."""
+
+COMPARED_AT_ONCE = 1 << 29
+"""Bytes of torch's values that are compared at a time: all of a large network's take gigabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +90,45 @@ def first_torch_difference(
     Returns:
         The first node that differs; None if all agree, in which case the fault arose while torch traced forward.
     """
-    expected = _TorchValues(converted).collect(case)
     model = onnx.load_from_string(graph)
-    exposed, names = expose(model)
-    session = open_graph(exposed, "as written")
-    found = run_case(session, case, names)
-    for position, node, value in each_value(model):
-        if value in expected and value in found:
+    values = _TorchValues(converted)
+    sizes = values.sizes(case)
+    nodes = {value: (position, node) for position, node, value in each_value(model) if value in sizes}
+    for part in _parts({value: sizes[value] for value in nodes}):
+        expected = values.collect(case, part)
+        found = _found(model, case, part)
+        for value in part:
             magnitudes = np.abs(expected[value].astype(np.float64))
             size = float(magnitudes[np.isfinite(magnitudes)].max(initial=0)) or 1.0
             relative = distance(found[value], expected[value]) / size
             if relative > DIFFERS:
+                position, node = nodes[value]
                 if reproduce is not None:
-                    write_alone(reproduce, model, value, {**case.inputs, **found}, expected[value])
+                    given = {**case.inputs, **_found(model, case, read_by(node))}
+                    write_alone(reproduce, model, value, given, expected[value])
                 place, total = converted.places.get(value, ""), operators(model).total()
                 return Difference(node.name, node.op_type, value, relative, position, total, place)
     return None
+
+
+def _parts(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    """Values in order, of so many bytes at a time; a larger one stands alone."""
+    part: list[str] = []
+    total = 0
+    for value, size in sizes.items():
+        if part and total + size > COMPARED_AT_ONCE:
+            yield part
+            part, total = [], 0
+        part.append(value)
+        total += size
+    if part:
+        yield part
+
+
+def _found(model: onnx.ModelProto, case: Case, values: Sequence[str]) -> Arrays:
+    """What ONNX Runtime computes for some values of a graph as it is written."""
+    exposed, names = expose(model, only=values)
+    return run_case(open_graph(exposed, "as written"), case, names) if names else {}
 
 
 def write_alone(
@@ -236,24 +262,34 @@ def _golden_case(cases: Sequence[GoldenCase], name: str) -> GoldenCase:
 
 
 class _TorchValues(torch.fx.Interpreter):
-    """Runs the torch program behind a graph and keeps what each node gave, under the name of the graph's value."""
+    """Runs the torch program behind a graph and keeps what nodes gave, under the names of the graph's values."""
 
     def __init__(self, converted: Converted) -> None:
         super().__init__(converted.program.module(check_guards=False))
         self._names = converted.values
         self._order = [value.name for value in converted.model.graph.input]
-        self.found: Arrays = {}
+        self._wanted: Container[str] = ()
+        self._found: Arrays = {}
+        self._sizes: dict[str, int] = {}
 
-    def collect(self, case: Case) -> Arrays:
-        """The values for one case."""
-        self.found = {}
+    def sizes(self, case: Case) -> dict[str, int]:
+        """The bytes of each value for one case."""
+        self.collect(case, ())
+        return self._sizes
+
+    def collect(self, case: Case, wanted: Container[str]) -> Arrays:
+        """The wanted values for one case."""
+        self._wanted, self._found, self._sizes = wanted, {}, {}
         with torch.no_grad():
             self.run(*(torch.from_numpy(case.inputs[name].copy()) for name in self._order))
-        return self.found
+        return self._found
 
     def run_node(self, n: torch.fx.Node) -> Any:
         """Runs one node of the program."""
         result = super().run_node(n)
         if n.name in self._names and isinstance(result, torch.Tensor):
-            self.found[self._names[n.name]] = result.numpy(force=True).copy()
+            name = self._names[n.name]
+            self._sizes[name] = result.nbytes
+            if name in self._wanted:
+                self._found[name] = result.numpy(force=True).copy()
         return result

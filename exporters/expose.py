@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,9 @@ LOOPS = ("Loop", "Scan")
 _EVERY_STEP = ", every step"
 
 
-def expose(model: onnx.ModelProto, *, inputs: bool = False) -> tuple[bytes, list[str]]:
+def expose(
+    model: onnx.ModelProto, *, inputs: bool = False, only: Container[str] | None = None
+) -> tuple[bytes, list[str]]:
     """A copy of a graph in which the output of every node is an output of the graph, and the outputs' names.
 
     A value in the body of a loop becomes an output that stacks its steps. A loop marked as `VARYING` stays closed.
@@ -28,14 +30,15 @@ def expose(model: onnx.ModelProto, *, inputs: bool = False) -> tuple[bytes, list
     Args:
         model: The graph.
         inputs: Expose what a body is given in each step as well.
+        only: Expose these values, and none in the bodies of loops.
     """
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     already = {value.name for value in copied.graph.output}
     for node in copied.graph.node:
-        if node.op_type in LOOPS and node.doc_string != VARYING:
+        if node.op_type in LOOPS and node.doc_string != VARYING and only is None:
             _expose_body(node, inputs)
-    names = [value for node in copied.graph.node for value in node.output if value]
+    names = [value for node in copied.graph.node for value in node.output if value and (only is None or value in only)]
     for name in names:
         if name not in already:
             copied.graph.output.append(onnx.ValueInfoProto(name=name))  # ONNX Runtime infers the type
@@ -100,7 +103,7 @@ def alone(model: onnx.ModelProto, value: str, values: Mapping[str, NDArray[Any]]
             weights |= {tensor.name: tensor for tensor in body.initializer}
     given: Arrays = {}
     kept = []
-    for name in dict.fromkeys([*filter(None, node.input), *_free(node)]):
+    for name in read_by(node):
         array = values.get(f"{name}{within}{step}", values.get(name))
         if name in weights:
             kept.append(weights[name])
@@ -119,6 +122,11 @@ def alone(model: onnx.ModelProto, value: str, values: Mapping[str, NDArray[Any]]
 
 def _typed(name: str, array: NDArray[Any]) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+
+def read_by(node: onnx.NodeProto) -> list[str]:
+    """The names that a node reads, those in its bodies included."""
+    return list(dict.fromkeys([*filter(None, node.input), *_free(node)]))
 
 
 def _free(node: onnx.NodeProto) -> Iterator[str]:

@@ -10,7 +10,7 @@ the 8 bits of a quantised weight, until the answer shows it; a layer that may be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,12 +61,12 @@ def rounded(weight: Tensor, finer: str | None = None) -> tuple[str, Tensor] | No
 
 
 def each_mutation(
-    module: nn.Module, only: Collection[str] | None = None, finer: Mapping[str, str] | None = None
+    module: nn.Module, only: Iterable[str] | None = None, finer: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, str]]:
     """Rounds one weight of ``module`` after the other, in place, and puts it back when the next is asked for.
 
-    ``only`` names the weights to look at, in their order; ``finer`` gives for each the format that was too fine to be
-    seen.
+    ``only`` names the weights to look at; in their order, if it has one. ``finer`` gives for each the format that was
+    too fine to be seen.
 
     Weights are the parameters of at least two axes: convolutions, linear, recurrent and embedding layers of any
     class. Yields the weight's name and the format.
@@ -89,7 +89,7 @@ def measure_mutants(
     program: torch.export.ExportedProgram,
     signature: Signature,
     cases: Sequence[Case],
-    only: Collection[str] | None = None,
+    only: Iterable[str] | None = None,
     finer: Mapping[str, str] | None = None,
     rtol: Mapping[str, float] | None = None,
 ) -> tuple[Mutant, ...]:
@@ -107,7 +107,7 @@ def measure_mutants(
     module = program.module(check_guards=False)
     names = [output.name for output in signature.outputs]
     measured = [output.name for output in float_outputs(signature.outputs)]
-    listed = [name for name, _ in module.named_parameters() if only is None or name in only]
+    listed = [name for name, _ in each_mutation(module, only, finer)]
     schedule = Schedule(module, listed)
     effects: dict[tuple[str, str], dict[str, float]] = {}
     for case in cases:
@@ -118,8 +118,7 @@ def measure_mutants(
             worst = effects.setdefault(mutation, dict.fromkeys(measured, 0.0))
             for name in measured:
                 worst[name] = max(worst[name], beyond(found[name], expected[name], (rtol or {}).get(name, 0.0)))
-    place = {name: index for index, name in enumerate(listed)}
-    return tuple(Mutant(*each, effects[each]) for each in sorted(effects, key=lambda each: place[each[0]]))
+    return tuple(Mutant(*each, effects[each]) for each in sorted(effects, key=lambda each: listed.index(each[0])))
 
 
 def merge(first: Sequence[Mutant], second: Sequence[Mutant]) -> tuple[Mutant, ...]:

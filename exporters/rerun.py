@@ -72,7 +72,7 @@ class Schedule:
         self.first = _with_last_uses([node for node in nodes if node.op != "output"], set()) if writes else ()
         self.steps: dict[str, _Step] = {}
         kept = {node for node, _ in self.first}
-        for name, following in zip(telling, [*telling[1:], None], strict=True):
+        for name, following in zip(telling, [*telling, None][1:], strict=True):
             fresh = self._missing(reads[name], kept)
             having = kept | set(fresh)
             if not writes:
@@ -119,7 +119,7 @@ class Rerun(torch.fx.Interpreter):
 
     def __init__(self, schedule: Schedule, arguments: Sequence[Tensor]) -> None:
         super().__init__(schedule.module)
-        self._steps = schedule.steps
+        self._steps, self._turns = schedule.steps, iter(schedule.weights)
         with _told():
             self.answers = _arrays(self.run(*arguments))
         self._given = dict(zip(self._placeholders(), self.graph.process_inputs(*arguments), strict=True))
@@ -128,11 +128,14 @@ class Rerun(torch.fx.Interpreter):
             self._compute(schedule.first, self._kept)
 
     def again(self, weight: str) -> list[NDArray[Any]]:
-        """The answers after a weight was changed. Ask for each weight once, in the order of the schedule.
+        """The answers after a weight was changed. Ask for every weight once, in the order of the schedule.
 
         Raises:
             GuardError: the program stops.
+            ValueError: it is the turn of another weight.
         """
+        if weight != (turn := next(self._turns, None)):
+            raise ValueError(f"the values that are kept are for {turn}, asked is {weight}")
         if weight not in self._steps:
             return self.answers  # no answer depends on it
         step = self._steps[weight]

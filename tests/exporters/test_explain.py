@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from exporters import convert, export
+from exporters import explain as explaining
 from exporters.assemble import ExportedVariant, assemble
 from exporters.errors import ParityError
 from exporters.explain import explain
@@ -154,6 +155,15 @@ def test_a_failed_gate_writes_what_torch_gives(tmp_path: Path) -> None:
         export_plain(reproduce=tmp_path / "node")
     answer, expected = alone(tmp_path / "node", "Tanh")
     assert np.abs(answer - expected).max() > 0.01
+
+
+def test_values_are_compared_in_parts_of_a_size(tmp_path: Path) -> None:
+    """However many values come before the wrong one, few are held at a time."""
+    assert list(explaining._parts({"a": 1, "b": 2, "c": 3})) == [["a", "b", "c"]]
+    most = explaining.COMPARED_AT_ONCE
+    assert list(explaining._parts({"a": most - 1, "b": 1, "c": most + 1, "d": 1})) == [["a", "b"], ["c"], ["d"]]
+    with mock.patch.object(explaining, "COMPARED_AT_ONCE", 1):
+        test_a_failed_gate_writes_what_torch_gives(tmp_path)
 
 
 def test_the_users_line_is_told(tmp_path: Path) -> None:

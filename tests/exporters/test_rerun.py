@@ -2,14 +2,16 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from exporters.mutants import each_mutation
+from exporters.mutants import each_mutation, measure_mutants
 from exporters.rerun import Rerun, Schedule
+from exporters.spec import Case, Input, Output, Signature
 
-LAYERS = 40
+LAYERS = 12
 WIDTH = 16
 
 
@@ -92,6 +94,25 @@ def test_the_answers_after_a_change_are_those_of_the_changed_module(kind):
                 assert torch.equal(torch.from_numpy(answer), wanted), name
             asked.append(name)
     assert sorted(asked) == sorted(schedule.weights)
+
+
+def test_weights_that_no_format_changes_are_passed_over():
+    module = Chain()
+    with torch.no_grad():
+        module.layers[3].weight.fill_(0.5)
+    exported = torch.export.export(module.eval(), (torch.zeros(3, WIDTH),), strict=False)
+    signature = Signature((Input("x", "float32", (3, WIDTH)),), (Output("y", "float32", (3, WIDTH)),))
+    case = Case("one", {"x": np.random.default_rng(0).standard_normal((3, WIDTH)).astype(np.float32)})
+    found = measure_mutants(exported, signature, [case, case])
+    assert [mutant.layer for mutant in found] == [f"layers.{at}.weight" for at in range(LAYERS) if at != 3]
+    assert all(mutant.effects["y"] > 0 for mutant in found)
+
+
+def test_weights_are_asked_for_in_their_order():
+    program = program_of(Chain())
+    rerun = Rerun(Schedule(program, ["layers.1.weight", "layers.0.weight"]), [torch.zeros(1, WIDTH)])
+    with pytest.raises(ValueError, match=r"kept are for layers\.0\.weight, asked is layers\.1"):
+        rerun.again("layers.1.weight")
 
 
 @pytest.mark.parametrize("kind", [Chain, Branches, InPlaceChain], ids=lambda kind: kind.__name__)

@@ -41,7 +41,11 @@ UNTRAINED_DECIDED = 4.0
 """The same where nobody asks for more than that float32 and float64 agree."""
 
 ENCODED_AT_ONCE = 4
-"""Pictures that are encoded at a time while clips are judged: one takes 100 MB in float64 at 352 pixels."""
+"""Pictures that are encoded at a time while clips are judged: one takes 70 MB in float64 at 352 pixels."""
+
+REMEMBERED_AT_ONCE = 60
+"""Frames of the clips that are searched at a time while they are judged, or one clip: the features of twenty clips of
+thirty frames take over a gigabyte."""
 
 LEAST_NOISE = 2.0**-23
 """One unit in the last place of a score of 1: what float32 cannot promise, however well it did here."""
@@ -199,20 +203,21 @@ def _judge(
     wanted = {(slot.roll, count) for slot in slots for count in slot.counts}
     with torch.no_grad():
         for roll, pictures in rolls.items():
-            few = torch.from_numpy(pictures).split(ENCODED_AT_ONCE)
-            features = [(part, torch.cat([part.frame_features(some) for some in few])) for part in (double, network)]
+            frames = torch.from_numpy(pictures).split(ENCODED_AT_ONCE)
+            features = [(part, torch.cat([part.frame_features(some) for some in frames])) for part in (double, network)]
             for count in sorted(count for name, count in wanted if name == roll):
-                clips = _candidates(count, len(pictures))
-                counts = torch.full((len(clips),), count)
-                truth, single = (
-                    part.decoder.remember(encoded[torch.tensor(clips)], counts) for part, encoded in features
-                )
-                exact, rounded = double.search(truth), network.search(single)
-                same = (exact[0] == rounded[0]).flatten(1).all(dim=1)
-                off = torch.where(exact[2].isfinite(), (exact[2] - rounded[2]).abs(), 0)
-                noise = max(noise, float((off * same.unsqueeze(1)).max()))
-                found = torch.where(same, double.margins(truth), 0)
-                margins |= {(roll, clip): float(margin) for clip, margin in zip(clips, found, strict=True)}
+                candidates, few = _candidates(count, len(pictures)), max(1, REMEMBERED_AT_ONCE // count)
+                for clips in (candidates[first : first + few] for first in range(0, len(candidates), few)):
+                    counts = torch.full((len(clips),), count)
+                    truth, single = (
+                        part.decoder.remember(encoded[torch.tensor(clips)], counts) for part, encoded in features
+                    )
+                    exact, rounded = double.search(truth), network.search(single)
+                    same = (exact[0] == rounded[0]).flatten(1).all(dim=1)
+                    off = torch.where(exact[2].isfinite(), (exact[2] - rounded[2]).abs(), 0)
+                    noise = max(noise, float((off * same.unsqueeze(1)).max()))
+                    found = torch.where(same, double.margins(truth), 0)
+                    margins |= {(roll, clip): float(margin) for clip, margin in zip(clips, found, strict=True)}
     return margins, noise
 
 
