@@ -203,7 +203,7 @@ def _judge(
     wanted = {(slot.roll, count) for slot in slots for count in slot.counts}
     with torch.no_grad():
         for roll, pictures in rolls.items():
-            frames = torch.from_numpy(pictures).split(ENCODED_AT_ONCE)
+            frames = torch.split(torch.from_numpy(pictures), ENCODED_AT_ONCE)
             features = [(part, torch.cat([part.frame_features(some) for some in frames])) for part in (double, network)]
             for count in sorted(count for name, count in wanted if name == roll):
                 candidates, few = _candidates(count, len(pictures)), max(1, REMEMBERED_AT_ONCE // count)

@@ -17,9 +17,19 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 import edgedl
 from edgedl.nn.efficientnet_lite import LITE2, EfficientNetLite
-from edgedl.tasks.caption.bundle import CLIP_INPUTS, SLOTS, caption_bundle, caption_outputs, clip_cases
+from edgedl.tasks.caption import bundle as caption_module
+from edgedl.tasks.caption.bundle import (
+    CLIP_INPUTS,
+    ENCODED_AT_ONCE,
+    REMEMBERED_AT_ONCE,
+    SLOTS,
+    caption_bundle,
+    caption_outputs,
+    clip_cases,
+)
 from edgedl.tasks.caption.network.attention import SpatialDecoder
 from edgedl.tasks.caption.network.caption_network import CaptionNetwork
+from edgedl.tasks.caption.network.captioning import Decoder
 from edgedl.weights.catalogue import EFFICIENTNET_LITE0, EFFICIENTNET_LITE2
 from edgedl.weights.efficientnet_lite import load_efficientnet_lite
 from edgedl.weights.fetch import WeightsError
@@ -100,6 +110,32 @@ def test_the_recorded_cases_span_what_is_asked_for(bundle: Bundle) -> None:
     sentences = {VOCABULARY.decode(row) for case in cases.values() for row in case.outputs["tokens"][:, 0]}
     assert len(sentences) >= 8, "cases that all answer alike would show little"
     assert len({int(length) for case in cases.values() for length in case.outputs["lengths"][:, 0]}) >= 4
+
+
+def test_clips_are_judged_few_at_a_time(network: CaptionNetwork, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many clips may be taken, little of them is held: at 352 pixels all at once took gigabytes."""
+    pictures, frames = [], []
+    kind = type(network.decoder)
+    encode, remember = CaptionNetwork.frame_features, kind.remember
+
+    def encoding(self: CaptionNetwork, few: torch.Tensor) -> torch.Tensor:
+        pictures.append(len(few))
+        return encode(self, few)
+
+    def remembering(self: Decoder, features: torch.Tensor, counts: torch.Tensor) -> Any:
+        frames.append(features.shape[:2])
+        return remember(self, features, counts)
+
+    monkeypatch.setattr(CaptionNetwork, "frame_features", encoding)
+    monkeypatch.setattr(kind, "remember", remembering)
+    few = clip_cases(network)
+    assert max(pictures) == ENCODED_AT_ONCE
+    assert max(clips * length for clips, length in frames) <= REMEMBERED_AT_ONCE
+    monkeypatch.setattr(caption_module, "ENCODED_AT_ONCE", 1000)
+    monkeypatch.setattr(caption_module, "REMEMBERED_AT_ONCE", 1000)
+    for one, other in zip(few, clip_cases(network), strict=True):
+        assert one.name == other.name
+        np.testing.assert_array_equal(one.inputs["clips"], other.inputs["clips"])
 
 
 def test_the_bundle_describes_clips(bundle: Bundle) -> None:
