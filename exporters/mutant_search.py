@@ -12,7 +12,8 @@ from exporters.reference import Arrays
 from exporters.spec import Case, Signature
 
 MUTANT_STEPS = (0, 4, 8)
-"""The mutants are first measured on the four most telling of the recorded cases, then as far as needed on more."""
+"""The mutants are first measured on the four most telling of the recorded cases, then as far as needed on four more,
+and on the dearest one by one: a clip of thirty frames takes as long as all that come before it."""
 
 
 def notes_on(mutants: Sequence[Mutant], tolerances: Mapping[str, Tolerance]) -> list[str]:
@@ -60,20 +61,23 @@ def find_mutants(
     # A photo without a face costs as much as one with, and shows nothing of what a layer does to boxes.
     answered = [i for i in recorded if any(array.size for array in answers[i].values())]
     order = sorted(answered or recorded, key=cost)
+    # torch's guards hold sizes to what it assumed while tracing; whether the graph can do more, the sweep finds out.
+    module = program.module(check_guards=False)
     mutants: tuple[Mutant, ...] = ()
-    for start, stop in zip(MUTANT_STEPS, (*MUTANT_STEPS[1:], len(order)), strict=True):
+    steps = (*MUTANT_STEPS, *range(MUTANT_STEPS[-1] + 1, len(order)))
+    for start, stop in zip(steps, (*steps[1:], len(order)), strict=True):
         part = order[start:stop]
         if not part:
             break
         open_layers = None if start == 0 else _open_layers(mutants, noise)
-        found = measure_mutants(program, signature, [sweep[i] for i in part], open_layers, rtol=rtol)
+        found = measure_mutants(module, signature, [sweep[i] for i in part], open_layers, rtol=rtol)
         mutants = found if start == 0 else merge(mutants, found)
     for _ in range(len(FORMATS) - 1):
         unseen = {mutant.layer: mutant.format for mutant in mutants if _is_unseen(mutant, noise)}
         if not unseen:
             break
         lively = [sweep[i] for i in order[: MUTANT_STEPS[-1]]]
-        coarser = measure_mutants(program, signature, lively, unseen.keys(), unseen, rtol)
+        coarser = measure_mutants(module, signature, lively, unseen.keys(), unseen, rtol)
         again = {mutant.layer: mutant for mutant in coarser}
         mutants = tuple(again.get(mutant.layer, mutant) for mutant in mutants)
     return mutants

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from exporters.reference import beyond, float_outputs
 from exporters.rerun import Rerun, Schedule
@@ -86,7 +87,7 @@ def each_mutation(
 
 
 def measure_mutants(
-    program: torch.export.ExportedProgram,
+    module: GraphModule,
     signature: Signature,
     cases: Sequence[Case],
     only: Iterable[str] | None = None,
@@ -96,15 +97,13 @@ def measure_mutants(
     """Effect of each mutant on each float output, both in float32.
 
     Args:
-        program: What torch traced of the module.
+        module: What torch traced, without its guards on sizes. Each weight is changed and put back.
         signature: As declared; effects are measured on the outputs with a tolerance.
         cases: The cases to look at.
         only: Names of the weights to look at; by default all.
         finer: For each of them the format that was too fine to be seen.
         rtol: Of outputs whose tolerance grows with each number; an effect is what is beyond that.
     """
-    # torch's guards hold sizes to what it assumed while tracing; whether the graph can do more, the sweep finds out.
-    module = program.module(check_guards=False)
     names = [output.name for output in signature.outputs]
     measured = [output.name for output in float_outputs(signature.outputs)]
     listed = [name for name, _ in each_mutation(module, only, finer)]

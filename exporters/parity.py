@@ -241,6 +241,7 @@ def hold(
                 check = compare(name, answers[name], expected[name], tolerances[name].rule, case=case.name)
                 found[name].append(replace(check, variant=level))
                 off += [] if check else [case]
+        del session  # it keeps the memory of its largest case, and the next one needs as much
     # A case that could not be run is told in `failures`; an output of no case at all has nothing to show for itself.
     checks = tuple(
         merge(found[name]) if found[name] else failure(OutputCheck(name), "no case could be run") for name in names
@@ -277,6 +278,7 @@ def hold_extremes(
                 if worst is not None:
                     failures.append(f"case {one.case.name!r}: {name} is {worst} ({level})")
                     off.append(one.case)
+        del session
     return Verdict((), tuple(failures), _once(off))
 
 
