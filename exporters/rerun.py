@@ -76,7 +76,7 @@ class Schedule:
             fresh = self._missing(reads[name], kept)
             having = kept | set(fresh)
             if not writes:
-                kept = self._still_read(having, reads[following], first[following]) if following else set()
+                kept = self._still_read(having, reads[following], first[name]) if following else set()
             self.steps[name] = _Step(
                 fresh=_with_last_uses(fresh, having - kept - reads[name]),
                 changed=_with_last_uses(changed[name], set(changed[name])),
@@ -95,10 +95,10 @@ class Schedule:
         return sorted(found, key=self._place.__getitem__)
 
     def _still_read(self, having: set[Node], soon: set[Node], place: int) -> set[Node]:
-        """The values that are kept for the next weight, which is first used at ``place``, and those after it.
+        """The values that are kept for later weights.
 
-        These are what a run holds that has come so far, and what the next weight reads of other branches. The inside
-        of another branch is computed once more when its own weights are changed.
+        These are what the unchanged run holds, which has come as far as ``place``, and what the next weight reads of
+        other branches. The inside of another branch is computed once more when its own weights are changed.
         """
         return {node for node in having if node in soon or self._place[node] < place <= self._last[node]}
 

@@ -133,5 +133,7 @@ def test_no_more_values_are_held_than_two_runs_hold(kind, monkeypatch):
     once, most = most, 0
     for name, _ in each_mutation(program, schedule.weights):
         rerun.again(name)
+    computed = sum(len(step.fresh) for step in schedule.steps.values())
+    assert computed <= 2 * len(program.graph.nodes), "the unchanged run goes along, it does not begin anew"
     assert once >= 2 * x.nbytes, "a run holds the input of a layer and its output"
     assert most <= 2 * once + x.nbytes
