@@ -12,8 +12,9 @@ from exporters.reference import Arrays
 from exporters.spec import Case, Signature
 
 MUTANT_STEPS = (0, 4, 8)
-"""The mutants are first measured on the four most telling of the recorded cases, then as far as needed on four more,
-and on the dearest one by one: a clip of thirty frames takes as long as all that come before it."""
+"""The mutants are first measured on the four most telling of the recorded cases, those that are not caught with the
+full margin on four more. Those that are not caught at all are then looked for in the dearest cases, one by one: a clip
+of thirty frames takes as long as all that come before it."""
 
 
 def notes_on(mutants: Sequence[Mutant], tolerances: Mapping[str, Tolerance]) -> list[str]:
@@ -48,7 +49,7 @@ def find_mutants(
     """Effects over recorded cases only: what `verify` replays on a device must show them as well.
 
     Lively cases come first, cheap ones before dear ones. A mutant that is caught with the margin that is asked for
-    needs no further case; more cases could only make its effect larger.
+    needs no further case; more cases could only make its effect larger, and with it the tolerance.
     """
 
     def cost(index: int) -> tuple[bool, int]:
@@ -69,7 +70,8 @@ def find_mutants(
         part = order[start:stop]
         if not part:
             break
-        open_layers = None if start == 0 else _open_layers(mutants, noise)
+        margin = MUTANT_MARGIN if start < MUTANT_STEPS[-1] else 1.0
+        open_layers = None if start == 0 else _open_layers(mutants, noise, margin)
         found = measure_mutants(module, signature, [sweep[i] for i in part], open_layers, rtol=rtol)
         mutants = found if start == 0 else merge(mutants, found)
     for _ in range(len(FORMATS) - 1):
@@ -89,13 +91,11 @@ def _is_unseen(mutant: Mutant, noise: Mapping[str, float]) -> bool:
     return any(effects.values()) and not any(effects[name] > NOISE_MARGIN * noise[name] for name in noise)
 
 
-def _open_layers(mutants: Sequence[Mutant], noise: Mapping[str, float]) -> set[str]:
-    """The layers whose mutants some output that sees them does not yet catch with the full margin."""
+def _open_layers(mutants: Sequence[Mutant], noise: Mapping[str, float], margin: float) -> set[str]:
+    """The layers whose mutants some output that sees them does not yet catch with a margin."""
     return {
         mutant.layer
         for mutant in mutants
-        if not all(
-            effect >= NOISE_MARGIN * MUTANT_MARGIN * noise[name] for name, effect in mutant.effects.items() if effect
-        )
+        if not all(effect > NOISE_MARGIN * margin * noise[name] for name, effect in mutant.effects.items() if effect)
         or not any(mutant.effects.values())
     }
