@@ -34,6 +34,7 @@ from exporters.sweep import (
     within,
 )
 from runtime.manifest import DimensionSpec
+from runtime.memory import give_back
 
 SECONDS = 30.0
 """Most time for torch's answers at further sizes, those that guards and ranges name."""
@@ -321,7 +322,10 @@ def _tied(one: Held) -> str | None:
 
 def _held(source: Source, case: Case) -> Held:
     single = source.answers(case, torch.float32)
-    return Held(case, single, source.answers(case, torch.float64), source.tied)
+    give_back()  # values of another size would hardly fit into the pieces that these leave
+    truth = source.answers(case, torch.float64)
+    give_back()
+    return Held(case, single, truth, source.tied)
 
 
 def _near(source: Source, case: Case) -> tuple[Arrays, ...]:
