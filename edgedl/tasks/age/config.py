@@ -143,7 +143,7 @@ def recipes() -> dict[str, TrainOptions]:
             threads=1,
         ),
         WITH_DATA: TrainOptions(
-            epochs=11,
+            epochs=22,
             batch_size=64,
             optimiser="adamw",
             lr=5e-4,
@@ -152,7 +152,7 @@ def recipes() -> dict[str, TrainOptions]:
             warmup=1.0,
             ema=0.998,
             clip=5.0,
-            settle=2,
+            settle=4,
             bf16=None,
             channels_last=True,
         ),
