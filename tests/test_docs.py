@@ -170,8 +170,11 @@ class Reader:
 
 def read(page: Path, folder: Path, environment: Mapping[str, str], *, slow: bool = False) -> None:
     reader = Reader(page.name, folder, environment)
+    left_out = False
     for block in blocks(page.read_text(encoding="utf-8")):
-        if not block.ordered("reason") and (slow or not block.ordered("slow")):
+        if not block.ordered("output"):  # which belongs to the block before
+            left_out = bool(block.ordered("reason") or (block.ordered("slow") and not slow))
+        if not left_out:
             reader.read(block)
 
 

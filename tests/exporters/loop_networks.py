@@ -291,6 +291,9 @@ ROLLED: dict[Run, dict[str, int]] = {
 }
 """What becomes of each."""
 
+RELATIVES = {both_ways, one_after_the_other, masked, other_last, every_other, two_before, last_but_one, rooted}
+"""Those that have a close relative among the others."""
+
 REFUSED: dict[Run, str] = {
     other_in_the_twelfth_step: r"the loop at loop_networks\.py:\d+: with T = 16 the loop does something else than",
     growing: r"the loop at loop_networks\.py:\d+: stack .* gives .* must not grow from step to step",

@@ -290,7 +290,7 @@ def by_index_tensors(net: Layers, x: Tensor) -> Tensor:
 # Which number of steps, and no element read
 
 
-@case(quick=True)
+@case()
 def forecast(net: Layers, x: Tensor) -> Tensor:
     h, y, answers = net.gru_layer(x)[1][0], x[:, -1], []
     for _ in range(x.size(1)):
@@ -466,7 +466,7 @@ def two_scales_of_time(net: Layers, x: Tensor) -> Tensor:
     return torch.stack(states, 1)
 
 
-@case(quick=True)
+@case()
 def cells_take_turns(net: Layers, x: Tensor) -> Tensor:
     h = net.zeros(x)
     for t in range(x.size(1)):
@@ -553,7 +553,7 @@ def trend(net: Layers, x: Tensor) -> Tensor:
 # How outputs are gathered
 
 
-@case(quick=True)
+@case()
 def grown_by_cat(net: Layers, x: Tensor) -> Tensor:
     h, states = net.zeros(x), None
     for t in range(x.size(1)):
@@ -676,7 +676,7 @@ def mapped_with_a_closure(net: Layers, x: Tensor) -> Tensor:
     return torch.stack(list(map(step, x.unbind(1))), dim=1)
 
 
-@case(quick=True)
+@case()
 def layers_inside(net: Layers, x: Tensor) -> Tensor:
     """Nothing is computed in the outer loop but by the inner one."""
     states, top = [net.zeros(x) for _ in net.stack], []
@@ -1012,7 +1012,7 @@ def kalman(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack(states, 1), spread
 
 
-@case(quick=True)
+@case()
 def viterbi(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
     """The best path through the states, and the log-likelihood of all."""
     scores, steps = net.transition.repeat(2, 2)[:INPUTS, :INPUTS], []
@@ -1045,7 +1045,7 @@ def counted_and_compared(net: Layers, x: Tensor) -> tuple[Tensor, Tensor]:
 # More of the literature's
 
 
-@case(quick=True)
+@case()
 def euler_steps(net: Layers, x: Tensor) -> Tensor:
     """A differential equation in as many steps as there are inputs; the times come from ``linspace``."""
     times = torch.linspace(0, 1, x.size(1), dtype=x.dtype)
@@ -1056,7 +1056,7 @@ def euler_steps(net: Layers, x: Tensor) -> Tensor:
     return torch.stack(states, 1)
 
 
-@case(quick=True)
+@case()
 def when_it_was_largest(net: Layers, x: Tensor) -> Tensor:
     largest, when = torch.full_like(x[:, 0], -math.inf), torch.zeros(x.shape[0], INPUTS, dtype=torch.long)
     for t in range(x.shape[1]):

@@ -316,7 +316,7 @@ def rounding_decides() -> Stranger:
     )
 
 
-@pytest.mark.parametrize("name", names(MODULES, "filter_with_an_inverse"))
+@pytest.mark.parametrize("name", names(MODULES, "filter_with_an_inverse", "best_path_of_tags"))
 def test_a_kind_of_forward_is_right_or_refused_for_the_true_cause(name: str) -> None:
     check(MODULES[name])
 

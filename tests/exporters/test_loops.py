@@ -20,7 +20,7 @@ from exporters.graphs import operators
 from exporters.guards import check_graph
 from exporters.parity import NOISE_MARGIN
 from exporters.spec import Input, Output, Signature
-from tests.exporters.loop_networks import INPUTS, REFUSED, ROLLED, Loop, Run, gru
+from tests.exporters.loop_networks import INPUTS, REFUSED, RELATIVES, ROLLED, Loop, Run, gru
 
 SIZES = ((1, 1), (7, 2), (2, 33), (1, 200))
 SEQUENCE = Input("x", "float32", ("B", "T", INPUTS))
@@ -54,7 +54,10 @@ def hold_against_torch(network: nn.Module, model: onnx.ModelProto) -> None:
             assert np.abs(found - truth.numpy()).max() <= NOISE_MARGIN * noise
 
 
-@pytest.mark.parametrize("run", ROLLED, ids=lambda run: run.__name__)
+@pytest.mark.parametrize(
+    "run",
+    [pytest.param(run, id=run.__name__, marks=[pytest.mark.slow] if run in RELATIVES else []) for run in ROLLED],
+)
 def test_a_loop_is_one_operator_for_any_length(run: Run) -> None:
     network = Loop(run)
     model = graph_of(network)

@@ -993,6 +993,9 @@ def soft_max_over_the_batch() -> Stranger:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", names(MODULES, "windows_that_shift", "vision_transformer", "decoder_with_memory"))
+@pytest.mark.parametrize(
+    "name",
+    names(MODULES, "windows_that_shift", "vision_transformer", "decoder_with_memory", "encoder_of_several_layers"),
+)
 def test_a_published_block_is_right_or_refused_for_the_true_cause(name: str) -> None:
     check(MODULES[name])

@@ -54,6 +54,7 @@ def test_every_target_sets_itself_up(installed, target):
     assert "-m pip install" in make(installed, "--dry-run", target).stdout
 
 
+@pytest.mark.slow
 def test_tests_of_a_group_stay_with_one_worker(tmp_path):
     """A pytest that pytest-xdist does not know yet would make each costly fixture twice, and say nothing."""
     (tmp_path / "test_group.py").write_text(

@@ -86,6 +86,7 @@ def test_nothing_is_found_on_any_tab_and_the_answer_is_in_sight(
         assert 0 <= top < screen["height"] - 20, (name, "what the answer begins with")
 
 
+@pytest.mark.slow
 def test_the_rules_find_what_is_wrong(page: Page) -> None:
     """Each rule is seen to fail once."""
     page.choose("sgd")

@@ -180,7 +180,7 @@ def by_plain_search(network: CaptionNetwork, clips: np.ndarray, counts: np.ndarr
     [
         pytest.param("mean", 3, id="beam 3"),
         pytest.param("mean", 1, id="greedy", marks=pytest.mark.slow),
-        pytest.param("attention", 5, id="attention, beam 5"),
+        pytest.param("attention", 5, id="attention, beam 5", marks=pytest.mark.slow),
         pytest.param("spatial", 3, id="spatial, beam 3"),
         pytest.param("spatial", 1, id="spatial, greedy", marks=pytest.mark.slow),
     ],

@@ -236,7 +236,13 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize(("name", "folder", "files"), FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(
+    ("name", "folder", "files"),
+    [
+        pytest.param(*form, id=name, marks=[] if name == "Karpathy's COCO" else pytest.mark.slow)
+        for name, form in FORMS.items()
+    ],
+)
 def test_every_published_form_of_photos_trains_the_same_way(capsys, tmp_path, monkeypatch, name, folder, files):
     monkeypatch.setattr(caption_training, "load_efficientnet_lite", an_encoder)
     photos = {f"{folder}/{letter}.jpg": jpeg(ord(letter)) for letter in "abc"}
