@@ -56,17 +56,23 @@ def recorded_calls(
     return kept, value
 
 
-def single_rows(spec: ModelSpec, feeds: Sequence[Feed], most: int) -> list[Feed]:
-    """The first row of some feeds, spread over all of them: what a call with batch 1 looks like.
+def each_row(spec: ModelSpec, feeds: Sequence[Feed]) -> list[Feed]:
+    """All rows of some feeds, each as a call of its own: the ranges are the same, and the memory is that of one row.
 
     A model without a batch dimension gets the feeds as they are.
     """
     axes = batch_axes(spec)
-    chosen = [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, most).astype(int))] if feeds else []
     if axes is None:
-        return chosen
-    full = [feed for feed in chosen if all(feed[name].shape[axis] for name, axis in axes[0].items())]
+        return list(feeds)
     return [
-        {name: np.take(array, [0], axes[0][name]) if name in axes[0] else array for name, array in feed.items()}
-        for feed in full
+        {name: np.take(array, [row], axes[0][name]) if name in axes[0] else array for name, array in feed.items()}
+        for feed in feeds
+        for row in range(min(feed[name].shape[axis] for name, axis in axes[0].items()))
     ]
+
+
+def single_rows(spec: ModelSpec, feeds: Sequence[Feed], most: int) -> list[Feed]:
+    """The first row of some feeds, spread over all of them: what a call with batch 1 looks like."""
+    chosen = [feeds[i] for i in np.unique(np.linspace(0, len(feeds) - 1, most).astype(int))] if feeds else []
+    rows = (each_row(spec, [feed]) for feed in chosen)
+    return [first[0] for first in rows if first]

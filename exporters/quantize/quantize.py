@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from exporters.quantize.candidates import Candidates
-from exporters.quantize.inputs import Feed, recorded_calls, single_rows
+from exporters.quantize.inputs import Feed, each_row, recorded_calls, single_rows
 from exporters.quantize.judge import AnyJudge
 from exporters.quantize.judging import Judgement, budget_of, judge_emulated, judge_here
 from exporters.quantize.search import Attempt, Found, Search
@@ -128,7 +128,9 @@ def _search(
             value = judge.measure(pipeline, "choose", None)
         return value, judge.drop(base, value)
 
-    return Search(name, Candidates(bundle.graph(name), feeds), rows, measure, allowed, threads).run()
+    return Search(
+        name, Candidates(bundle.graph(name), each_row(bundle.model(name), feeds)), rows, measure, allowed, threads
+    ).run()
 
 
 def _together(

@@ -12,9 +12,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from exporters.quantize import search
+from exporters.quantize.calibration import activation_ranges
 from exporters.quantize.candidates import DYNAMIC, STATIC, WIDE, Candidates
 from exporters.quantize.emulation import EmulatedSession
-from exporters.quantize.inputs import recorded_calls, single_rows
+from exporters.quantize.inputs import each_row, recorded_calls, single_rows
 from exporters.quantize.quantize import UNDECIDED, quantize_bundle
 from exporters.quantize.ranking import rank_layers
 from exporters.quantize.resizing import write_all_sizes
@@ -167,6 +168,24 @@ def test_the_layer_that_int8_harms_is_ranked_first(tmp_path: Path):
     worst, *others = ranked.values()
     assert next(iter(ranked)) in ("second", "third")
     assert min(others) < 0.1 * worst
+
+
+def test_ranges_of_rows_are_those_of_their_batches(bundle: Bundle):
+    spec = bundle.model("cnn")
+    feeds = [{"pixels": pictures(count, count)} for count in (3, 1, 4)]
+    rows = each_row(spec, feeds)
+    assert [row["pixels"].shape[0] for row in rows] == [1] * 8
+    np.testing.assert_array_equal(
+        np.concatenate([row["pixels"] for row in rows]), np.concatenate([feed["pixels"] for feed in feeds])
+    )
+    assert (
+        each_row(replace(spec, inputs=(replace(spec.inputs[0], shape=(8, *spec.inputs[0].shape[1:])),)), feeds) == feeds
+    )
+    model = onnx.load_from_string(bundle.graph("cnn"))
+    of_batches, of_rows = (activation_ranges(model, ["Conv"], "min-max", calls).data for calls in (feeds, rows))
+    assert of_rows.keys() == of_batches.keys()
+    for name, found in of_rows.items():
+        np.testing.assert_allclose(found.range_value, of_batches[name].range_value, rtol=1e-5)
 
 
 def test_weights_of_7_bits_cannot_saturate(bundle: Bundle):
