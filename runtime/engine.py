@@ -115,15 +115,13 @@ class Engine:
             DeviceError: this process was forked from the one that opened the engine.
             BundleError: the engine opens its graph later than it was made, and the graph cannot be loaded.
         """
-        session = self._session
-        if session is None:
-            session = self._opened()
         if self._forks != _forks:
             raise DeviceError(
                 f"engine {self.name!r} was opened before this process was forked, and its threads stayed behind; "
                 "open engines in the worker (gunicorn: without --preload)"
             )
-        return session
+        session = self._session
+        return self._opened() if session is None else session
 
     def run(
         self,
@@ -246,12 +244,12 @@ class Engine:
     def _opened(self) -> Session:
         """The session of an engine that had none until now."""
         with self._lock:
-            if self._session is None and self._unopened is not None and self._forks == _forks:
+            if self._session is None and self._unopened is not None:
                 graph, device = self._unopened
                 session = open_session(graph, device, self.threads).session
                 _checked_spec(self.name, session, self.spec)
                 self._session, self._unopened = session, None
-            if self._session is None and self._unopened is None:
+            if self._session is None:
                 raise InputError(f"engine {self.name!r} is closed")
             return self._session
 

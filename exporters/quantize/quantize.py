@@ -128,9 +128,8 @@ def _search(
             value = judge.measure(pipeline, "choose", None)
         return value, judge.drop(base, value)
 
-    return Search(
-        name, Candidates(bundle.graph(name), each_row(bundle.model(name), feeds)), rows, measure, allowed, threads
-    ).run()
+    candidates = Candidates(bundle.graph(name), each_row(bundle.model(name), feeds))
+    return Search(name, candidates, rows, measure, allowed, threads).run()
 
 
 def _together(
