@@ -130,7 +130,7 @@ def _trainer(module: TaskModule, run: Run, options: TrainOptions) -> pl.Trainer:
         accelerator="gpu" if on_gpu else "cpu",
         devices=options.devices,
         num_nodes=options.num_nodes,
-        strategy=_strategy(options),
+        strategy=_strategy(options, rests=module.rests),
         plugins=[*_without_requeueing()],
         precision="bf16-mixed" if options.bf16 else "32-true",
         max_epochs=options.epochs,
@@ -147,12 +147,16 @@ def _trainer(module: TaskModule, run: Run, options: TrainOptions) -> pl.Trainer:
     )
 
 
-def _strategy(options: TrainOptions) -> str:
-    """Several processes on one machine are started from this one, so that no script is run a second time."""
+def _strategy(options: TrainOptions, *, rests: bool) -> str:
+    """Several processes on one machine are started from this one, so that no script is run a second time.
+
+    Processes that wait for each other's gradients must know that some parameters have none while they rest.
+    """
+    if options.strategy != "auto" or options.devices * options.num_nodes == 1:
+        return options.strategy
     started = launched() is not None or "LOCAL_RANK" in os.environ
-    if options.strategy == "auto" and options.devices > 1 and options.num_nodes == 1 and not started:
-        return "ddp_spawn"
-    return options.strategy
+    name = "ddp_spawn" if options.num_nodes == 1 and not started else "ddp" if rests else "auto"
+    return f"{name}_find_unused_parameters_true" if rests else name
 
 
 def _without_requeueing() -> list[SLURMEnvironment]:

@@ -103,16 +103,24 @@ class TaskModule(pl.LightningModule):
         learning: Loss and measures.
         prepare: Turns drawn rows into the network's inputs.
         head: Prefixes of the parameters that learn at ``head_lr``.
+        rests: Some parameters have no gradient in some steps.
     """
 
     def __init__(
-        self, network: nn.Module, learning: Learning, *, prepare: Preparation = as_drawn, head: Sequence[str] = ()
+        self,
+        network: nn.Module,
+        learning: Learning,
+        *,
+        prepare: Preparation = as_drawn,
+        head: Sequence[str] = (),
+        rests: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
         self.learning = learning
         self.prepare = prepare
         self.head = tuple(head)
+        self.rests = rests
         self.options = TrainOptions()
         self.train_source: BatchSource | None = None
         self.validation_sources: dict[str, BatchSource] = {}

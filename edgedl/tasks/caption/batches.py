@@ -47,7 +47,7 @@ class FeatureInputs:
         return len(self.features)
 
     def take(self, clips: NDArray[np.int64], chance: np.random.Generator | None) -> dict[str, Tensor]:
-        """See `ClipInputs`: ``features`` (B, T, P, F) float16."""
+        """See `ClipInputs`: ``features`` (B, T, P, F) float16, or (B, T, h, w, F) of a window."""
         features, counts = self.features.take(clips, chance)
         if chance is not None and self.window is not None:
             features = windows(features, self.window, chance)
@@ -55,14 +55,14 @@ class FeatureInputs:
 
 
 def windows(features: Features, least: int, chance: np.random.Generator) -> Features:
-    """Rectangles of the grids of a batch, of one size, each clip's somewhere else: (B, T, g², F) -> (B, T, h·w, F)."""
+    """Rectangles of the grids of a batch, of one size, each clip's somewhere else: (B, T, g², F) -> (B, T, h, w, F)."""
     clips, frames, places, width = features.shape
     side = math.isqrt(places)
     grids = features.reshape(clips, frames, side, side, width)
     height, breadth = (int(n) for n in chance.integers(min(least, side), side + 1, size=2))
     corners = chance.integers([side - height + 1, side - breadth + 1], size=(clips, 2)).tolist()
     seen = [grids[clip, :, top : top + height, left : left + breadth] for clip, (top, left) in enumerate(corners)]
-    return np.stack(seen).reshape(clips, frames, height * breadth, width)
+    return np.stack(seen)
 
 
 class PixelInputs:

@@ -15,6 +15,8 @@ from runtime.media.frames import FrameSampling
 
 DecoderName = Literal["spatial", "attention", "mean-pool", "mean-pool-paper"]
 DECODERS: tuple[DecoderName, ...] = get_args(DecoderName)
+LOOKING: tuple[DecoderName, ...] = ("spatial", "attention")
+"""The decoders that look at the places of a grid."""
 PHOTO_SIZES = {"efficientnet-lite0": 320, "efficientnet-lite2": 352}
 """The published encoders, and the side at which they look at photos, in pixels."""
 Cell = Literal["lstm", "gru"]
@@ -36,6 +38,7 @@ class CaptionOptions(Settings):
         samples: Captions that are sampled for each clip in self-critical learning, which compares them.
         self_critical_dropout: Dropout of what is remembered of a clip in self-critical learning, where nothing else is
             dropped: samples are drawn and scored by the same memory.
+        top_from: Epochs before the encoder's top learns with the decoder; in self-critical epochs it rests again.
     """
 
     label_smoothing: float = option(least=0, below=1, default=0.1)
@@ -44,6 +47,7 @@ class CaptionOptions(Settings):
     self_critical: int = option(least=0, default=0)
     samples: int = option(least=2, default=5)
     self_critical_dropout: float = option(least=0, below=1, default=0.0)
+    top_from: int = option(least=0, default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,7 @@ class CaptionConfig(RunConfig):
             chosen there.
         window: Places, see `edgedl.tasks.caption.batches.FeatureInputs`; None takes all.
         places: Of the encoder's grid that the decoder knows apart.
+        top: The encoder's blocks behind its last halving belong to the decoder and learn with it; the rest is frozen.
         frozen: The encoder does not learn.
         learning: How the captions are learnt.
         vocabulary: The words of the tokens.
@@ -99,6 +104,7 @@ class CaptionConfig(RunConfig):
     window: int | None = None
     set_apart: int | None = option(least=0, default=None)
     places: int
+    top: bool = option(default=False)  # runs from before 2026-11-30 have none
     frozen: bool
     learning: CaptionOptions = field(default_factory=CaptionOptions)
     vocabulary: tuple[str, ...]
@@ -124,10 +130,16 @@ def check_data_options(args: Namespace) -> None:
     """
     if args.format and not args.data:
         raise InputError("--format says how --data is to be read; there is no --data")
+    if args.fine_tune and args.top:
+        raise InputError("--fine-tune lets the whole encoder learn, --top its last blocks only; give one of them")
+    if args.top and args.decoder not in (None, *LOOKING):
+        raise InputError(f"--top is for decoders that look at places: {' and '.join(LOOKING)}, not {args.decoder}")
     if args.fine_tune and not args.data:
         raise InputError("--fine-tune lets the published encoder learn; it needs --data")
-    if not args.data and (args.encoder or args.size or args.set_apart):
-        raise InputError("--encoder, --size and --set-apart say how photos and videos are learnt; they need --data")
+    if not args.data and (args.encoder or args.size or args.set_apart or args.top or args.top_from):
+        raise InputError(
+            "--encoder, --size, --set-apart, --top and --top-from are for photos and videos; they need --data"
+        )
     if args.size is not None and args.size % STRIDE:
         raise InputError(f"--size must be a multiple of {STRIDE}, not {args.size}")
     if not args.data and (args.frames is not None or args.every is not None):

@@ -53,10 +53,10 @@ class Reward(Protocol):
 class CaptionLearning:
     """How a `CaptionNetwork` learns, and how it is judged: by its greedy captions.
 
-    A batch holds ``features`` (B, T, P, F) of a frozen encoder, or ``clips`` (B, T, H, W, 3) uint8 for an encoder that
-    learns as well; ``counts`` (B,); ``words`` (B, R, L) int64, each caption with its `END`, then `ABSENT`; ``targets``,
-    the same with `ABSENT` for what is not to be learnt; ``clip`` (B,), the clip's number for the reward; and
-    ``progress``, the share of the training that is over.
+    A batch holds ``features`` (B, T, P, F) or (B, T, h, w, F) of a frozen encoder, or ``clips`` (B, T, H, W, 3) uint8
+    for an encoder that learns as well; ``counts`` (B,); ``words`` (B, R, L) int64, each caption with its `END`, then
+    `ABSENT`; ``targets``, the same with `ABSENT` for what is not to be learnt; ``clip`` (B,), the clip's number for the
+    reward; and ``progress``, the share of the training that is over.
 
     Attributes:
         options: See `CaptionOptions`.
@@ -78,7 +78,10 @@ class CaptionLearning:
         """The mean loss of a batch."""
         assert isinstance(network, CaptionNetwork)  # noqa: S101 - narrows the type
         progress = float(batch["progress"])
-        if self.options.self_critical and round(progress * self.epochs) >= self.epochs - self.options.self_critical:
+        epoch = round(progress * self.epochs)
+        self_critical = epoch >= self.epochs - self.options.self_critical
+        network.decoder.top_rests = self_critical or epoch < self.options.top_from
+        if self_critical:
             with sampling(network, self.options.self_critical_dropout):
                 return self._self_critical(network, remembered(network, batch), batch)
         memory = remembered(network, batch)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from edgedl.tasks.caption.config import PHOTO_SIZES, CaptionConfig, CaptionOptions, given_frames
+from edgedl.tasks.caption.config import LOOKING, PHOTO_SIZES, CaptionConfig, CaptionOptions, given_frames
 from edgedl.tasks.caption.data.bouncing_digits import DIGIT_WORDS, FRAMES, SIZE
 from edgedl.tasks.run_config import given, trained_with
 from edgedl.training.arguments import share_of_epochs
@@ -47,6 +47,8 @@ class Recipe:
         encoder = chosen["encoder"]
         if encoder in PHOTO_SIZES:
             chosen.setdefault("size", PHOTO_SIZES[encoder])
+        if args.fine_tune or chosen["decoder"] not in LOOKING:
+            chosen["top"] = False
         self_critical = share_of_epochs(self.captions.self_critical, self.options, options.epochs)
         return CaptionConfig(
             **chosen,
@@ -79,6 +81,7 @@ def photo_recipe() -> Recipe:
             batch_size=20,
             optimiser="adamw",
             lr=2e-3,
+            head_lr=0.1,  # of the encoder's top
             betas=(0.9, 0.98),
             weight_decay=0.02,
             schedule="cosine",
@@ -107,6 +110,7 @@ def photo_recipe() -> Recipe:
             "shorter": 448,
             "drawn": 4,
             "window": 7,
+            "top": False,
         },
         places={},
         rows=5,
@@ -148,6 +152,7 @@ def embedded_recipe() -> Recipe:
             "length_penalty": 0.7,
             "frames": {"kind": "even", "n": FRAMES},
             "shorter": 2 * SIZE,
+            "top": False,
         },
         places={"mean-pool": words, "mean-pool-paper": words},
         rows=1,

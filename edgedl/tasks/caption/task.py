@@ -56,6 +56,18 @@ class CaptionTask(Task):
             + ")",
         )
         group.add_argument(
+            "--top",
+            action=BooleanOptionalAction,
+            help="let the encoder's last blocks learn, those behind the last halving of its grid; what they are given "
+            f"is computed once and looked at as well {network('top')}",
+        )
+        group.add_argument(
+            "--top-from",
+            type=int,
+            metavar="N",
+            help=f"let them rest in the first N epochs and in self-critical ones {learning('top_from')}",
+        )
+        group.add_argument(
             "--set-apart",
             type=int,
             metavar="N",

@@ -18,7 +18,7 @@ from torch import nn
 
 from edgedl.data.splits import require_training_parts
 from edgedl.data.unreadable import Unreadable
-from edgedl.nn.efficientnet_lite import SCALES, EfficientNetLite, Scale
+from edgedl.nn.efficientnet_lite import SCALES, EfficientNetLite, EfficientNetTop, EfficientNetTrunk, Scale
 from edgedl.tasks.caption.batches import ClipBatches
 from edgedl.tasks.caption.cider import CiderD
 from edgedl.tasks.caption.config import CaptionConfig, check_data_options
@@ -27,7 +27,7 @@ from edgedl.tasks.caption.data.captions import CaptionDataset, open_captions
 from edgedl.tasks.caption.data.vocabulary import build, encode, tokenise
 from edgedl.tasks.caption.digits import learn_visual_words
 from edgedl.tasks.caption.inputs import CaptionedClips, divided, read_clips
-from edgedl.tasks.caption.network.attention import ATTENDING
+from edgedl.tasks.caption.network.attention import ATTENDING, AttendingDecoder
 from edgedl.tasks.caption.network.caption_network import CaptionNetwork
 from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder
 from edgedl.tasks.caption.network.decoder_ensemble import DecoderEnsemble
@@ -117,7 +117,7 @@ def train_caption(args: Namespace, run_path: Path) -> dict[str, Any]:
         reward=CiderD([[[*tokens, END] for tokens in lines] for lines in said]) if learnt.self_critical else None,
     )
     result = fit(
-        TaskModule(network, learning),
+        TaskModule(network, learning, head=("decoder.top",) if config.top else (), rests=config.top),
         batches(read["train"].inputs, said, learnt=_learnt(train), batch_size=options.batch_size, seed=options.seed),
         batches(read["val"].inputs, held, batch_size=JUDGED_AT_ONCE, train=False),
         run,
@@ -143,12 +143,15 @@ def network_of(config: CaptionConfig) -> CaptionNetwork:
     if config.encoder not in _ENCODERS:
         raise InputError(f"unknown encoder {config.encoder!r}; there is {', '.join(_ENCODERS)}")
     encoder = _ENCODERS[config.encoder](config)
+    top = None
+    if config.top:
+        encoder, top = _divided(encoder)
     features, words = int(encoder.features), len(config.vocabulary)  # type: ignore[arg-type]  # a plain int attribute
     names = ("embedding", "hidden", "spread", "cell", "dropout", "memory_dropout", "places")
     shape = {name: getattr(config, name) for name in names}
     kind = config.decoder
     decoder: Decoder = (
-        ATTENDING[kind](features, words, pooled=config.pooled, **shape)
+        ATTENDING[kind](features, words, pooled=config.pooled, top=top, **shape)
         if kind in ATTENDING
         else MeanPoolDecoder(features, words, form="paper" if kind == "mean-pool-paper" else "factored", **shape)
     )
@@ -159,6 +162,12 @@ def network_of(config: CaptionConfig) -> CaptionNetwork:
         max_length=config.max_length,
         length_penalty=config.length_penalty,
     )
+
+
+def _divided(encoder: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """What is computed once of a published encoder, and what a decoder has for itself."""
+    assert isinstance(encoder, EfficientNetLite)  # noqa: S101 - `check_network` refuses others
+    return EfficientNetTrunk(encoder), EfficientNetTop(encoder)
 
 
 def trained_network(run: Run) -> CaptionNetwork:
@@ -242,7 +251,11 @@ def _prepare_encoder(network: CaptionNetwork, run: Run, config: CaptionConfig, t
         weights = run.best_weights().items()
         network.encoder.load_state_dict({k.removeprefix(prefix): w for k, w in weights if k.startswith(prefix)})
     elif config.weights:
-        network.encoder.load_state_dict(load_efficientnet_lite(SCALES[config.encoder]).state_dict())
+        published: nn.Module = load_efficientnet_lite(SCALES[config.encoder])
+        if isinstance(network.decoder, AttendingDecoder) and network.decoder.top is not None:
+            published, top = _divided(published)
+            network.decoder.top.load_state_dict(top.state_dict())
+        network.encoder.load_state_dict(published.state_dict())
     elif isinstance(network.encoder, StridedEncoder) and isinstance(train, BouncingDigits):
         learnt = of_first("visual words", partial(_visual_words, network.encoder, train, config.seed))
         network.encoder.load_state_dict(torch.load(io.BytesIO(learnt), weights_only=True))

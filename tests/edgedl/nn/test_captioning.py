@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from edgedl.tasks.caption.network.attention import AttendingDecoder, AttentionDecoder, SpatialDecoder
 from edgedl.tasks.caption.network.caption_network import CaptionNetwork
@@ -9,6 +10,22 @@ from edgedl.tasks.caption.network.captioning import Decoder, MeanPoolDecoder, fr
 from edgedl.tasks.caption.network.strided import StridedEncoder
 
 F, V = 6, 11
+
+
+class SmallTop(nn.Module):
+    """(N, F, h, w) -> (N, 7, h, w)."""
+
+    features = 7
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(F, self.features, 3, padding=1), nn.BatchNorm2d(self.features), nn.ReLU())
+
+    def forward(self, grid: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.layers(grid)
+        return found
+
+
 KINDS = [
     pytest.param(lambda: MeanPoolDecoder(F, V, embedding=5, hidden=8), id="factored"),
     pytest.param(lambda: MeanPoolDecoder(F, V, embedding=5, hidden=8, form="paper"), id="paper"),
@@ -17,6 +34,7 @@ KINDS = [
     pytest.param(lambda: AttentionDecoder(F, V, embedding=5, hidden=8, cell="gru"), id="attention, gru"),
     pytest.param(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, places=4), id="spatial"),
     pytest.param(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, cell="gru"), id="spatial, gru"),
+    pytest.param(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, top=SmallTop()), id="spatial, top"),
 ]
 
 
@@ -94,6 +112,49 @@ def test_every_frame_counts_and_their_order_does_not(make: object) -> None:
         other = features.clone()
         other[:, frame] = torch.randn(4, F).double()
         assert float((decoder(other, counts, tokens) - answer).detach().abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_a_grid_is_the_same_as_its_places_row_by_row(make: object) -> None:
+    decoder = lively(make)
+    features, counts = torch.randn(2, 3, 2, 2, F).double(), torch.tensor([3, 2])
+    for grid, places in zip(
+        decoder.remember(features, counts), decoder.remember(features.flatten(2, 3), counts), strict=True
+    ):
+        assert torch.equal(grid, places)
+
+
+def test_a_top_sees_neighbours_and_what_it_is_given_stays_beside_it() -> None:
+    decoder = lively(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, top=SmallTop()))
+    assert isinstance(decoder, SpatialDecoder)
+    assert decoder.top is not None
+    features, counts = torch.randn(1, 1, 3, 5, F).double(), torch.tensor([1])
+    values = decoder.remember(features, counts)[0]  # (1, H, 15)
+    for place in (0, 7):
+        other = features.clone()
+        other[0, 0, place // 5, place % 5] += 1
+        moved = (decoder.remember(other, counts)[0] - values).abs().amax(dim=(0, 1)).view(3, 5) > 0
+        near = torch.zeros(3, 5, dtype=torch.bool)
+        near[max(place // 5 - 1, 0) : place // 5 + 2, max(place % 5 - 1, 0) : place % 5 + 2] = True
+        assert torch.equal(moved & ~near, torch.zeros_like(near)), "only the places around it"
+        assert moved.sum() > 1
+    with torch.no_grad():
+        for parameter in decoder.top.parameters():
+            parameter.zero_()
+        there, turned = (decoder.remember(grid, counts)[0] for grid in (features, features.flip(3)))
+    assert not torch.equal(there, turned)
+
+
+def test_a_top_that_rests_gets_no_gradient_and_keeps_its_statistics_when_it_learns() -> None:
+    decoder = SpatialDecoder(F, V, embedding=5, hidden=8, top=SmallTop()).train()
+    assert decoder.top is not None
+    statistics = {name: buffer.clone() for name, buffer in decoder.top.named_buffers()}
+    for rests in (True, False):
+        decoder.top_rests = rests
+        decoder(torch.randn(2, 1, 4, F), torch.tensor([1, 1]), torch.zeros(2, 1, 3, dtype=torch.int64)).sum().backward()
+        assert all((parameter.grad is None) == rests for parameter in decoder.top.parameters())
+        assert decoder.project.weight.grad is not None
+    assert all(torch.equal(buffer, statistics[name]) for name, buffer in decoder.top.named_buffers())
 
 
 @pytest.mark.parametrize("kind", [AttentionDecoder, SpatialDecoder])

@@ -12,9 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from edgedl.nn.efficientnet_lite import (
+    LITE0,
     LITE2,
     NORM_EPSILON,
     EfficientNetLite,
+    EfficientNetTop,
+    EfficientNetTrunk,
     ImageNetClassifier,
     InvertedBottleneck,
     SamePadding,
@@ -119,6 +122,22 @@ def test_every_side_gives_its_grid(untrained, side):
     assert features.shape == (2, EfficientNetLite.features, side // 32, side // 32)
     assert features.min() >= 0
     assert features.max() <= 6
+
+
+@pytest.mark.parametrize(("scale", "channels"), [(LITE0, 192), (LITE2, 208)])
+def test_trunk_and_top_are_the_whole_cut_behind_the_last_halving(scale, channels):
+    torch.manual_seed(0)
+    whole = EfficientNetLite(scale, 64).eval()
+    trunk, top = EfficientNetTrunk(whole), EfficientNetTop(whole)
+    levels = torch.rand(2, 3, 64, 64) * 255
+    with torch.no_grad():
+        grid = trunk(levels)
+        assert grid.shape == (2, channels, 2, 2), "as the sixth row of the table says"
+        assert trunk.features == channels
+        assert torch.equal(top(grid), whole(levels))
+    parts = {*map(id, trunk.parameters()), *map(id, top.parameters())}
+    assert parts == set(map(id, whole.parameters()))
+    assert not any(layer.stride[0] > 1 for layer in top.modules() if isinstance(layer, nn.Conv2d))
 
 
 @pytest.mark.parametrize("side", [2, 4, 8, 14, 28])

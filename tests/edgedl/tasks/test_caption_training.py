@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from edgedl.cli import main
 from edgedl.data.unreadable import Unreadable
-from edgedl.nn.efficientnet_lite import LITE0, EfficientNetLite, Scale
+from edgedl.nn.efficientnet_lite import LITE0, EfficientNetLite, EfficientNetTop, Scale
 from edgedl.tasks.caption import batches as clip_batches
 from edgedl.tasks.caption import digits as caption_digits
 from edgedl.tasks.caption import inputs as caption_inputs
@@ -119,6 +120,11 @@ def test_a_run_is_resumed_with_what_it_was_begun_with(capsys, tmp_path, words, s
         ("--encoder efficientnet-lite2", "they need --data"),
         ("--size 64", "they need --data"),
         ("--set-apart 8", "they need --data"),
+        ("--top", "they need --data"),
+        ("--top-from 2", "they need --data"),
+        ("--data DATA --top --fine-tune", "give one of them"),
+        ("--data DATA --top --decoder mean-pool", "--top is for decoders that look at places: spatial and attention"),
+        ("--data DATA --top-from -1", "--top-from must be at least 0, not -1"),
         ("--data DATA --size 100", "--size must be a multiple of 32, not 100"),
         ("--data DATA --set-apart -1", "--set-apart must be at least 0, not -1"),
         ("--frames 4", "are 10 frames"),
@@ -302,6 +308,45 @@ def test_the_published_encoder_can_learn_as_well(capsys, tmp_path, flickr, monke
     changed = [name for name, tensor in before.items() if not torch.equal(tensor, learnt[name])]
     assert len(changed) > len(before) // 2
     assert not run.config["frozen"]
+
+
+def test_only_the_encoders_top_learns_and_rests_at_first_and_in_self_critical_epochs(
+    capsys, tmp_path, flickr, monkeypatch
+):
+    torch.manual_seed(0)
+    start = EfficientNetLite()
+    monkeypatch.setattr(caption_training, "load_efficientnet_lite", lambda scale: copy.deepcopy(start))
+    small = (
+        "--data",
+        flickr,
+        "--top",
+        "--no-cache",
+        "--size",
+        "64",
+        "--rarest",
+        "1",
+        "--hidden",
+        "8",
+        "--embedding",
+        "8",
+    )
+    few = (*small, "--batch-size", "2", "--no-bf16", "--ema", "0", "--patience", "9", "--top-from", "1")
+    tops = []
+    for epochs, self_critical in ((1, 0), (2, 0), (2, 1)):
+        run = tmp_path / f"run {epochs} {self_critical}"
+        trained(capsys, *few, "--epochs", epochs, "--self-critical", self_critical, "-o", run)
+        weights = torch.load(Run.open(run).last, weights_only=False)["state_dict"]
+        top, trunk = "network.decoder.top.", "network.encoder."
+        tops.append({name.removeprefix(top): tensor for name, tensor in weights.items() if name.startswith(top)})
+        for name in weights:
+            if name.startswith(trunk):
+                assert torch.equal(weights[name], start.state_dict()[name.removeprefix(trunk)])
+    before = EfficientNetTop(start).state_dict()
+    learnt = {name for name in before if not torch.equal(tops[1][name], before[name])}
+    could = {name for name, _ in EfficientNetTop(start).named_parameters()}
+    assert learnt <= could, "no batch statistics"
+    assert len(learnt) > len(could) // 2
+    assert all(torch.equal(tensor, before[name]) for top in (tops[0], tops[2]) for name, tensor in top.items())
 
 
 def test_frames_in_memory_have_a_limit(capsys, tmp_path, flickr, monkeypatch):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.strategies import StrategyRegistry
 
 from edgedl.training import callbacks as callbacks_module
 from edgedl.training import fit as fit_module
@@ -371,23 +372,29 @@ def test_a_gpu_that_is_not_there_is_an_error(tmp_path):
         fit(tiny_module(), tiny_samples(), tiny_samples(), new_run(tmp_path / "run"), replace(OPTIONS, device="gpu"))
 
 
+RESTING = "_find_unused_parameters_true"
+
+
 @pytest.mark.parametrize(
-    ("settings", "environment", "expected"),
+    ("settings", "environment", "expected", "resting"),
     [
-        ({}, {}, "auto"),
-        ({"devices": 2}, {}, "ddp_spawn"),
-        ({"devices": 2}, {"LOCAL_RANK": "1"}, "auto"),
-        ({"devices": 2, "num_nodes": 2}, {}, "auto"),
-        ({"devices": 2, "strategy": "fsdp"}, {}, "fsdp"),
+        ({}, {}, "auto", "auto"),
+        ({"devices": 2}, {}, "ddp_spawn", f"ddp_spawn{RESTING}"),
+        ({"devices": 2}, {"LOCAL_RANK": "1"}, "auto", f"ddp{RESTING}"),
+        ({"devices": 2, "num_nodes": 2}, {}, "auto", f"ddp{RESTING}"),
+        ({"devices": 2, "strategy": "fsdp"}, {}, "fsdp", "fsdp"),
     ],
     ids=["one", "several", "launched", "machines", "asked for"],
 )
-def test_strategy(settings, environment, expected, monkeypatch):
+def test_strategy(settings, environment, expected, resting, monkeypatch):
     for name in ("LOCAL_RANK", "RANK"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert fit_module._strategy(replace(OPTIONS, **settings)) == expected
+    options = replace(OPTIONS, **settings)
+    assert fit_module._strategy(options, rests=False) == expected
+    assert fit_module._strategy(options, rests=True) == resting
+    assert {expected, resting} - {"auto"} <= set(StrategyRegistry)
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,12 @@ class AttendingDecoder(Decoder):
         pooled: attend to the mean of the frames instead of to each of them: the trace of what moves.
         spread: see `Decoder`.
         layers: recurrent layers.
+        top: the last blocks of the encoder, (N, F, h, w) -> (N, `features`, h, w), where the decoder has them for
+            itself. What they are given stays beside what they make of it. Their batch statistics are kept.
     """
 
     from_clip: nn.Linear
+    top: nn.Module | None
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class AttendingDecoder(Decoder):
         pooled: bool = False,
         spread: float = 0.08,
         layers: int = 2,
+        top: nn.Module | None = None,
     ) -> None:
         super().__init__(
             vocabulary,
@@ -73,7 +77,10 @@ class AttendingDecoder(Decoder):
             spread=spread,
             layers=layers,
         )
-        self.places, self.pooled = places, pooled
+        self.places, self.pooled, self.top = places, pooled, top
+        if top is not None:
+            self.given = nn.LayerNorm(features)
+            features += int(top.features)  # type: ignore[arg-type]  # a plain int attribute
         self.project = nn.Linear(features, hidden)
         if places:
             self.where = nn.Parameter(torch.randn(places, hidden) * 0.02)
@@ -84,6 +91,7 @@ class AttendingDecoder(Decoder):
 
         Values lie transposed: ONNX Runtime multiplies few rows with a transposed matrix in three quarters of the time.
         """
+        features = features.flatten(2, -2) if self.top is None else self._through_top(features)
         if self.pooled:
             features, counts = mean_over_frames(features, counts).unsqueeze(1), torch.ones_like(counts)
         values = self.project(self._without_channels(features))
@@ -100,6 +108,29 @@ class AttendingDecoder(Decoder):
             absent.flatten(1).unsqueeze(1),
             self.from_clip(mean).unsqueeze(1),
         )
+
+    def _through_top(self, features: Tensor) -> Tensor:
+        """What the top makes of the grids, and what it was given: (B, T, P, F) or (B, T, h, w, F) -> (B, T, P, F')."""
+        assert self.top is not None  # noqa: S101 - narrows the type
+        if features.dim() == 4:
+            side = math.isqrt(features.shape[2])
+            features = features.reshape(*features.shape[:2], side, side, features.shape[3])
+        maps = features.flatten(0, 1).permute(0, 3, 1, 2)  # (B·T, F, h, w)
+        if self.top_rests:
+            with torch.no_grad():
+                seen = self.top(maps)
+        else:
+            seen = self.top(maps)
+        given = self.given(features.flatten(2, 3))  # (B, T, P, F)
+        seen = seen.flatten(2).transpose(1, 2).reshape(*given.shape[:3], -1)
+        return torch.cat([seen.to(given.dtype), given], dim=-1)
+
+    def train(self, mode: bool = True) -> AttendingDecoder:
+        """As `nn.Module.train`, but the top keeps its batch statistics."""
+        super().train(mode)
+        if self.top is not None:
+            self.top.eval()
+        return self
 
     def _without_channels(self, values: Tensor) -> Tensor:
         """Dropout of whole channels of (B, T, P, …)."""

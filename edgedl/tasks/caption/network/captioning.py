@@ -51,6 +51,8 @@ class Decoder(nn.Module):
     """
 
     first: Cell
+    top_rests = False
+    """The encoder's last blocks, where a decoder has them, do not learn for now."""
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class Decoder(nn.Module):
         self.word_bias = nn.Parameter(torch.zeros(vocabulary))
 
     def remember(self, features: Tensor, counts: Tensor) -> Memory:
-        """What the words are chosen by: features (B, T, P, F) and counts (B,) -> tensors (B, …)."""
+        """What the words are chosen by: features (B, T, P, F) or (B, T, h, w, F) and counts (B,) -> tensors (B, …)."""
         raise NotImplementedError
 
     def begin(self, memory: Memory, rows: int) -> State:
@@ -234,6 +236,7 @@ class MeanPoolDecoder(Decoder):
 
     def remember(self, features: Tensor, counts: Tensor) -> Memory:
         """The clip's share in the gates: (B, 1, 4H), or 3H for the GRU."""
+        features = features.flatten(2, -2)
         if not self.places:
             features = features.mean(dim=2, keepdim=True)  # the grid before the frames: less to multiply
         mean = mean_over_frames(features, counts).flatten(1)  # (B, P·F) or (B, F)
