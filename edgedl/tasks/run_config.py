@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _LEARNT_WITH = (
     "batch_size", "head_lr", "momentum", "nesterov", "weight_decay", "l2", "l1", "schedule", "warmup", "settle",
-    "settle_lr", "ema", "patience", "clip", "bf16",
+    "settle_lr", "ema", "keep", "patience", "clip", "bf16",
 )  # fmt: skip
 """Training options beside the seed, the rate, the epochs and the optimiser that change what is learnt."""
 
@@ -174,7 +174,8 @@ class RunConfig(Settings):
         ``devices`` is the number of its processes, wherever they ran: `train_options` needs it for the batch size.
         """
         training = self.training or {}
-        begun: dict[str, Any] = {name: value for name, value in training.items() if name in _LEARNT_WITH}
+        begun: dict[str, Any] = {"keep": "best"}  # runs from before 2026-11-30 say nothing of it
+        begun |= {name: value for name, value in training.items() if name in _LEARNT_WITH}
         begun |= {name: getattr(self, name) for name in ("seed", "lr", "epochs", "optimiser")}
         begun["devices"] = training.get("processes", 1)
         if training.get("augment") is False:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, get_args
 
-from edgedl.training.options import OptimiserName, TrainOptions
+from edgedl.training.options import Kept, OptimiserName, TrainOptions
 from edgedl.training.processes import as_launched
 from edgedl.training.schedules import ScheduleName
 from runtime.errors import InputError
@@ -69,6 +69,7 @@ def add_training_arguments(
     optimisers, schedules = get_args(OptimiserName), get_args(ScheduleName)
     group.add_argument("--optimiser", choices=optimisers, help=told("how steps are taken", "optimiser"))
     group.add_argument("--schedule", choices=schedules, help=told("of the learning rate", "schedule"))
+    group.add_argument("--keep", choices=get_args(Kept), help=told("which epoch's weights are kept", "keep"))
     group.add_argument(
         "--strategy", help=told("Lightning's strategy for several processes or machines, e.g. ddp", "strategy")
     )
@@ -112,7 +113,7 @@ def train_options(args: Namespace, recipe: TrainOptions) -> TrainOptions:
         InputError: options that do not go together.
     """
     names = [name for name, _, _ in _NUMBERS]
-    names += ["optimiser", "schedule", "strategy", "device", "nesterov", "bf16", "resume"]
+    names += ["optimiser", "schedule", "keep", "strategy", "device", "nesterov", "bf16", "resume"]
     given: dict[str, Any] = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
     if args.augment is False:
         given |= {"augmentation": None, "settle_augmentation": None}

@@ -123,7 +123,7 @@ class TimeLimit(Callback):
 
 
 class Record(Callback):
-    """Writes the run: a row per epoch, the best weights, and the checkpoint to resume from."""
+    """Writes the run: a row per epoch, the weights that are kept, and the checkpoint to resume from."""
 
     def __init__(self, run: Run, options: TrainOptions, average: WeightAverage | None) -> None:
         self.run = run
@@ -143,7 +143,7 @@ class Record(Callback):
         self._rows = [row for row in self.run.history() if row["epoch"] <= trainer.current_epoch]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Writes the epoch: its row, its weights if they are the best, and the checkpoint."""
+        """Writes the epoch: its row, its weights if they are to be kept, and the checkpoint."""
         module = _task(pl_module)
         seconds = self.seconds + time.monotonic() - self._start
         results = module.validation_results
@@ -162,7 +162,7 @@ class Record(Callback):
             self.best = value
         if trainer.is_global_zero:
             self.run.write_history(self._rows)
-            if better:
+            if better or self.options.keep == "last":
                 weights = {**module.network.state_dict(), **(self.average.average if self.average else {})}
                 self.run.save_best(weights, epoch=int(row["epoch"]), metric=module.learning.monitor, value=value)
             _report(row, self.options.epochs, module.learning.monitor, better)

@@ -37,8 +37,8 @@ class FitResult:
 
     Attributes:
         metric: Name of the measure that chose the best epoch.
-        best: Its best value.
-        best_epoch: The epoch that had it, from 1.
+        best: Its value in the epoch whose weights were kept.
+        best_epoch: That epoch, from 1.
         epochs: Epochs trained in all, earlier sessions of the run included.
         seconds: Time of this call.
         history: A row per epoch, as in ``metrics.csv``.
@@ -59,7 +59,7 @@ def fit(
     run: Run,
     options: TrainOptions | None = None,
 ) -> FitResult:
-    """Trains ``module.network`` and leaves it with the weights of its best epoch, on the CPU and in evaluation mode.
+    """Trains ``module.network`` and leaves it with the weights that are kept, on the CPU and in evaluation mode.
 
     Checkpoints and ``metrics.csv`` go into the run folder, and nothing is written elsewhere. After an
     interruption, the same call with ``resume=True`` ends with the same weights, bit for bit, as an uninterrupted one.
@@ -107,7 +107,7 @@ def fit(
     module.network.to("cpu").eval()
     module.network.load_state_dict(run.best_weights())
     history = run.history()
-    return _result(history, module, time.monotonic() - start)
+    return _result(history, module, options, time.monotonic() - start)
 
 
 def _source(data: Data, options: TrainOptions, *, train: bool) -> BatchSource:
@@ -116,9 +116,11 @@ def _source(data: Data, options: TrainOptions, *, train: bool) -> BatchSource:
     return Batches(data, options.batch_size if train else 2 * options.batch_size, train=train, seed=options.seed)
 
 
-def _result(history: list[Row], module: TaskModule, seconds: float) -> FitResult:
+def _result(history: list[Row], module: TaskModule, options: TrainOptions, seconds: float) -> FitResult:
     name, mode = module.learning.monitor, module.learning.mode
-    best = (min if mode == "min" else max)(history, key=lambda row: row[name])
+    best = (
+        history[-1] if options.keep == "last" else (min if mode == "min" else max)(history, key=lambda row: row[name])
+    )
     return FitResult(name, best[name], int(best["epoch"]), int(history[-1]["epoch"]), seconds, tuple(history))
 
 

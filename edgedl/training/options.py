@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from edgedl.training.augment import Augmentation
 
 OptimiserName = Literal["sgd", "adam", "adamw"]
+Kept = Literal["best", "last"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,8 @@ class TrainOptions:
         schedule: ``constant``, ``step``, ``cosine`` or ``one-cycle``, per step.
         warmup: Epochs of linear warm-up before the schedule; fractions count.
         ema: Decay of the exponential moving average of the weights that is validated and kept; 0 turns it off.
+        keep: Which epoch's weights are kept: the one with the ``best`` validation metric, or the ``last``, so that the
+            validation samples choose nothing.
         patience: Epochs without a better validation metric before training stops; None never stops.
         clip: Largest norm of the gradient; None does not clip.
         augmentation: None trains on the samples as they are.
@@ -70,6 +73,7 @@ class TrainOptions:
     schedule: ScheduleName = "cosine"
     warmup: float = 0.0
     ema: float = 0.998
+    keep: Kept = "best"
     patience: int | None = None
     clip: float | None = None
     augmentation: Augmentation | None = None

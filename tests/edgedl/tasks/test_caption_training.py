@@ -301,7 +301,8 @@ def test_the_published_encoder_can_learn_as_well(capsys, tmp_path, flickr, monke
     start = EfficientNetLite()
     monkeypatch.setattr(caption_training, "load_efficientnet_lite", lambda scale: start)
     small = ("--data", flickr, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8", "--no-bf16")
-    trained(capsys, *small, "--batch-size", "2", "--fine-tune", "--ema", "0", "-o", tmp_path / "run")
+    lite0 = ("--encoder", "efficientnet-lite0")
+    trained(capsys, *small, *lite0, "--batch-size", "2", "--fine-tune", "--ema", "0", "-o", tmp_path / "run")
     run = Run.open(tmp_path / "run")
     learnt = run.best_weights()
     before = {f"encoder.{name}": tensor for name, tensor in start.named_parameters()}
@@ -330,12 +331,30 @@ def test_only_the_encoders_top_learns_and_rests_at_first_and_in_self_critical_ep
         "--embedding",
         "8",
     )
-    few = (*small, "--batch-size", "2", "--no-bf16", "--ema", "0", "--patience", "9", "--top-from", "1")
+    few = (
+        *small,
+        "--encoder",
+        "efficientnet-lite0",
+        "--batch-size",
+        "2",
+        "--no-bf16",
+        "--ema",
+        "0",
+        "--patience",
+        "9",
+        "--top-from",
+        "1",
+    )
     tops = []
     for epochs, self_critical in ((1, 0), (2, 0), (2, 1)):
         run = tmp_path / f"run {epochs} {self_critical}"
         trained(capsys, *few, "--epochs", epochs, "--self-critical", self_critical, "-o", run)
-        weights = torch.load(Run.open(run).last, weights_only=False)["state_dict"]
+        saved = torch.load(Run.open(run).last, weights_only=True)
+        rates = {
+            group["name"].split()[0]: group["initial_lr"] for group in saved["optimizer_states"][0]["param_groups"]
+        }
+        assert rates == pytest.approx({"body": 2e-3, "head": 2e-4})
+        weights = saved["state_dict"]
         top, trunk = "network.decoder.top.", "network.encoder."
         tops.append({name.removeprefix(top): tensor for name, tensor in weights.items() if name.startswith(top)})
         for name in weights:

@@ -44,7 +44,10 @@ def asked(name: str, *words: str) -> Namespace:
 def test_every_key_is_kept(name, config: type[RunConfig], training, tmp_path):
     run = earlier_run(name, tmp_path)
     read = config.of(run)
-    assert json.loads(json.dumps(read.to_json())) == {k: v for k, v in run.config.items() if k not in ADDED}
+    kept = {k: v for k, v in run.config.items() if k not in ADDED}
+    if name == "caption":  # what such a run says nothing of, as it was then
+        kept |= {"top": False, "learning": kept["learning"] | {"top_from": 0}}
+    assert json.loads(json.dumps(read.to_json())) == kept
     assert config.from_json(json.loads(json.dumps(read.to_json()))) == read
 
 

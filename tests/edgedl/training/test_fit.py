@@ -101,6 +101,20 @@ def test_the_network_is_left_at_its_best(trained):
     assert error == pytest.approx(result.best, rel=1e-5)
 
 
+def test_the_last_epoch_can_be_kept_so_that_validation_chooses_nothing(tmp_path):
+    misread = tiny_samples(90, seed=1)
+    misread.columns["age"] = (100 - misread.columns["age"][0],)  # who learns gets worse
+    results = {}
+    for keep in ("best", "last"):
+        run, module = new_run(tmp_path / keep), tiny_module()
+        results[keep] = fit(module, tiny_samples(), misread, run, replace(OPTIONS, keep=keep))
+        assert same(dict(module.network.state_dict()), run.best_weights())
+        assert results[keep].best == results[keep].history[results[keep].best_epoch - 1]["MAE"]
+    assert results["best"].best_epoch < 4, "or this shows nothing"
+    assert results["last"].best_epoch == 4
+    assert not same(Run.open(tmp_path / "best").best_weights(), Run.open(tmp_path / "last").best_weights())
+
+
 def test_settling_begins_on_a_learning_rate_of_its_own(tmp_path):
     """The history has the rate of the step to come: after two of four epochs that of the first that settles."""
     options = replace(OPTIONS, settle=2, settle_lr=0.03, head_lr=1.0)
