@@ -189,7 +189,7 @@ class EfficientNetTrunk(nn.Module):
 class EfficientNetTop(nn.Module):
     """What follows on `EfficientNetTrunk`: (N, F, h, w) -> features (N, 1280, h, w).
 
-    It is a tenth of the arithmetic and two thirds of the weights, so it can learn where the whole could not.
+    It has seven tenths of the weights and three tenths of the arithmetic, so it can learn where the whole could not.
 
     Args:
         whole: whose modules it takes.

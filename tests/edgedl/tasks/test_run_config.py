@@ -151,7 +151,9 @@ def test_resuming_without_options_goes_on_with_those_of_the_run(
         return trained.value.options
 
     given = "--epochs 7 --lr 0.0123 --seed 5 --batch-size 9 --optimiser sgd --momentum 0.3 --schedule step --ema 0.5"
-    begun = options(f"{given} --warmup 1 --clip 2 --patience 3 --settle 2 --settle-lr 0.4 --nesterov {augment}")
+    begun = options(
+        f"{given} --warmup 1 --clip 2 --patience 3 --keep last --settle 2 --settle-lr 0.4 --nesterov {augment}"
+    )
     assert (begun.epochs, begun.lr, begun.seed, begun.batch_size) == (7, 0.0123, 5, 9)
     assert options("--resume") == replace(begun, resume=True)
     longer = options("--resume --epochs 14")

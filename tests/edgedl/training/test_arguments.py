@@ -37,6 +37,7 @@ GIVEN = [
     ("--seed 9", "seed", 9),
     ("--optimiser sgd", "optimiser", "sgd"),
     ("--schedule step", "schedule", "step"),
+    ("--keep last", "keep", "last"),
     ("--strategy ddp", "strategy", "ddp"),
     ("--device cpu", "device", "cpu"),
     ("--nesterov", "nesterov", True),

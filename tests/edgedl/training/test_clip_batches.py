@@ -208,20 +208,22 @@ def test_training_sees_rectangles_of_the_grid_that_lie_elsewhere_in_each_clip():
     chance = np.random.default_rng(0)
     shapes, corners = set(), set()
     for _ in range(200):
-        batch = inputs.take(np.arange(4), chance)["features"].squeeze(3).numpy().astype(int)
+        grids = inputs.take(np.arange(4), chance)["features"].squeeze(4).numpy().astype(int)  # (B, T, h, w)
+        batch = grids.reshape(*grids.shape[:2], -1)
         assert (batch[:, 0] == batch[:, 1]).all(), "a clip's frames are cut alike"
         for places in batch[:, 0]:
             rows, columns = np.unique(places // 5), np.unique(places % 5)
             whole = [5 * row + column for row in range(rows[0], rows[-1] + 1) for column in columns]
             assert places.tolist() == whole
             assert columns.tolist() == list(range(columns[0], columns[-1] + 1))
-            shapes.add((len(rows), len(columns)))
+            assert grids.shape[2:] == (len(rows), len(columns))
+            shapes.add(grids.shape[2:])
             corners.add((int(rows[0]), int(columns[0])))
         assert len({len(places) for places in batch[:, 0]}) == 1
     assert shapes == {(height, width) for height in (3, 4, 5) for width in (3, 4, 5)}
     assert corners == {(top, left) for top in range(3) for left in range(3)}
     pooled = FeatureInputs(ClipFeatures({"plain": grid[:, :1]}, np.array([0, 1])), window=3)
-    assert pooled.take(np.array([0]), chance)["features"].shape == (1, 1, 1, 1), "nothing is cut of one place"
+    assert pooled.take(np.array([0]), chance)["features"].shape == (1, 1, 1, 1, 1), "nothing is cut of one place"
 
 
 @pytest.fixture
