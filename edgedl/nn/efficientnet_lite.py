@@ -178,7 +178,7 @@ class EfficientNetTrunk(nn.Module):
         super().__init__()
         self.size = whole.size
         self.stem, self.blocks = whole.stem, whole.blocks[: _last_halving(whole) + 1]
-        self.features = int(whole.blocks[_last_halving(whole)].project[1].out_channels)  # type: ignore[union-attr, index]
+        self.features = int(self.blocks[-1].project[1].out_channels)  # type: ignore[index]
 
     def forward(self, levels: Tensor) -> Tensor:
         """Maps levels to the grid that the top goes on from."""

@@ -134,6 +134,8 @@ def check_data_options(args: Namespace) -> None:
         raise InputError("--fine-tune lets the whole encoder learn, --top its last blocks only; give one of them")
     if args.top and args.decoder not in (None, *LOOKING):
         raise InputError(f"--top is for decoders that look at places: {' and '.join(LOOKING)}, not {args.decoder}")
+    if args.top_from and (args.top is False or args.fine_tune or args.decoder not in (None, *LOOKING)):
+        raise InputError("--top-from says when the encoder's top learns; with these options it has none (see --top)")
     if args.fine_tune and not args.data:
         raise InputError("--fine-tune lets the published encoder learn; it needs --data")
     if not args.data and (args.encoder or args.size or args.set_apart or args.top or args.top_from):

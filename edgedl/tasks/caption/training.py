@@ -166,12 +166,12 @@ def network_of(config: CaptionConfig) -> CaptionNetwork:
 
 def _divided(encoder: nn.Module) -> tuple[nn.Module, nn.Module]:
     """What is computed once of a published encoder, and what a decoder has for itself."""
-    assert isinstance(encoder, EfficientNetLite)  # noqa: S101 - `check_network` refuses others
+    assert isinstance(encoder, EfficientNetLite)  # noqa: S101 - the options allow a top with --data only, whose encoders these are
     return EfficientNetTrunk(encoder), EfficientNetTop(encoder)
 
 
 def trained_network(run: Run) -> CaptionNetwork:
-    """The network of a run as it was in its best epoch, in evaluation mode.
+    """The network of a run with the weights that were kept, in evaluation mode.
 
     Raises:
         InputError: the run is none of a captioner, or none of its epochs has ended.
