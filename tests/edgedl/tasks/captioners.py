@@ -33,14 +33,29 @@ class SmallEncoder(nn.Module):
         return F.relu(self.second(F.relu(self.first((levels - 127) / 128))))
 
 
+class SmallTop(nn.Module):
+    """(N, 12, h, w) -> (N, 6, h, w)."""
+
+    features = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(SmallEncoder.features, self.features, 3, padding=1)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        return F.relu(self.layer(grid))
+
+
 def captioner(kind: str = "mean", *, beam: int = 3) -> CaptionNetwork:
-    """The same network for the same arguments; at most eight words."""
-    seed, end = {"attention": (10, 2.0), "spatial": (10, 2.0), "mean": (14, 2.5)}[kind]
+    """The same network for the same arguments; at most eight words. The kind "top" is "spatial" with a top."""
+    seed, end = {"attention": (10, 2.0), "spatial": (10, 2.0), "top": (10, 2.0), "mean": (14, 2.5)}[kind]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         decoder: Decoder
-        if kind in ATTENDING:
-            decoder = ATTENDING[kind](SmallEncoder.features, len(WORDS), embedding=10, hidden=16, places=16)
+        if kind != "mean":
+            top = SmallTop() if kind == "top" else None
+            attending = ATTENDING["spatial" if top else kind]
+            decoder = attending(SmallEncoder.features, len(WORDS), embedding=10, hidden=16, places=16, top=top)
         else:
             decoder = MeanPoolDecoder(SmallEncoder.features, len(WORDS), embedding=10, hidden=16)
         network = CaptionNetwork(SmallEncoder(), decoder, beam=beam, max_length=8)

@@ -183,6 +183,7 @@ def by_plain_search(network: CaptionNetwork, clips: np.ndarray, counts: np.ndarr
         pytest.param("attention", 5, id="attention, beam 5", marks=pytest.mark.slow),
         pytest.param("spatial", 3, id="spatial, beam 3"),
         pytest.param("spatial", 1, id="spatial, greedy", marks=pytest.mark.slow),
+        pytest.param("top", 3, id="top, beam 3"),
     ],
 )
 def test_every_token_is_that_of_a_plain_search(bundle: Bundle, network: CaptionNetwork, kind: str, beam: int) -> None:
