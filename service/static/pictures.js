@@ -200,6 +200,7 @@ export class Pictures {
         continue;
       }
       const frame = await camera.grab();
+      if (mine !== this.turn || !camera.running) return; // nothing is sent once it was stopped
       const answer = await predict(this.bundle, this.task.options, frame.body);
       if (mine !== this.turn || !camera.running) return;
       if (frame.width !== stage.width || frame.height !== stage.height) {
@@ -222,6 +223,7 @@ export class Pictures {
     while (mine === this.turn && camera.running) {
       const start = performance.now();
       if (!document.hidden) frames.add(await camera.grab());
+      if (mine !== this.turn || !camera.running) return; // nothing is sent once it was stopped
       if (!document.hidden && asking === null && start - asked >= CLIP_CYCLE) {
         asked = performance.now(); // not `start`: a frame may take long to come
         asking = predict(this.bundle, this.task.options, frames.form)

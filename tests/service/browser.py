@@ -85,6 +85,23 @@ class Page:
     def run(self, script: str, *arguments: object) -> Any:
         return self.driver.execute_script(script, *arguments)
 
+    def sent_after_a_stop(self) -> int:
+        """Requests after a camera is stopped while a picture is made that would be sent at once."""
+        return self.run("""
+          const [now, { prototype }] = [performance.now.bind(performance), HTMLCanvasElement];
+          const { toBlob } = prototype;
+          performance.now = () => now() + 1e6; // the next request is due
+          return new Promise((done) => {
+            let sent = 0;
+            prototype.toBlob = function (...how) {
+              window.fetch = () => ((sent += 1), Promise.reject(new TypeError("sent")));
+              document.getElementById("live").click();
+              setTimeout(() => toBlob.apply(this, how), 50);
+              setTimeout(() => done(sent), 500);
+            };
+          });
+        """)
+
     def overlay(self) -> np.ndarray:
         """The drawn boxes and labels: uint8 RGBA, [H, W, 4], in device pixels."""
         size = self.run("const c = document.getElementById('overlay'); return [c.height, c.width]")

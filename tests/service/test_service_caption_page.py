@@ -167,6 +167,12 @@ def test_the_camera_is_described_every_few_seconds(page: Page) -> None:
     assert len(page.run("return window.sent")) == stopped
 
 
+def test_nothing_is_sent_once_the_camera_was_stopped(page: Page) -> None:
+    page.find("#camera").click()
+    page.wait(lambda: page.all(".sentence"))
+    assert page.sent_after_a_stop() == 0
+
+
 def test_files_that_are_no_clips(page: Page, tmp_path: Path, videos: dict[str, Path]) -> None:
     (tmp_path / "notes.txt").write_text("words")
     page.upload(tmp_path / "notes.txt")

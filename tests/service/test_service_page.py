@@ -208,10 +208,12 @@ def test_the_camera_runs_live_and_stops(page: Page, service: tuple[str, FakePipe
     page.find("#live").click()
     assert page.find("#empty").is_displayed()
     assert page.run("return document.getElementById('video').srcObject") is None
-    page.run("return new Promise((done) => setTimeout(done, 300))")
-    after = pipeline.calls
-    page.run("return new Promise((done) => setTimeout(done, 400))")
-    assert pipeline.calls == after, "nothing is asked any more"
+
+
+def test_nothing_is_sent_once_the_camera_was_stopped(page: Page) -> None:
+    page.find("#camera").click()
+    page.wait(lambda: "fps" in page.find("#timing").text)
+    assert page.sent_after_a_stop() == 0
 
 
 def test_a_camera_that_is_refused(page: Page) -> None:
