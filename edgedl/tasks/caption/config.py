@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from edgedl.tasks.caption.data.bouncing_digits import FRAMES
-from edgedl.tasks.run_config import Range, RunConfig, Settings, option, resumed_otherwise
+from edgedl.tasks.caption.data.clip_features import VIEWS
+from edgedl.tasks.run_config import Range, RunConfig, Settings, flag, option, resumed_otherwise
 from runtime.errors import InputError
 from runtime.media.frames import FrameSampling
 
@@ -38,7 +39,9 @@ class CaptionOptions(Settings):
         samples: Captions that are sampled for each clip in self-critical learning, which compares them.
         self_critical_dropout: Dropout of what is remembered of a clip in self-critical learning, where nothing else is
             dropped: samples are drawn and scored by the same memory.
-        top_from: Epochs before the encoder's top learns with the decoder; in self-critical epochs it rests again.
+        top_from: Epochs before the encoder's top learns with the decoder.
+        self_critical_top: The encoder's top learns in self-critical epochs, too; else it rests there again.
+        concept_weight: Of a nat about which concepts a clip's captions have, beside a nat about a word.
     """
 
     label_smoothing: float = option(least=0, below=1, default=0.1)
@@ -48,6 +51,8 @@ class CaptionOptions(Settings):
     samples: int = option(least=2, default=5)
     self_critical_dropout: float = option(least=0, below=1, default=0.0)
     top_from: int = option(least=0, default=0)
+    self_critical_top: bool = option(default=False)
+    concept_weight: float = option(least=0, default=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +79,12 @@ class CaptionConfig(RunConfig):
         set_apart: Training clips that are not learnt from but choose the best epoch, others for each seed. With
             None the validation part chooses; else it is not looked at, so that what a bundle reaches there was not
             chosen there.
+        views: Of each clip, so many are computed once, and training takes one of them by chance: as it is, mirrored,
+            then shifted, scaled and lit otherwise.
         window: Places, see `edgedl.tasks.caption.batches.FeatureInputs`; None takes all.
         places: Of the encoder's grid that the decoder knows apart.
+        concepts: At most so many of the most frequent words are told from the places, see
+            `edgedl.tasks.caption.network.attention.AttendingDecoder`.
         top: The encoder's blocks behind its last halving belong to the decoder and learn with it; the rest is frozen.
         frozen: The encoder does not learn.
         learning: How the captions are learnt.
@@ -101,9 +110,11 @@ class CaptionConfig(RunConfig):
     frames: Mapping[str, Any]
     shorter: int
     drawn: int | None = None
+    views: int = option(least=1, below=len(VIEWS) + 1, default=2)  # runs from before 2026-12 have two
     window: int | None = None
     set_apart: int | None = option(least=0, default=None)
     places: int
+    concepts: int = option(least=0, default=0)  # runs from before 2026-12 have none
     top: bool = option(default=False)  # runs from before 2026-11-30 have none
     frozen: bool
     learning: CaptionOptions = field(default_factory=CaptionOptions)
@@ -132,16 +143,29 @@ def check_data_options(args: Namespace) -> None:
         raise InputError("--format says how --data is to be read; there is no --data")
     if args.fine_tune and args.top:
         raise InputError("--fine-tune lets the whole encoder learn, --top its last blocks only; give one of them")
-    if args.top and args.decoder not in (None, *LOOKING):
+    looks = args.decoder in (None, *LOOKING)
+    if args.top and not looks:
         raise InputError(f"--top is for decoders that look at places: {' and '.join(LOOKING)}, not {args.decoder}")
-    if args.top_from and (args.top is False or args.fine_tune or args.decoder not in (None, *LOOKING)):
-        raise InputError("--top-from says when the encoder's top learns; with these options it has none (see --top)")
+    if (args.top_from or args.self_critical_top) and (args.top is False or args.fine_tune or not looks):
+        raise InputError(
+            "--top-from and --self-critical-top say when the encoder's top learns; with these options it has none "
+            "(see --top)"
+        )
+    if args.concepts and not looks:
+        raise InputError(f"--concepts is for decoders that look at places: {' and '.join(LOOKING)}, not {args.decoder}")
+    told = (args.concepts is None and args.data) or args.concepts
+    if args.concept_weight and not (told and looks):
+        raise InputError(
+            "--concept-weight says how much concepts count; with these options there are none (see --concepts)"
+        )
     if args.fine_tune and not args.data:
         raise InputError("--fine-tune lets the published encoder learn; it needs --data")
-    if not args.data and (args.encoder or args.size or args.set_apart or args.top or args.top_from):
-        raise InputError(
-            "--encoder, --size, --set-apart, --top and --top-from are for photos and videos; they need --data"
-        )
+    if args.fine_tune and args.views is not None:
+        raise InputError("--views counts what is computed once of each clip; with --fine-tune nothing is")
+    of_data = ("encoder", "size", "set_apart", "views", "top", "top_from", "self_critical_top")
+    if not args.data and any(getattr(args, name) for name in of_data):
+        *names, last = [flag(name) for name in of_data]
+        raise InputError(f"{', '.join(names)} and {last} are for photos and videos; they need --data")
     if args.size is not None and args.size % STRIDE:
         raise InputError(f"--size must be a multiple of {STRIDE}, not {args.size}")
     if not args.data and (args.frames is not None or args.every is not None):

@@ -123,7 +123,7 @@ def _read(
         part,
         network.encoder,
         cache=cache_folder() / "features" if cached else None,
-        views=VIEWS if varied else VIEWS[:1],
+        views=VIEWS[: config.views if varied else 1],
         pool=config.decoder not in ATTENDING and not config.places,
         unreadable=unreadable,
         progress=Progress(f"features of {name}"),

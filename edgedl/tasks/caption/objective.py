@@ -8,6 +8,7 @@ label smoothing      a share of each target is spread over all words            
 scheduled sampling   some of the words before are the network's own                              Bengio et al. 2015
 word dropout         some of the words before are hidden, so that the picture has to be looked   Bowman et al. 2016
                      at
+concepts             beside the words, which of them some caption of the clip has                Fang et al. 2015
 self-critical        the log-probability of sampled captions, weighted by how much better each   Rennie et al. 2017,
                      scores on CIDEr-D than the other samples of the same clip                   Luo 2020
 ===================  ==========================================================================  ======================
@@ -36,6 +37,9 @@ from runtime.vocabulary import END, UNKNOWN
 
 ABSENT = -1
 """Target of the positions after a caption's end: they are not learnt from."""
+
+LEAST_NATS = 1e-6
+"""A concept that is told less likely than this teaches no more than one that is told so."""
 
 MOST_ALIVE = 0.8
 """Of the captions that a decoder works on; where fewer are not over yet, the others leave."""
@@ -80,7 +84,8 @@ class CaptionLearning:
         progress = float(batch["progress"])
         epoch = round(progress * self.epochs)
         self_critical = epoch >= self.epochs - self.options.self_critical
-        network.decoder.top_rests = self_critical or epoch < self.options.top_from
+        rests = epoch < self.options.top_from or (self_critical and not self.options.self_critical_top)
+        network.decoder.top_rests = rests
         if self_critical:
             with sampling(network, self.options.self_critical_dropout):
                 return self._self_critical(network, remembered(network, batch), batch)
@@ -93,15 +98,21 @@ class CaptionLearning:
             before = before.masked_fill(hide, UNKNOWN)
         own = self.options.scheduled_sampling * progress
         logits, places = spoken(network.decoder, memory, before, batch["words"] != ABSENT, own)
-        return F.cross_entropy(
+        loss = F.cross_entropy(
             logits.float(),
             targets.flatten()[places],
             ignore_index=ABSENT,
             label_smoothing=self.options.label_smoothing,
         )
+        untold = network.decoder.untold(memory)
+        if untold is not None and self.options.concept_weight:
+            loss = loss + self.options.concept_weight * concept_nats(untold, batch["words"])
+        return loss
 
     def measure(self, network: nn.Module, batch: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, int]]:
-        """Sums over the batch, with counts: nats a word; of greedy captions, CIDEr-D and whether each is exact."""
+        """Sums over the batch, with counts: nats a word; of greedy captions, CIDEr-D and whether each is exact; nats
+        of a clip's concepts.
+        """
         assert isinstance(network, CaptionNetwork)  # noqa: S101 - narrows the type
         memory = remembered(network, batch)
         targets = batch["targets"]
@@ -113,10 +124,13 @@ class CaptionLearning:
         scores = self.judge.scores(said, batch["clip"].tolist())
         references = [[[w for w in line if w > END] for line in lines] for lines in batch["words"].tolist()]
         exact = sum(line in lines for line, lines in zip(said, references, strict=True))
+        untold = network.decoder.untold(memory)
+        concepts = {} if untold is None else {"concepts": (concept_nats(untold, batch["words"]) * len(said), len(said))}
         return {
             "loss": (nats, words),
             "CIDEr-D": (torch.as_tensor(scores).sum(), len(said)),
             "accuracy": (torch.tensor(exact), len(said)),
+            **concepts,
         }
 
     def _self_critical(self, network: CaptionNetwork, memory: Memory, batch: Mapping[str, Tensor]) -> Tensor:
@@ -166,6 +180,23 @@ def remembered(network: CaptionNetwork, batch: Mapping[str, Tensor]) -> Memory:
     clips = batch["clips"]
     frames = network.frame_features(clips.flatten(0, 1))  # (B·T, P, F)
     return network.decoder.remember(frames.reshape(*clips.shape[:2], *frames.shape[1:]), counts)
+
+
+def concept_nats(untold: Tensor, words: Tensor) -> Tensor:
+    """Cross-entropy of which concepts a clip shows, the sum over them and the mean over the clips.
+
+    What is to be told is the share of the clip's captions that have the word.
+
+    Args:
+        untold: (B, C), nats of not being told, see `edgedl.tasks.caption.network.attention.AttendingDecoder.remember`.
+        words: (B, R, L), captions; the concepts are the first words behind `UNKNOWN`.
+    """
+    first, count = UNKNOWN + 1, untold.shape[1]
+    has = untold.new_zeros(*words.shape[:2], first + count)
+    of_concepts = torch.where(words < first + count, words, END).clamp(min=END)
+    share = has.scatter_(2, of_concepts, 1.0).mean(dim=1)[:, first:]  # (B, C)
+    told = torch.log(-torch.expm1(-untold.clamp(min=LEAST_NATS)))
+    return ((1 - share) * untold - share * told).sum(dim=1).mean()
 
 
 def shifted(targets: Tensor) -> Tensor:

@@ -49,6 +49,8 @@ class Recipe:
             chosen.setdefault("size", PHOTO_SIZES[encoder])
         if args.fine_tune or chosen["decoder"] not in LOOKING:
             chosen["top"] = False
+        if chosen["decoder"] not in LOOKING:
+            chosen["concepts"] = 0
         shares = {
             name: share_of_epochs(getattr(self.captions, name), self.options, options.epochs)
             for name in ("self_critical", "top_from")
@@ -80,7 +82,7 @@ def photo_recipe() -> Recipe:
     """
     return Recipe(
         options=TrainOptions(
-            epochs=16,
+            epochs=37,
             batch_size=20,
             optimiser="adamw",
             lr=2e-3,
@@ -89,14 +91,16 @@ def photo_recipe() -> Recipe:
             weight_decay=0.02,
             schedule="cosine",
             warmup=0.5,
-            settle=9,
-            settle_lr=0.1,
+            settle=26,
+            settle_lr=0.25,
             keep="last",
             ema=0.998,
             clip=5.0,
             bf16=None,
         ),
-        captions=CaptionOptions(label_smoothing=0.1, top_from=3, self_critical=9, self_critical_dropout=0.15),
+        captions=CaptionOptions(
+            label_smoothing=0.1, top_from=3, self_critical=26, self_critical_dropout=0.15, concept_weight=0.04
+        ),
         network={
             "encoder": "efficientnet-lite2",
             "decoder": "spatial",
@@ -113,7 +117,9 @@ def photo_recipe() -> Recipe:
             "frames": {"kind": "even", "n": 8},
             "shorter": 448,
             "drawn": 4,
+            "views": 6,
             "window": 7,
+            "concepts": 500,
             "top": True,
         },
         places={},
@@ -140,7 +146,7 @@ def embedded_recipe() -> Recipe:
             # So small a network gains nothing from a second thread, and on a busy machine loses a lot.
             threads=1,
         ),
-        captions=CaptionOptions(label_smoothing=0.0),
+        captions=CaptionOptions(label_smoothing=0.0, concept_weight=0.04),
         network={
             "encoder": "strided",
             "decoder": "attention",
@@ -156,6 +162,8 @@ def embedded_recipe() -> Recipe:
             "length_penalty": 0.7,
             "frames": {"kind": "even", "n": FRAMES},
             "shorter": 2 * SIZE,
+            "views": 1,
+            "concepts": 0,
             "top": False,
         },
         places={"mean-pool": words, "mean-pool-paper": words},

@@ -27,6 +27,7 @@ class CaptionTask(Task):
         """Declares what is particular to captions, and the training options."""
         from edgedl.tasks.caption.config import CELLS, DECODERS, PHOTO_SIZES
         from edgedl.tasks.caption.data.bouncing_digits import CLIPS
+        from edgedl.tasks.caption.data.clip_features import VIEWS
         from edgedl.tasks.caption.recipes import recipes
         from edgedl.training.arguments import add_training_arguments, default
 
@@ -65,7 +66,12 @@ class CaptionTask(Task):
             "--top-from",
             type=int,
             metavar="N",
-            help=f"let them rest in the first N epochs and in self-critical ones {learning('top_from')}",
+            help=f"let them rest in the first N epochs {learning('top_from')}",
+        )
+        group.add_argument(
+            "--self-critical-top",
+            action=BooleanOptionalAction,
+            help=f"let them learn in self-critical epochs, too {learning('self_critical_top')}",
         )
         group.add_argument(
             "--set-apart",
@@ -75,10 +81,30 @@ class CaptionTask(Task):
             "by the validation part (default: none)",
         )
         group.add_argument(
+            "--views",
+            type=int,
+            metavar="N",
+            help="learn from N views of each clip: as it is, mirrored, then shifted, scaled and lit otherwise, at most "
+            f"{len(VIEWS)} {network('views')}",
+        )
+        group.add_argument(
             "--decoder",
             choices=DECODERS,
             help="attention behind one recurrent layer (spatial) or between two, or one of two forms of mean pooling "
             + network("decoder"),
+        )
+        group.add_argument(
+            "--concepts",
+            type=int,
+            metavar="N",
+            help="tell which of the N most frequent words a clip shows, before the words are chosen; 0 for none "
+            + network("concepts"),
+        )
+        group.add_argument(
+            "--concept-weight",
+            type=float,
+            metavar="X",
+            help=f"of a nat about them beside a nat about a word {learning('concept_weight')}",
         )
         group.add_argument("--cell", choices=CELLS, help=f"of the recurrent layers {network('cell')}")
         group.add_argument("--hidden", type=int, metavar="N", help=f"units of a recurrent layer {network('hidden')}")

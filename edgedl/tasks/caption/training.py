@@ -45,7 +45,7 @@ from edgedl.weights.efficientnet_lite import load_efficientnet_lite
 from runtime.errors import InputError
 from runtime.media.frames import FrameSampling
 from runtime.pipelines.caption import CaptionSettings
-from runtime.vocabulary import END, Vocabulary
+from runtime.vocabulary import END, UNKNOWN, Vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,14 @@ def network_of(config: CaptionConfig) -> CaptionNetwork:
     shape = {name: getattr(config, name) for name in names}
     kind = config.decoder
     decoder: Decoder = (
-        ATTENDING[kind](features, words, pooled=config.pooled, top=top, **shape)
+        ATTENDING[kind](
+            features,
+            words,
+            pooled=config.pooled,
+            top=top,
+            concepts=min(config.concepts, words - (UNKNOWN + 1)),
+            **shape,
+        )
         if kind in ATTENDING
         else MeanPoolDecoder(features, words, form="paper" if kind == "mean-pool-paper" else "factored", **shape)
     )

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from edgedl.data.unreadable import Unreadable
 from edgedl.tasks.caption.data import clip_features as module
 from edgedl.tasks.caption.data.captions import open_captions
-from edgedl.tasks.caption.data.clip_features import ClipFeatures, clip_features
+from edgedl.tasks.caption.data.clip_features import VIEWS, ClipFeatures, _seen, clip_features
 from edgedl.tasks.caption.data.feature_files import FeatureFile
 from edgedl.tasks.caption.network import frame_encoder
 from exporters.errors import ParityError
@@ -108,6 +109,37 @@ def test_features_are_those_of_the_encoder(tmp_path, encoder, cached):
         equal_to_half_precision(features.views["plain"][rows], expected(clips, encoder, index))
         equal_to_half_precision(features.views["mirrored"][rows], expected(clips, encoder, index, mirrored=True))
     assert not np.array_equal(features.views["plain"], features.views["mirrored"])
+
+
+class StillClips(FakeClips):
+    """Every frame of a clip is its first."""
+
+    def frames(self, index: int) -> np.ndarray:
+        frames = super().frames(index)
+        return np.repeat(frames[:1], len(frames), axis=0)
+
+
+def test_varied_views_are_others_each_and_the_same_each_time(tmp_path, encoder):
+    clips = StillClips((3, 2))
+    features = clip_features(clips, encoder, cache=tmp_path / "once", views=VIEWS, threads=2)
+    for view in features.views.values():
+        for start, end in pairwise(features.offsets):
+            assert np.array_equal(view[start:end], np.repeat(view[start : start + 1], end - start, axis=0)), "alike"
+    for one, other in combinations(VIEWS, 2):
+        for first in features.offsets[:-1]:
+            assert not np.array_equal(features.views[one][first], features.views[other][first])
+    again = clip_features(clips, encoder, cache=tmp_path / "again", views=VIEWS[2:4], threads=1)
+    for name, view in again.views.items():
+        np.testing.assert_array_equal(view, features.views[name])
+
+
+def test_a_varied_view_is_lit_and_moved_as_much_as_it_may(encoder):
+    frames = np.full((1, 40, 40, 3), 100, np.uint8)
+    frames[:, 10:30, 10:30] = 200
+    levels = np.array([_seen(frames, view, index).mean() for view in VIEWS[2:] for index in range(50)])
+    assert len(np.unique(levels)) > 190
+    assert 0.6 * frames.mean() < levels.min() < 0.9 * frames.mean()
+    assert 1.1 * frames.mean() < levels.max() < 1.4 * frames.mean()
 
 
 def test_the_encoder_is_left_as_it_was(tmp_path):

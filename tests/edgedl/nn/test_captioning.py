@@ -35,6 +35,8 @@ KINDS = [
     pytest.param(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, places=4), id="spatial"),
     pytest.param(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, cell="gru"), id="spatial, gru"),
     pytest.param(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, top=SmallTop()), id="spatial, top"),
+    pytest.param(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, concepts=3), id="spatial, concepts"),
+    pytest.param(lambda: AttentionDecoder(F, V, embedding=5, hidden=8, concepts=3), id="attention, concepts"),
 ]
 
 
@@ -122,6 +124,42 @@ def test_a_grid_is_the_same_as_its_places_row_by_row(make: object) -> None:
         decoder.remember(features, counts), decoder.remember(features.flatten(2, 3), counts), strict=True
     ):
         assert torch.equal(grid, places)
+
+
+def telling(concepts: int = 3) -> SpatialDecoder:
+    """A decoder whose concepts are neither certain nor out of the question."""
+    decoder = lively(lambda: SpatialDecoder(F, V, embedding=5, hidden=8, concepts=concepts))
+    assert isinstance(decoder, SpatialDecoder)
+    with torch.no_grad():
+        decoder.tell.bias.fill_(-2)
+    return decoder
+
+
+def test_a_concept_is_told_unless_no_place_of_no_frame_shows_it() -> None:
+    decoder = telling()
+    features, counts = torch.randn(2, 3, 4, F).double(), torch.tensor([3, 1])
+    untold = decoder.untold(decoder.remember(features, counts))
+    values = decoder.project(features).relu()
+    shows = decoder.tell(values).sigmoid()  # (2, 3, 4, 3)
+    expected = [(1 - shows[clip, :count]).prod(dim=0).prod(dim=0) for clip, count in enumerate([3, 1])]
+    torch.testing.assert_close(torch.exp(-untold), torch.stack(expected), rtol=1e-12, atol=0)
+    plain = SpatialDecoder(F, V, embedding=5, hidden=8).double()
+    assert plain.untold(plain.remember(features, counts)) is None
+
+
+def test_what_is_told_is_added_to_what_is_seen_and_moves_no_attention() -> None:
+    decoder = telling()
+    features, counts = torch.randn(2, 3, 4, F).double(), torch.tensor([3, 2])
+    query = torch.randn(2, 5, 8).double()
+    memory = decoder.remember(features, counts)
+    seen, where = decoder.seen(query, memory)
+    told = decoder.told(1 - torch.exp(-decoder.untold(memory)))  # (2, 8)
+    with torch.no_grad():
+        decoder.told.weight.zero_()
+    quiet, same = decoder.seen(query, decoder.remember(features, counts))
+    torch.testing.assert_close(where, same, rtol=0, atol=1e-12)
+    torch.testing.assert_close(seen, quiet + told[:, None], rtol=0, atol=1e-12)
+    assert float(told.detach().abs().max()) > 0.01
 
 
 def test_a_top_sees_neighbours_and_what_it_is_given_stays_beside_it() -> None:

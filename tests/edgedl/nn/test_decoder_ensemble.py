@@ -16,6 +16,7 @@ F, V = 6, 11
 KINDS = {
     "attention": lambda: AttentionDecoder(F, V, embedding=5, hidden=8),
     "spatial": lambda: SpatialDecoder(F, V, embedding=5, hidden=8),
+    "concepts": lambda: SpatialDecoder(F, V, embedding=5, hidden=8, concepts=4),
     "mean": lambda: MeanPoolDecoder(F, V, embedding=5, hidden=8, cell="gru"),
 }
 
@@ -66,6 +67,14 @@ def test_matrix_and_tables_give_the_same_step(kind: str, clips: tuple[torch.Tens
     torch.testing.assert_close(hidden @ matrix + bias, logits, rtol=0, atol=1e-12)
     for one, other in zip(after, prepared, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_members_with_and_without_concepts_speak_together(clips: tuple[torch.Tensor, torch.Tensor]) -> None:
+    makers = iter([KINDS["concepts"], KINDS["spatial"], KINDS["concepts"]])
+    together = ensemble(lambda: next(makers)())
+    tokens = torch.randint(0, V, (2, 2, 5))
+    alone = torch.stack([member(*clips, tokens) for member in together.members])
+    torch.testing.assert_close(together(*clips, tokens), alone.mean(dim=0), rtol=0, atol=1e-12)
 
 
 def test_one_member_is_that_decoder(clips: tuple[torch.Tensor, torch.Tensor]) -> None:

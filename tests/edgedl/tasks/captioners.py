@@ -47,7 +47,9 @@ class SmallTop(nn.Module):
 
 
 def captioner(kind: str = "mean", *, beam: int = 3) -> CaptionNetwork:
-    """The same network for the same arguments; at most eight words. The kind "top" is "spatial" with a top."""
+    """The same network for the same arguments; at most eight words. The kind "top" is "spatial" with a top
+    and concepts.
+    """
     seed, end = {"attention": (10, 2.0), "spatial": (10, 2.0), "top": (10, 2.0), "mean": (14, 2.5)}[kind]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -55,7 +57,8 @@ def captioner(kind: str = "mean", *, beam: int = 3) -> CaptionNetwork:
         if kind != "mean":
             top = SmallTop() if kind == "top" else None
             attending = ATTENDING["spatial" if top else kind]
-            decoder = attending(SmallEncoder.features, len(WORDS), embedding=10, hidden=16, places=16, top=top)
+            shape = {"embedding": 10, "hidden": 16, "places": 16, "concepts": 5 if top else 0}
+            decoder = attending(SmallEncoder.features, len(WORDS), top=top, **shape)
         else:
             decoder = MeanPoolDecoder(SmallEncoder.features, len(WORDS), embedding=10, hidden=16)
         network = CaptionNetwork(SmallEncoder(), decoder, beam=beam, max_length=8)
@@ -66,5 +69,7 @@ def captioner(kind: str = "mean", *, beam: int = 3) -> CaptionNetwork:
         decoder.embedding.weight *= 8
         if isinstance(decoder, AttendingDecoder):
             decoder.where *= 20
+            if decoder.concepts:
+                decoder.tell.bias.fill_(-3)
         decoder.word_bias[0] = end
     return network.eval()

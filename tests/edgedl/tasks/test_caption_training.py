@@ -37,8 +37,11 @@ FEW = ("--clips", "64", "--hidden", "16", "--embedding", "8")
 
 
 @pytest.fixture(autouse=True)
-def _hasty(monkeypatch):
-    """Eight steps instead of more than a thousand, and an encoder from chance instead of one from the network."""
+def _hasty(monkeypatch, tmp_path):
+    """Eight steps instead of more than a thousand, an encoder from chance instead of one from the network, and no
+    features in the user's cache.
+    """
+    monkeypatch.setattr(caption_inputs, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(caption_training, "learn_visual_words", partial(caption_digits.learn_visual_words, steps=8))
     monkeypatch.setattr(caption_training, "HELD_OUT_CLIPS", 8)
     make_each_graph_once(monkeypatch)
@@ -122,6 +125,16 @@ def test_a_run_is_resumed_with_what_it_was_begun_with(capsys, tmp_path, words, s
         ("--set-apart 8", "they need --data"),
         ("--top", "they need --data"),
         ("--top-from 2", "they need --data"),
+        ("--views 2", "they need --data"),
+        ("--self-critical-top", "they need --data"),
+        ("--data DATA --views 2 --fine-tune", "with --fine-tune nothing is"),
+        ("--data DATA --views 7", "--views is from 1 to below 7, not 7"),
+        ("--concept-weight 0.1", "with these options there are none"),
+        ("--data DATA --concept-weight 0.1 --concepts 0", "with these options there are none"),
+        ("--data DATA --concept-weight 0.1 --decoder mean-pool", "with these options there are none"),
+        ("--data DATA --concepts 5 --decoder mean-pool", "--concepts is for decoders that look at places"),
+        ("--data DATA --concepts -1", "--concepts must be at least 0, not -1"),
+        ("--data DATA --self-critical-top --no-top", "with these options it has none"),
         ("--data DATA --top --fine-tune", "give one of them"),
         ("--data DATA --top --decoder mean-pool", "--top is for decoders that look at places: spatial and attention"),
         ("--data DATA --top-from 1 --no-top", "with these options it has none"),
@@ -154,26 +167,27 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_written(capsys, 
 
 def test_photos_are_learnt_from_features_that_are_kept(capsys, tmp_path, flickr, monkeypatch):
     monkeypatch.setattr(caption_training, "load_efficientnet_lite", an_encoder)
-    monkeypatch.setattr(caption_inputs, "cache_folder", lambda: tmp_path / "cache")
     small = ("--data", flickr, "--epochs", "1", "--rarest", "1", "--hidden", "8", "--embedding", "8", "--size", "32")
     cut = []
     original = clip_batches.windows
     monkeypatch.setattr(
         clip_batches, "windows", lambda features, *rest: cut.append(len(features)) or original(features, *rest)
     )
-    trained(capsys, *small, "--batch-size", "1", "--every", "10", "-o", tmp_path / "run")
+    trained(capsys, *small, "--batch-size", "1", "--every", "10", "--views", "3", "-o", tmp_path / "run")
     assert cut == [1], "training sees a part of its one photo, validation all of its own"
     config = Run.open(tmp_path / "run").config
     assert config["frames"] == {"kind": "every", "n": 10, "most": 32}
     assert config["learning"]["self_critical"] == 0, "six of nineteen epochs, but none of one"
     assert config["license"].startswith("LicenseRef-training-data")
-    assert [part.name.split("-")[0] for part in (tmp_path / "cache" / "features").iterdir()] == ["flickr8k"] * 2
+    kept = [*(tmp_path / "cache" / "features").iterdir()]
+    assert [part.name.split("-")[0] for part in kept] == ["flickr8k"] * 2
+    views = [sorted(file.stem for file in part.glob("*.counts")) for part in kept]
+    assert sorted(views) == [["mirrored", "plain", "varied1"], ["plain"]], "of training, and of validation"
 
 
 def test_photos_that_cannot_be_read_are_left_out(capsys, tmp_path, monkeypatch):
     """The one photo of validation that is left keeps its own captions, from the cache as well."""
     monkeypatch.setattr(caption_training, "load_efficientnet_lite", an_encoder)
-    monkeypatch.setattr(caption_inputs, "cache_folder", lambda: tmp_path / "cache")
     data = tmp_path / "set"
     data.mkdir()
     for name, content in (("a", jpeg(1)), ("b", b""), ("c", jpeg(3)), ("d", b"<html>"), ("e", jpeg(5))):
@@ -369,6 +383,8 @@ def test_every_decoder_fits_every_encoder(recipe, kind):
     network = network_of(small_config(**recipe.network | small | {"decoder": kind}))
     classes = {"spatial": SpatialDecoder, "attention": AttentionDecoder}
     assert isinstance(network.decoder, classes.get(kind, MeanPoolDecoder))
+    if kind in classes:
+        assert network.decoder.concepts == min(recipe.network["concepts"], 1), "all of the one word, or none"
     clips = torch.zeros(1, 2, network.size, network.size, 3, dtype=torch.uint8)
     with torch.no_grad():
         tokens, _, _ = network.eval()(clips, torch.tensor([2]))

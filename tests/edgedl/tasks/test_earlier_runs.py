@@ -46,7 +46,8 @@ def test_every_key_is_kept(name, config: type[RunConfig], training, tmp_path):
     read = config.of(run)
     kept = {k: v for k, v in run.config.items() if k not in ADDED}
     if name == "caption":  # what such a run says nothing of, as it was then
-        kept |= {"top": False, "learning": kept["learning"] | {"top_from": 0}}
+        learning = {"top_from": 0, "self_critical_top": False, "concept_weight": 0.0}
+        kept |= {"top": False, "concepts": 0, "views": 2, "learning": kept["learning"] | learning}
     assert json.loads(json.dumps(read.to_json())) == kept
     assert config.from_json(json.loads(json.dumps(read.to_json()))) == read
 

@@ -19,6 +19,7 @@ from edgedl.tasks.caption.objective import (
     ABSENT,
     CaptionLearning,
     as_lists,
+    concept_nats,
     drawn_from,
     greedy,
     remembered,
@@ -56,7 +57,7 @@ class Stub:
 NOTHING = Stub(lambda line, index: 0.0)
 
 
-@pytest.fixture(scope="module", params=["spatial", "attention", "mean"])
+@pytest.fixture(scope="module", params=["spatial", "attention", "mean", "top"])
 def network(request: pytest.FixtureRequest) -> CaptionNetwork:
     """In evaluation mode, so that dropout is off; softened, so that no probability is 0 or 1."""
     network = captioner(request.param)
@@ -107,6 +108,37 @@ def test_the_loss_is_the_cross_entropy_of_what_is_to_be_learnt(network, batch, s
     assert len(terms) == 11
     loss = learning(CaptionOptions(smoothing)).loss(network, batch)
     assert loss.item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_the_nats_of_concepts_by_hand() -> None:
+    untold = torch.tensor([[0.1, 2.0, 5.0], [0.5, 0.02, 1.0]], requires_grad=True)
+    said = torch.tensor([[[2, 2, 4, END], [3, UNKNOWN, 2, END]], [[9, END, ABSENT, ABSENT], [5, 4, END, ABSENT]]])
+    shares = np.array([[1.0, 0.5, 0.5], [0.0, 0.0, 0.5]])  # of the captions that have the words 2, 3 and 4
+    told = 1 - np.exp(-untold.detach().double().numpy())
+    expected = -(shares * np.log(told) + (1 - shares) * np.log(1 - told)).sum(axis=1).mean()
+    nats = concept_nats(untold, said)
+    assert nats.item() == pytest.approx(expected, rel=1e-5)
+    nats.backward()
+    rises = untold.grad > 0  # where the loss falls with being told more, the gradient is negative
+    assert rises.tolist() == (told > shares).tolist()
+
+
+def test_concepts_add_their_weight_to_the_loss(batch) -> None:
+    network = captioner("top")
+    plain = learning(CaptionOptions(0.0)).loss(network, batch)
+    both = learning(CaptionOptions(0.0, concept_weight=0.25)).loss(network, batch)
+    untold = network.decoder.untold(remembered(network, batch))
+    assert (both - plain).item() == pytest.approx(0.25 * concept_nats(untold, batch["words"]).item(), rel=1e-4)
+    measured = learning().measure(network, batch)["concepts"]
+    assert measured[0].item() / measured[1] == pytest.approx(concept_nats(untold, batch["words"]).item(), rel=1e-5)
+
+
+def test_a_concept_that_is_sure_to_be_missing_costs_no_infinity() -> None:
+    untold = torch.zeros(1, 1, requires_grad=True)
+    nats = concept_nats(untold, torch.tensor([[[2, END]]]))
+    nats.backward()
+    assert torch.isfinite(nats)
+    assert torch.isfinite(untold.grad).all()
 
 
 def test_what_is_not_to_be_learnt_is_still_a_word_before(network, batch) -> None:
@@ -204,6 +236,20 @@ def test_self_critical_epochs_are_the_last_ones(network, batch, epochs, count) -
         plan.loss(network, batch)
         rewarded += [epoch] if reward.asked else []
     assert rewarded == list(range(epochs - count, epochs))
+
+
+@pytest.mark.parametrize(("in_the_last", "expected"), [(False, [2, 3]), (True, [2, 3, 4, 5])])
+def test_the_top_learns_between_its_first_epoch_and_the_self_critical_ones_or_on(batch, in_the_last, expected) -> None:
+    network = captioner("top")
+    options = CaptionOptions(0.0, top_from=2, self_critical=2, samples=2, self_critical_top=in_the_last)
+    plan = learning(options, reward=Stub(lambda line, index: len(line)), epochs=6)
+    learnt = []
+    for epoch in range(6):
+        network.zero_grad()
+        batch["progress"] = torch.tensor(epoch / 6)
+        plan.loss(network, batch).backward()
+        learnt += [epoch] if any(weight.grad is not None for weight in network.decoder.top.parameters()) else []
+    assert learnt == expected
 
 
 def test_self_critical_learning_needs_a_reward(network, batch) -> None:

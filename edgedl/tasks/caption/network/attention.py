@@ -5,6 +5,10 @@ what was said enters the first again. Lu et al. 2017, "Knowing when to look", se
 recurrent layer; what it looks at is joined to it behind the recurrence and never returns. So all words of a known
 caption can be worked out at once, which makes its training cost a third.
 
+Fang et al. 2015, "From captions to visual concepts and back", section 3: each place says how likely it shows each of
+the most frequent words, and a word is told unless no place shows it. Wu et al. 2016, "What value do explicit high level
+concepts have in vision to language problems?": what is told helps to choose the words of the caption.
+
 Shapes as in `edgedl.tasks.caption.network.captioning`.
 """
 
@@ -21,6 +25,9 @@ from torch import Tensor, nn
 from edgedl.tasks.caption.network.captioning import Decoder, Memory, frames_that_count, mean_over_frames
 from edgedl.tasks.caption.network.cells import CellName, LSTMCell, State, Table, cell_of
 from edgedl.tasks.caption.network.packed_lstm import Packing, packed_lstm
+
+SELDOM = -7.0
+"""Logit by which a place tells a concept at the beginning: a hundred places tell one in ten."""
 
 FAR_BELOW = -1e9
 """Added to the attention score of a place that does not exist; -inf would make a row without places NaN."""
@@ -41,6 +48,7 @@ class AttendingDecoder(Decoder):
         dropout: see `Decoder`.
         memory_dropout: see `Decoder`.
         places: P, where the network is to know the places of the grid apart; 0 where it need not.
+        concepts: C, so many of the most frequent words are told from the places before any is chosen; 0 for none.
         pooled: attend to the mean of the frames instead of to each of them: the trace of what moves.
         spread: see `Decoder`.
         layers: recurrent layers.
@@ -62,6 +70,7 @@ class AttendingDecoder(Decoder):
         dropout: float = 0.3,
         memory_dropout: float = 0.0,
         places: int = 0,
+        concepts: int = 0,
         pooled: bool = False,
         spread: float = 0.08,
         layers: int = 2,
@@ -85,9 +94,16 @@ class AttendingDecoder(Decoder):
         if places:
             self.where = nn.Parameter(torch.randn(places, hidden) * 0.02)
         self.key = nn.Linear(hidden, hidden, bias=False)
+        self.concepts = concepts
+        if concepts:
+            self.tell = nn.Linear(hidden, concepts)
+            nn.init.constant_(self.tell.bias, SELDOM)
+            self.told = nn.Linear(concepts, hidden, bias=False)
 
     def remember(self, features: Tensor, counts: Tensor) -> Memory:
         """Values (B, H, T·P), keys (B, T·P, H), what is added to the scores (B, 1, T·P), the clip's share in the gates.
+
+        With concepts a fifth: (B, C), the nats of each being told by no place.
 
         Values lie transposed: ONNX Runtime multiplies few rows with a transposed matrix in three quarters of the time.
         """
@@ -98,8 +114,14 @@ class AttendingDecoder(Decoder):
         if self.places:
             values = values + self.where
         values = self._without_channels(values.relu())  # (B, T, P, H)
-        mean = mean_over_frames(values, counts).mean(dim=1)  # (B, H)
         counted = frames_that_count(counts, features.shape[1], features.dtype)  # (B, T)
+        untold: Memory = ()
+        if self.concepts:
+            nats = F.softplus(self.tell(values)).sum(dim=2, dtype=features.dtype)  # (B, T, C)
+            untold = ((nats * counted.unsqueeze(2)).sum(dim=1),)  # (B, C)
+            # Shares of attention sum to one, so what is added to all values is added to what is seen.
+            values = values + self.told(-torch.expm1(-untold[0]))[:, None, None]
+        mean = mean_over_frames(values, counts).mean(dim=1)  # (B, H)
         absent = ((1 - counted) * FAR_BELOW).unsqueeze(2).expand(values.shape[:3])  # (B, T, P)
         values = values.flatten(1, 2)
         return (
@@ -107,6 +129,7 @@ class AttendingDecoder(Decoder):
             self.key(values) / math.sqrt(self.hidden),
             absent.flatten(1).unsqueeze(1),
             self.from_clip(mean).unsqueeze(1),
+            *untold,
         )
 
     def _through_top(self, features: Tensor) -> Tensor:
@@ -144,9 +167,18 @@ class AttendingDecoder(Decoder):
         """It does."""
         return True
 
+    def untold(self, memory: Memory) -> Tensor | None:
+        """See `Decoder.untold`."""
+        return memory[4] if self.concepts else None
+
+    @property
+    def parts(self) -> int:
+        """See `Decoder.parts`."""
+        return 5 if self.concepts else 4
+
     def attend(self, query: Tensor, memory: Memory) -> Tensor:
         """Where to look: (B, R, H) -> (B, R, T·P), rows summing to one."""
-        _, keys, absent, _ = memory
+        keys, absent = memory[1:3]
         return (query @ keys.transpose(1, 2) + absent).softmax(dim=-1)
 
     def seen(self, query: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:

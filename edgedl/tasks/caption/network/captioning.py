@@ -78,6 +78,15 @@ class Decoder(nn.Module):
         """What the words are chosen by: features (B, T, P, F) or (B, T, h, w, F) and counts (B,) -> tensors (B, …)."""
         raise NotImplementedError
 
+    def untold(self, memory: Memory) -> Tensor | None:
+        """The nats of each concept being told by no place, (B, C); None without concepts."""
+        return None
+
+    @property
+    def parts(self) -> int:
+        """How many tensors `remember` gives."""
+        return 1
+
     def begin(self, memory: Memory, rows: int) -> State:
         """The state before the first word: zeros, tensors (B, R, H)."""
         count = self.layers * (2 if self.cell == "lstm" else 1)

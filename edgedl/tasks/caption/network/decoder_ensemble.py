@@ -10,6 +10,7 @@ below the other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -39,8 +40,13 @@ class DecoderEnsemble(Decoder):
 
     def _parts(self, memory: Memory) -> list[tuple[Decoder, Memory]]:
         """Each member with its part of the memory."""
-        each = len(memory) // len(self.members)
-        return [(member, memory[k * each : (k + 1) * each]) for k, member in enumerate(self.members)]
+        left = iter(memory)
+        return [(member, tuple(islice(left, member.parts))) for member in self.members]
+
+    @property
+    def parts(self) -> int:
+        """Those of all members."""
+        return sum(member.parts for member in self.members)
 
     def remember(self, features: Tensor, counts: Tensor) -> Memory:
         """The members' memories, one after the other."""
