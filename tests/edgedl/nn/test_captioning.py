@@ -84,6 +84,17 @@ def test_padding_frames_change_nothing(make: object) -> None:
 
 
 @pytest.mark.parametrize("make", KINDS)
+def test_a_photo_shown_thirty_times_is_that_photo(make: object) -> None:
+    decoder = lively(make)
+    tokens, photo = torch.randint(0, V, (1, 2, 4)), torch.randn(1, 1, 4, F).double()
+    once, often = (
+        decoder(photo, torch.tensor([1]), tokens),
+        decoder(photo.expand(1, 30, 4, F), torch.tensor([30]), tokens),
+    )
+    torch.testing.assert_close(often, once, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", KINDS)
 def test_rows_and_clips_do_not_touch_each_other(make: object) -> None:
     decoder = lively(make)
     features, counts = torch.randn(2, 2, 4, F).double(), torch.tensor([2, 2])
@@ -135,13 +146,14 @@ def telling(concepts: int = 3) -> SpatialDecoder:
     return decoder
 
 
-def test_a_concept_is_told_unless_no_place_of_no_frame_shows_it() -> None:
+def test_a_concept_is_told_unless_no_place_shows_it() -> None:
     decoder = telling()
     features, counts = torch.randn(2, 3, 4, F).double(), torch.tensor([3, 1])
     untold = decoder.untold(decoder.remember(features, counts))
     values = decoder.project(features).relu()
     shows = decoder.tell(values).sigmoid()  # (2, 3, 4, 3)
-    expected = [(1 - shows[clip, :count]).prod(dim=0).prod(dim=0) for clip, count in enumerate([3, 1])]
+    hidden = (1 - shows).prod(dim=2)  # (2, 3, 3), of each frame
+    expected = [hidden[clip, :count].log().mean(dim=0).exp() for clip, count in enumerate([3, 1])]
     torch.testing.assert_close(torch.exp(-untold), torch.stack(expected), rtol=1e-12, atol=0)
     plain = SpatialDecoder(F, V, embedding=5, hidden=8).double()
     assert plain.untold(plain.remember(features, counts)) is None

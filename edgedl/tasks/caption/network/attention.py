@@ -103,7 +103,7 @@ class AttendingDecoder(Decoder):
     def remember(self, features: Tensor, counts: Tensor) -> Memory:
         """Values (B, H, T·P), keys (B, T·P, H), what is added to the scores (B, 1, T·P), the clip's share in the gates.
 
-        With concepts a fifth: (B, C), the nats of each being told by no place.
+        With concepts a fifth: (B, C), the nats of each being told by no place of a frame, the mean over the frames.
 
         Values lie transposed: ONNX Runtime multiplies few rows with a transposed matrix in three quarters of the time.
         """
@@ -118,7 +118,8 @@ class AttendingDecoder(Decoder):
         untold: Memory = ()
         if self.concepts:
             nats = F.softplus(self.tell(values)).sum(dim=2, dtype=features.dtype)  # (B, T, C)
-            untold = ((nats * counted.unsqueeze(2)).sum(dim=1),)  # (B, C)
+            # The mean over the frames: a clip of thirty frames tells no more than a photo.
+            untold = (mean_over_frames(nats.unsqueeze(2), counts).squeeze(1),)  # (B, C)
             # Shares of attention sum to one, so what is added to all values is added to what is seen.
             values = values + self.told(-torch.expm1(-untold[0]))[:, None, None]
         mean = mean_over_frames(values, counts).mean(dim=1)  # (B, H)

@@ -79,7 +79,7 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     def untold(self, memory: Memory) -> Tensor | None:
-        """The nats of each concept being told by no place, (B, C); None without concepts."""
+        """The nats of each concept being told by no place of a frame, (B, C); None without concepts."""
         return None
 
     @property
