@@ -154,8 +154,8 @@ DEFAULTS = {
     ],
     "caption": [
         "units of a recurrent layer (default: 96; with --data: 384)",
-        "passes over the training data (default: 8; with --data: 16)",
-        "the last N epochs learn from their own samples' CIDEr-D (default: 0; with --data: 9)",
+        "passes over the training data (default: 8; with --data: 37)",
+        "the last N epochs learn from their own samples' CIDEr-D (default: 0; with --data: 26)",
     ],
     "timer": [
         "--network {elman,jordan,lstm,gru} the recurrent layer (default: elman)",
