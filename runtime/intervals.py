@@ -93,13 +93,19 @@ class Interval:
         low, high = (np.interp(predicted, curve, self.years) for curve in (self.most, self.least))
         return np.minimum(low, predicted), np.maximum(high, predicted)
 
+    @property
+    def chance(self) -> float:
+        """Standard deviation of the share of all true ages inside, had as many other faces calibrated it."""
+        return math.sqrt(self.level * (1 - self.level) / max(self.measured.all.n, 1))
+
     def told(self) -> str:
         """What it promises, in a sentence for people."""
         where = self.measured
+        chance = float(f"{100 * self.chance:.1g}")  # one digit, and never with an exponent
         return (
-            f"The range holds {self.level:.0%} of the true ages on faces like those that it was calibrated on "
-            f"({where.all.n:,} of {where.dataset})."
-        ).replace("%", " %")
+            f"The range holds {100 * self.level:g} ± {chance:g} % of the true ages on faces like those "
+            f"that it was calibrated on ({where.all.n:,} of {where.dataset})."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """What the manifest says."""

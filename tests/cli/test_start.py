@@ -148,8 +148,9 @@ def test_train_help_lists_the_tasks(edgedl):
 
 DEFAULTS = {
     "age": [
-        "side that the network looks at (default: 128 of mobilenet, 80 of resnet10, 64 of compact)",
-        "passes over the training data (default: 6; with --data: 22)",
+        "side that the network looks at (default: 160 of mobilenet, 80 of resnet10, 64 of compact)",
+        "0 leaves it uncalibrated (default: 0.1; with --data: 0.2)",
+        "passes over the training data (default: 6; with --data: 15)",
         "bfloat16 mixed precision (default: off; with --data: on where the processor has it)",
     ],
     "caption": [

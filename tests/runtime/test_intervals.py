@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,9 +36,20 @@ def test_the_manifest_keeps_it():
     assert parse_interval(INTERVAL.to_json()) == INTERVAL
 
 
-def test_it_is_told_in_words():
-    assert "80 % of the true ages" in INTERVAL.told()
-    assert "1,234 of faces" in INTERVAL.told()
+def calibrated_on(faces: int, level: float = 0.8) -> Interval:
+    return replace(INTERVAL, level=level, measured=replace(MEASURED, all=Coverage(level, 12.5, faces)))
+
+
+@pytest.mark.parametrize(
+    ("level", "faces", "share"),
+    [(0.8, 1234, "80 ± 1 %"), (0.8, 100, "80 ± 4 %"), (0.8, 3416, "80 ± 0.7 %"), (0.55, 400, "55 ± 2 %"),
+     (0.965, 10_000, "96.5 ± 0.2 %"), (0.8, 1, "80 ± 40 %"), (0.8, 0, "80 ± 40 %")],
+)  # fmt: skip
+def test_it_is_told_in_words_with_what_is_left_to_chance(level, faces, share):
+    """By hand: √(p(1 − p)/n). The last two are of a manifest that nobody can have calibrated."""
+    told = calibrated_on(faces, level).told()
+    assert told.startswith(f"The range holds {share} of the true ages")
+    assert f"({faces:,} of faces)" in told
 
 
 @pytest.mark.parametrize(

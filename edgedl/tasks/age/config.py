@@ -27,12 +27,12 @@ PUBLIC_WEIGHTS: Mapping[Network, Weights] = {"mobilenet": FACERES_DEEP, "resnet1
 WITH_DATA = "with --data"
 """How the help calls a training on given faces; the other one is on the embedded faces."""
 
-SIZES: Mapping[Network, int] = {"mobilenet": 128, "resnet10": 80, "compact": 64}
+SIZES: Mapping[Network, int] = {"mobilenet": 160, "resnet10": 80, "compact": 64}
 """Pixels that a network looks at unless told otherwise."""
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "": {"network": "compact", "dropout": 0.1, "calibration": 0.1},
-    WITH_DATA: {"network": "mobilenet", "dropout": 0.4, "calibration": 0.1},
+    WITH_DATA: {"network": "mobilenet", "dropout": 0.4, "calibration": 0.2},
 }
 
 DEX_YEARS = tuple(float(year) for year in range(101))
@@ -143,7 +143,7 @@ def recipes() -> dict[str, TrainOptions]:
             threads=1,
         ),
         WITH_DATA: TrainOptions(
-            epochs=22,
+            epochs=15,
             batch_size=64,
             optimiser="adamw",
             lr=5e-4,

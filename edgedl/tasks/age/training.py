@@ -61,6 +61,9 @@ OLDEST_LOGIT_FALL = 0.15
 
 STATISTICS_FACES = 2048
 
+MOST_SIDE = 200
+"""Pixels. UTKFace's pictures have no more, and memory grows with the square."""
+
 CALIBRATION = "calibration"
 """The name of the part of the training faces that calibrates the interval."""
 
@@ -137,7 +140,7 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
     )
     torch.manual_seed(options.seed)
     network = network_of(config)
-    side = config.size * 3 // 2
+    side = crop_side(config.size)
     cache = cache_folder() / "crops" if args.cache else None
     with (
         detector_pipeline() as pipeline,
@@ -181,6 +184,11 @@ def train_age(args: Namespace, run_path: Path) -> dict[str, Any]:
         "not_found": {name: int((~part.found).sum()) for name, part in parts.items()},
         "unreadable": unreadable.to_json(),
     }
+
+
+def crop_side(size: int) -> int:
+    """Side in pixels of the crops in memory: half as much again as the network looks at, so that turns blur little."""
+    return max(size, min(size * 3 // 2, MOST_SIDE))
 
 
 def parts_of(dataset: FaceDataset, calibration: float) -> dict[str, FaceDataset]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,10 @@ CALIBRATED = Interval(
 )
 
 
-@pytest.mark.parametrize("interval", [None, CALIBRATED], ids=["not calibrated", "calibrated"])
+BY_ONE = replace(CALIBRATED, level=0.965, measured=Measured("utkface", "val", Coverage(1.0, 12.5, 1), {}))
+
+
+@pytest.mark.parametrize("interval", [None, CALIBRATED, BY_ONE], ids=["not calibrated", "calibrated", "on one face"])
 def test_the_range_of_an_age_is_that_of_python(scripts: Path, interval: Interval | None) -> None:
     ages = [-3.0, -1.0, 0.0, 3.3, 7.0, 8.1, 14.0, 31.9, 54.0, 60.5]
     program = """

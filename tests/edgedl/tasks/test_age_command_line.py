@@ -411,6 +411,12 @@ def test_odd_options_are_refused_before_anything_is_made(call, tmp_path, options
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("size", "side"), [(32, 48), (128, 192), (160, 200), (224, 224)])
+def test_crops_in_memory_have_no_more_pixels_than_help(size, side):
+    """Half as many again as the network looks at, and no more than 200 unless it looks at more."""
+    assert age_training.crop_side(size) == side
+
+
 def test_a_run_takes_no_opset(trained, call, tmp_path):
     status, _, err = call("export", trained, "-o", tmp_path / "b.edge", "--opset", "19")
     assert status == 2

@@ -86,6 +86,15 @@ def test_other_levels(level):
     assert coverage(*made.ends(fresh), truth).coverage == pytest.approx(level, abs=0.02)
 
 
+def test_other_faces_to_calibrate_give_what_is_told_of_chance():
+    """The standard deviation over thirty times 300 faces. That of thirty numbers is known to an eighth."""
+    fresh, truth, _ = drawn(20_000, 100)
+    made = [calibrate(*drawn(300, 101 + draw), dataset="drawn", split="val") for draw in range(30)]
+    inside = [coverage(*one.ends(fresh), truth).coverage for one in made]
+    assert np.mean(inside) == pytest.approx(0.8, abs=0.015)
+    assert np.std(inside) == pytest.approx(made[0].chance, rel=0.4)
+
+
 def test_the_order_of_faces_has_no_say():
     predicted, ages, names = drawn(400, 6)
     order = np.random.default_rng(7).permutation(400)
@@ -153,7 +162,7 @@ def test_the_verb_calibrates_any_age_bundle(age_bundle, faces, call, tmp_path, p
     assert now["faces"][0]["low"] == pytest.approx(float(low), abs=0.02)
     assert now["faces"][0]["high"] == pytest.approx(float(high), abs=0.02)
     status, out, _ = call("predict", made, portrait_path)
-    assert "The range holds 80 % of the true ages" in out
+    assert "The range holds 80 ± 4 % of the true ages" in out
     status, out, _ = call("predict", age_bundle, portrait_path)
     assert out.rstrip().endswith(UNCALIBRATED)
     result = task("age").evaluate(made, faces, None, "cpu", 1, aligned=True, by=("gender",), against=str(age_bundle))

@@ -24,7 +24,8 @@ export function ends(interval, { age, low, high }) {
 export function promise(interval) {
   if (!interval) return { calibrated: false, level: null, note: UNCALIBRATED };
   const { dataset, n } = interval.measured;
-  const level = `${Math.round(interval.level * 100)} %`;
-  const note = `The range holds ${level} of the true ages on faces like those that it was calibrated on (${n.toLocaleString("en-US")} of ${dataset}).`;
+  const chance = Math.sqrt((interval.level * (1 - interval.level)) / Math.max(n, 1));
+  const share = `${Number((100 * interval.level).toPrecision(6))} ± ${Number((100 * chance).toPrecision(1))} %`;
+  const note = `The range holds ${share} of the true ages on faces like those that it was calibrated on (${n.toLocaleString("en-US")} of ${dataset}).`;
   return { calibrated: true, level: interval.level, note };
 }
