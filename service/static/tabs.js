@@ -2,6 +2,8 @@
 
 import { element } from "./element.js";
 
+const EDGE = 5; // pixels of the row's border and padding
+
 export class Tabs {
   /**
    * @param {HTMLElement} list takes the tabs
@@ -41,9 +43,15 @@ export class Tabs {
     if (!this.list.hidden) {
       this.place.setAttribute("role", "tabpanel");
       this.place.setAttribute("aria-labelledby", this.tabs.get(name).id);
-      this.tabs.get(name).scrollIntoView({ block: "nearest", inline: "nearest" });
+      this.#show(this.tabs.get(name));
     }
     this.onchoose(name);
+  }
+
+  /** Moves the row of tabs only. From what `scrollIntoView` shows, some browsers would go on with the Tab key. */
+  #show(tab) {
+    const [row, { left, right }] = [this.list.getBoundingClientRect(), tab.getBoundingClientRect()];
+    this.list.scrollLeft += Math.min(0, left - row.left - EDGE) + Math.max(0, right - row.right + EDGE);
   }
 
   #inAddress() {

@@ -137,6 +137,19 @@ def test_an_example_is_tried_by_keyboard_alone(page: Page, name: str) -> None:
     assert page.run("return document.activeElement !== document.body"), "the focus is not lost"
 
 
+def test_the_chosen_tab_is_in_sight_where_the_row_is_wider_than_the_screen(page: Page) -> None:
+    """Of seven, on a phone: the last one chosen, then the first one, by the address as a reload chooses it."""
+    page.open(**PHONE)
+    row = "const row = document.querySelector('.tabs'); const box = (node) => node.getBoundingClientRect();"
+    assert page.run(f"{row} return row.scrollWidth > row.clientWidth")
+    inside = f"""{row} const tab = box(document.getElementById(arguments[0]));
+      return [tab.left >= box(row).left - 1, tab.right <= box(row).right + 1, scrollY]"""
+    for name in ("other", "age", "sgd"):
+        page.run("location.hash = arguments[0]", f"#/{name}")
+        page.wait(lambda name=name: page.find(f"#tab-{name}").get_attribute("aria-selected") == "true")
+        assert page.run(inside, f"tab-{name}") == [True, True, 0], name
+
+
 def test_a_tab_says_what_its_bundle_does(page: Page) -> None:
     assert page.find("#about-what").text == "Ages of faces."
     assert page.find("#about-facts").text.replace("\n", " ") == "Licence CC0-1.0 Version 1.2.3"
