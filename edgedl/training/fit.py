@@ -25,6 +25,7 @@ from edgedl.training.reasons import reasons
 from edgedl.training.run import Row, Run
 from exporters.denormals import flush_denormals
 from runtime.errors import DeviceError, InputError
+from runtime.memory import large_blocks_kept
 
 log = logging.getLogger("edgedl.training")
 
@@ -96,7 +97,7 @@ def fit(
     # Lightning trains in the mode that it finds, and a network that comes with weights mostly comes in evaluation mode.
     module.network.train()
     ready()
-    with _surroundings(options.threads), flush_denormals(), _quiet_lightning(), reasons():
+    with _surroundings(options.threads), flush_denormals(), large_blocks_kept(), _quiet_lightning(), reasons():
         trainer = _trainer(module, run, options)
         try:
             trainer.fit(module, ckpt_path=checkpoint, weights_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +49,7 @@ from exporters.denormals import flush_denormals
 from runtime.errors import InputError
 from runtime.faces import crop_to_json
 from runtime.intervals import Interval
+from runtime.memory import large_blocks_kept
 from runtime.pipelines.age import AgePipeline
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ OLDEST_LOGIT_FALL = 0.15
 """Per year beyond the published 80 classes, the new classes begin so much less likely than the last one."""
 
 STATISTICS_FACES = 2048
+
+AT_ONCE = 32
+"""Faces that are asked about together. More take more memory and no less time."""
 
 MOST_SIDE = 200
 """Pixels. UTKFace's pictures have no more, and memory grows with the square."""
@@ -211,6 +215,7 @@ def parts_of(dataset: FaceDataset, calibration: float) -> dict[str, FaceDataset]
 
 
 @flush_denormals()
+@large_blocks_kept()
 def interval_of(network: AgeNetwork, crops: FaceCrops, faces: FaceDataset) -> Interval | None:
     """The interval of a trained network's ages; None, with a word of why, where it cannot be calibrated.
 
@@ -260,6 +265,7 @@ def weights_of(config: AgeConfig) -> list[Weights]:
 
 
 @flush_denormals()
+@large_blocks_kept()
 def start_from_public(network: AgeNetwork, faces: FaceCrops) -> None:
     """Gives a network the public weights and the statistics of the data.
 
@@ -283,12 +289,13 @@ def start_from_public(network: AgeNetwork, faces: FaceCrops) -> None:
         # At the resolution that the weights were learnt at: there the published function is right.
         size = PUBLIC_SIZE
     network.eval()
-    absorb_statistics(backbone, list(_levels(faces.pipeline[:STATISTICS_FACES], size)))
+    absorb_statistics(backbone, _levels(faces.pipeline[:STATISTICS_FACES], size))
     if isinstance(backbone, MobileNet):
         backbone.freeze()
 
 
 @flush_denormals()
+@large_blocks_kept()
 def calibrate_sharpness(
     network: AgeNetwork, crops: np.ndarray[Any, np.dtype[np.uint8]], ages: np.ndarray[Any, np.dtype[np.float32]]
 ) -> tuple[float, float]:
@@ -324,9 +331,7 @@ def detector_pipeline() -> AgePipeline:
     return AgePipeline(public_bundle(), threads=1)
 
 
-def _levels(crops: np.ndarray[Any, np.dtype[np.uint8]], size: int) -> Sequence[Tensor]:
+def _levels(crops: np.ndarray[Any, np.dtype[np.uint8]], size: int) -> Iterator[Tensor]:
     """uint8 crops (n, S, S, 3) as batches of levels (B, 3, size, size)."""
-    return [
-        resize(torch.from_numpy(crops[start : start + 256]).permute(0, 3, 1, 2), size)
-        for start in range(0, len(crops), 256)
-    ]
+    for start in range(0, len(crops), AT_ONCE):
+        yield resize(torch.from_numpy(crops[start : start + AT_ONCE]).permute(0, 3, 1, 2), size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ TRAINING_MOMENTUM = 0.05
 
 
 @torch.no_grad()
-def absorb_statistics(network: nn.Module, batches: Sequence[Tensor]) -> None:
+def absorb_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Gives every BatchNorm2d the statistics of real data and changes its scale and shift so that nothing else moves.
 
     A network published with its normalisation folded into one affine carries statistics of 0 and 1. In training mode
