@@ -60,7 +60,8 @@ export class DistributionChart {
   constructor({ quantity, unit }) {
     this.names = { quantity, unit };
     this.pointed = null;
-    this.drawing = svg("svg", { class: "chart", tabindex: "0", role: "slider", height: HEIGHT });
+    const label = `Probability of each ${quantity.toLowerCase()}`;
+    this.drawing = svg("svg", { class: "chart", tabindex: "0", role: "slider", "aria-label": label, height: HEIGHT });
     this.readout = element("p", { class: "readout" });
     this.element = element("div", {}, this.drawing, this.readout);
     this.drawing.addEventListener("pointermove", (event) => this.#point(this.#at(event)));

@@ -26,7 +26,7 @@ export class Timeline {
     Object.assign(this, { window, threshold, target });
     this.steps = []; // {u1, u2, answer, target, begins}, the last ones
     this.first = 0; // the number of the oldest of them
-    this.drawing = svg("svg", { class: "chart timeline", role: "img", height: HEIGHT });
+    this.drawing = svg("svg", { class: "chart timeline", role: "img", "aria-label": this.#words([]), height: HEIGHT });
     this.box = element("div", {}, this.drawing);
     this.element = element("div", { class: "plot" }, this.box);
     // Whoever asked for less motion gets pages that fill up, not a paper that moves under the pen.

@@ -86,6 +86,18 @@ def test_nothing_is_found_on_any_tab_and_the_answer_is_in_sight(
         assert 0 <= top < screen["height"] - 20, (name, "what the answer begins with")
 
 
+def test_a_chart_has_a_name_before_it_is_drawn(page: Page) -> None:
+    """It is drawn once the page has given it a width, which may be after a screen reader has met it."""
+    names = page.run("""
+      const modules = Promise.all([import("/static/timeline.js"), import("/static/chart.js")]);
+      return modules.then(([{ Timeline }, { DistributionChart }]) =>
+        [new Timeline({ window: 100, threshold: 0.25, target: true }),
+         new DistributionChart({ quantity: "Age", unit: "years" })].map(
+           (chart) => chart.drawing.getAttribute("aria-label")));
+    """)
+    assert names == ["u1, u2 and the answer over time; no step yet", "Probability of each age"]
+
+
 @pytest.mark.slow
 def test_the_rules_find_what_is_wrong(page: Page) -> None:
     """Each rule is seen to fail once."""
