@@ -60,8 +60,8 @@ export class DistributionChart {
   constructor({ quantity, unit }) {
     this.names = { quantity, unit };
     this.pointed = null;
-    const label = `Probability of each ${quantity.toLowerCase()}`;
-    this.drawing = svg("svg", { class: "chart", tabindex: "0", role: "slider", "aria-label": label, height: HEIGHT });
+    this.label = `Probability of each ${quantity.toLowerCase()}`;
+    this.drawing = svg("svg", { class: "chart", tabindex: "0", role: "slider", "aria-label": this.label, height: HEIGHT });
     this.readout = element("p", { class: "readout" });
     this.element = element("div", {}, this.drawing, this.readout);
     this.drawing.addEventListener("pointermove", (event) => this.#point(this.#at(event)));
@@ -158,13 +158,13 @@ export class DistributionChart {
 
   #tell() {
     const { values, probabilities, mean, low, high, level } = this.distribution;
-    const { quantity, unit } = this.names;
+    const { unit } = this.names;
     const index = this.pointed;
     const one = index === null ? "" : `${values[index]} ${unit}: ${(probabilities[index] * 100).toFixed(1)} %`;
     const whole = `from ${interval(low, high, " to ")}`;
     this.readout.textContent =
       one || (level === null ? `The network's range, not calibrated, is ${whole}.` : `The range that holds ${inPercent(level)} of the true values is ${whole}.`);
-    this.drawing.setAttribute("aria-label", `Probability of each ${quantity.toLowerCase()}, mean ${mean.toFixed(1)} ${unit}`);
+    this.drawing.setAttribute("aria-label", `${this.label}, mean ${mean.toFixed(1)} ${unit}`);
     this.drawing.setAttribute("aria-valuemin", values[0]);
     this.drawing.setAttribute("aria-valuemax", values.at(-1));
     this.drawing.setAttribute("aria-valuenow", index === null ? Math.round(mean) : values[index]);

@@ -20,7 +20,7 @@ def absorb_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         network: in evaluation mode; answers the same afterwards.
-        batches: inputs of the network, the more the finer the statistics.
+        batches: inputs of the network, of any sizes; the more the finer the statistics.
 
     Raises:
         ValueError: the network is in training mode.
@@ -32,17 +32,19 @@ def absorb_statistics(network: nn.Module, batches: Iterable[Tensor]) -> None:
 
     def record(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         x = inputs[0].double()
-        sums[layer].append(torch.stack([x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))]))
+        sums[layer].append(len(x) * torch.stack([x.mean(dim=(0, 2, 3)), x.square().mean(dim=(0, 2, 3))]))
 
     hooks = [layer.register_forward_pre_hook(record) for layer in layers]
+    count = 0
     try:
         for batch in batches:
             network(batch)
+            count += len(batch)
     finally:
         for hook in hooks:
             hook.remove()
     for layer in layers:
-        mean, square = torch.stack(sums[layer]).mean(dim=0).to(layer.weight.dtype)
+        mean, square = (torch.stack(sums[layer]).sum(dim=0) / count).to(layer.weight.dtype)
         variance = (square - mean.square()).clamp(min=1e-6)
         old_mean, old_variance = layer.running_mean, layer.running_var
         assert old_mean is not None and old_variance is not None  # noqa: S101, PT018 - narrows the types
